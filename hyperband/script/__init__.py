@@ -1,0 +1,1 @@
+"""The user's script: what we promise it, what it promises us."""

@@ -1,0 +1,120 @@
+"""What happened in a study, in order: the journal stores these, the engine and the reports read them.
+
+A study's state is a pure function of its events. Every field is JSON-able; times are Unix seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperband.search.trial import Outcome, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCreated:
+    """First event of every journal: what never changes."""
+
+    identity: str
+    #: absolute path of the script
+    script: str
+    script_args: tuple[str, ...]
+    #: working directory of the first start; every job runs there
+    cwd: str
+    #: config ids of --start-with, in order
+    start_with_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStarted:
+    """A process began to write this study."""
+
+    at: float
+    #: long option names with underscores -> values, and "script_args"
+    settings: Mapping[str, object]
+    host: str
+    pid: int
+    boot_id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMade:
+    """The plan as the settings give it; a later one may only add brackets, or trials to a sole rung."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class IdsDrawn:
+    """Config ids of the trials first, first + 1, ...: journalled before they are used."""
+
+    first: int
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceExhausted:
+    """The sampler gives no further distinct id: only n_ids trials exist, for good."""
+
+    n_ids: int
+    #: the plan becomes one bracket: all ids trained to the full number of epochs
+    train_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """An attempt at a job got its slot; written before its process exists."""
+
+    at: float
+    job: int
+    attempt: int
+    trial: int
+    rung: int
+    epochs: int
+    #: `gpu:K`, `gpu:K/j`, `gpu:0,1` or `cpu:K`
+    slot: str
+    several_gpus: bool
+    script_sha256: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """An attempt ended and every process of it is gone."""
+
+    at: float
+    job: int
+    attempt: int
+    outcome: Outcome
+    #: the number for Loss, else None
+    loss: float | None
+    #: exit status of the script: >= 0 exit code, < 0 minus the signal; None when unknown (Lost)
+    exit_status: int | None
+    #: when the script's process started and ended, as its keeper saw it
+    started_at: float
+    ended_at: float
+    #: the search lived from this attempt's start to its end
+    search_alive: bool
+    #: a few words on what was found: why no loss, leftover processes, ...
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEnded:
+    """A process stopped writing this study in good order."""
+
+    at: float
+    #: stopped, finished or failed
+    state: str
+    reason: str
+
+
+Event = (
+    StudyCreated
+    | SearchStarted
+    | PlanMade
+    | IdsDrawn
+    | SpaceExhausted
+    | JobStarted
+    | JobEnded
+    | SearchEnded
+)

@@ -1,0 +1,160 @@
+"""The value types of a search: outcomes, rungs, brackets, plans, states. Frozen, closed sets."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How one attempt at a job ended."""
+
+    LOSS = "Loss"
+    CRASHED = "Crashed"
+    TIMED_OUT = "TimedOut"
+    OUT_OF_MEMORY = "OutOfMemory"
+    NO_LOSS = "NoLoss"
+    NOT_FINITE = "NotFinite"
+    LOST = "Lost"
+    STOPPED = "Stopped"
+
+    @property
+    def is_final(self) -> bool:
+        """True unless the attempt is to be repeated (Lost and Stopped are no failures)."""
+        return self not in (Outcome.LOST, Outcome.STOPPED)
+
+    @property
+    def is_failure(self) -> bool:
+        """True for a final outcome without a loss."""
+        return self.is_final and self is not Outcome.LOSS
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    #: waits for a slot: for its first job, or for the next one after a promotion
+    QUEUED = "queued"
+    RUNNING = "running"
+    #: its job in this rung is final; the rung is not complete yet
+    WAITING = "waiting"
+    #: its rung is complete and others went on
+    DROPPED = "dropped"
+    FAILED = "failed"
+    #: finished the last rung of its bracket
+    DONE = "done"
+
+
+class Algorithm(StrEnum):
+    """How the brackets of the plan are chosen."""
+
+    HYPERBAND = "hyperband"
+    HALVING = "halving"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """n trials trained up to a total of `epochs` epochs."""
+
+    n: int
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One run of successive halving: rungs from many short jobs to few long ones."""
+
+    rungs: tuple[Rung, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every bracket of a search in plan order, repeats written out one after the other."""
+
+    brackets: tuple[Bracket, ...]
+    max_epochs: int
+
+    @property
+    def n_trials(self) -> int:
+        """How many trial numbers the plan hands out."""
+        return sum(bracket.rungs[0].n for bracket in self.brackets)
+
+    @property
+    def n_jobs(self) -> int:
+        """How many jobs the plan has at most (retries apart)."""
+        return sum(rung.n for bracket in self.brackets for rung in bracket.rungs)
+
+    @property
+    def epochs(self) -> int:
+        """The sum of n * epochs over all rungs: epochs trained if no job resumed from a checkpoint."""
+        return sum(rung.n * rung.epochs for bracket in self.brackets for rung in bracket.rungs)
+
+    @property
+    def epochs_resumed(self) -> int:
+        """Epochs trained when every promoted trial goes on from its checkpoint."""
+        total = 0
+        for bracket in self.brackets:
+            reached = 0
+            for rung in bracket.rungs:
+                total += rung.n * (rung.epochs - reached)
+                reached = rung.epochs
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The job that should start next; a proposal until a JobStarted event says it did."""
+
+    #: job number, from 0 in order of first starts; a retry keeps its job's number
+    job: int
+    #: number of this try at the job, from 0
+    attempt: int
+    trial: int
+    config_id: str
+    bracket: int
+    rung: int
+    #: total number of epochs to train to
+    epochs: int
+    #: no job is running, no other could start, and every later job is a promotion of this trial
+    alone: bool
+    #: an earlier attempt at this job on several GPUs was lost
+    lost_on_several_gpus: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The lowest loss at the highest number of epochs that has one."""
+
+    trial: int
+    config_id: str
+    loss: float
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """A frozen look at one trial."""
+
+    number: int
+    config_id: str
+    bracket: int
+    #: the highest rung it entered
+    rung: int
+    state: TrialState
+    #: loss of its highest rung that has one
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A frozen look at the whole search, for people."""
+
+    n_jobs_planned: int
+    n_jobs_final: int
+    n_jobs_failed: int
+    n_jobs_running: int
+    #: epochs still to train if every job resumes, running jobs counted whole
+    epochs_left: int
+    #: first bracket of the plan that is not complete, and its rung that is being worked on
+    bracket: int
+    rung: int
+    n_brackets: int
+    best: Best | None
