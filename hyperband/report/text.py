@@ -1,0 +1,52 @@
+"""Text that is safe and short enough to show. Owns wording of numbers; knows no study and no terminal."""
+
+import unicodedata
+
+#: Unicode categories that move the cursor, reverse the reading direction, break lines or cannot be encoded.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def shown(text: str) -> str:
+    r"""The text with every character that could act on a terminal written as an escape (`\x1b`).
+
+    Config ids and error lines come from outside: an escape sequence in them must stay a picture of itself.
+    Tabs become escapes as well, so that widths stay what they seem; newlines too: one text, one line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """`shown(text)`, cut in its middle to at most `width` characters (at least 9 are kept)."""
+    line = shown(text)
+    width = max(width, 9)
+    if len(line) <= width:
+        return line
+    tail = (width - 1) // 3
+    return f"{line[: width - 1 - tail]}…{line[-tail:]}"
+
+
+def number(value: float) -> str:
+    """A loss for people: six significant digits."""
+    return f"{value:.6g}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time in its two largest units: `2 d 3 h`, `1 h 5 min`, `12 s`."""
+    whole = max(0, round(seconds))
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
