@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 
@@ -27,6 +29,90 @@ class Lease:
     #: locked descriptors that the keeper and the job inherit; the search closes its own copies once
     #: the keeper has them. Empty for CPU slots and for adopted jobs (their keepers hold the locks).
     descriptors: tuple[int, ...]
+
+
+class StopReason(StrEnum):
+    """Why the search ends a job before it ends by itself."""
+
+    STOP = "stop"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a launcher must start for one attempt at a job."""
+
+    #: existing, empty folder for everything the attempt writes
+    folder: Path
+    argv: tuple[str, ...]
+    #: added to, or with None taken out of, the environment that the job inherits
+    environment: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, by what its launcher wrote down."""
+
+    #: exit code, or minus the signal; None when nobody saw the end: the attempt is lost
+    exit_status: int | None
+    #: why the search asked for the end, if it did so in time
+    asked: StopReason | None
+    #: Unix seconds; None when nobody saw it
+    started_at: float | None
+    ended_at: float | None
+    #: processes that the job left behind and that were ended, as `name (pid N)`
+    leftovers: tuple[str, ...]
+    #: what went wrong around the job, in words; empty if nothing did
+    note: str
+
+
+class RunningJob(Protocol):
+    """An attempt that has been started or adopted, and has not been seen to end."""
+
+    @property
+    def lease(self) -> Lease:
+        """The slot it holds."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when every process of the job is gone."""
+        ...
+
+    def running_s(self) -> float:
+        """Return for how many seconds of the monotonic clock it has been running."""
+        ...
+
+
+class Launcher[R: RunningJob](Protocol):
+    """Starts, adopts, stops and ends attempts. Nothing here waits for a job."""
+
+    def start(self, order: Order, lease: Lease) -> R:
+        """Start a job that was journalled; the launcher holds the lease from now on."""
+        ...
+
+    def adopt(self, folder: Path, lease: Lease) -> R | None:
+        """Return the job of an earlier search that lives in this folder; None if it does not live."""
+        ...
+
+    def stop(self, job: R, reason: StopReason) -> None:
+        """Ask for a job's end: SIGTERM, grace, SIGKILL. Its descriptor tells when it is over."""
+        ...
+
+    def finish(self, job: R) -> Ending | None:
+        """Give back what a job that is over still takes here, and read how it ended; None: not over yet."""
+        ...
+
+    def read(self, folder: Path) -> Ending:
+        """Read how an attempt ended that no longer lives, and end what is left of a lost one."""
+        ...
+
+    def owns(self, pid: int) -> bool:
+        """Return whether a process of this machine descends from one of the running jobs."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything but the jobs: those go on."""
+        ...
 
 
 class Slots(Protocol):

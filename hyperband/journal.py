@@ -1,0 +1,354 @@
+"""The journal of a study: its events in order, in one SQLite file, and the lock of its one writer.
+
+The only module with SQL, and the owner of the names inside a study's folder. It stores events and gives
+them back; what they mean is the engine's business.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hyperband.errors import JournalError, StudyBusyError
+from hyperband.machine.process import ProcessId
+from hyperband.search import events as event_types
+from hyperband.search.events import Event
+from hyperband.search.trial import Bracket, Outcome, Plan, Rung
+
+JOURNAL_FILE = "journal.db"
+LOCK_FILE = "lock"
+LOG_FILE = "hyperband.log"
+
+#: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
+_NETWORK_FILE_SYSTEMS = {
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "panfs", "pvfs2"),
+    *("glusterfs", "orangefs", "virtiofs", "ncpfs", "coda", "wekafs", "cvfs", "gfs2", "ocfs2", "vboxsf", "prl_fs"),
+}
+_BUSY_S = 30.0
+#: how long the last processes of a killed search may take to let go of its lock
+_LOCK_PATIENCE_S = 10.0
+_LOCK_LOOK_S = 0.01
+
+_MIGRATIONS: tuple[tuple[str, str], ...] = (
+    ("events", "CREATE TABLE event (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT"),
+)
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        event_types.StudyCreated,
+        event_types.SearchStarted,
+        event_types.PlanMade,
+        event_types.IdsDrawn,
+        event_types.SpaceExhausted,
+        event_types.JobStarted,
+        event_types.JobEnded,
+        event_types.SearchEnded,
+    )
+}
+
+
+def job_folder(study_folder: Path, job: int, attempt: int) -> Path:
+    """Return the folder of one attempt's files: `jobs/NNNNNN-A`."""
+    return study_folder / "jobs" / f"{job:06d}-{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes, or last wrote, a study."""
+
+    host: str
+    process: ProcessId
+    since: float
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is (or was) a process of this machine since its last boot."""
+        here = ProcessId.of(os.getpid())
+        return here is not None and self.process.boot_id == here.boot_id
+
+    def describe(self) -> str:
+        """Return words for messages: pid, host and since when."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"pid {self.process.pid} on {self.host} since {since}"
+
+
+class Journal:
+    """An open study, with the right to write it. Use `Journal.open`, and close it."""
+
+    def __init__(self, folder: Path, lock: int, connection: sqlite3.Connection, *, write_ahead: bool) -> None:
+        """Take over what `open` made."""
+        self.folder = folder
+        #: descriptor of the lock, for processes that must hold it together with us
+        self.lock = lock
+        #: whether SQLite's write-ahead log is used (local file systems only)
+        self.write_ahead = write_ahead
+        self._connection = connection
+        self._synchronous = ""
+
+    @classmethod
+    def open(cls, folder: Path) -> "Journal":
+        """Lock and open the study in `folder`, making both if they are not there.
+
+        Raises:
+            StudyBusyError: another process writes it.
+            JournalError: the folder or the file cannot be used.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _lock(folder)
+        except OSError as err:
+            raise JournalError(
+                f"cannot open the study in {folder}: {err.strerror or err}; "
+                "make it writable, or choose another folder with --logs"
+            ) from err
+        try:
+            connection, write_ahead = _connect(folder)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(folder, lock, connection, write_ahead=write_ahead)
+
+    def append(self, *events: Event, durable: bool) -> None:
+        """Store events in one transaction.
+
+        Args:
+            events: in order.
+            durable: return only when they would survive a power cut. Otherwise they survive the death of
+                this process at once, and a power cut no later than the next durable ones.
+
+        Raises:
+            JournalError: they could not be stored; none of them was.
+        """
+        wanted = "FULL" if durable or not self.write_ahead else "NORMAL"
+        rows = [(type(event).__name__, json.dumps(_body(event), separators=(",", ":"))) for event in events]
+        try:
+            if wanted != self._synchronous:
+                self._connection.execute(f"PRAGMA synchronous={wanted}")
+                self._synchronous = wanted
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany("INSERT INTO event (kind, body) VALUES (?, ?)", rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as err:
+            raise JournalError(
+                f"cannot write {self.folder / JOURNAL_FILE}: {err}; nothing that was stored is lost: make room or mend the "
+                "file system, and start the same command again"
+            ) from err
+
+    def events(self) -> list[Event]:
+        """Return every event so far, in order."""
+        return _read(self._connection, self.folder)
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        self._connection.close()
+        os.ftruncate(self.lock, 0)
+        os.close(self.lock)
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Return the events of a study that may be being written at this moment, without writing anything.
+
+    Raises:
+        JournalError: there is no study, or it cannot be read.
+    """
+    path = folder / JOURNAL_FILE
+    if not path.is_file():
+        raise JournalError(
+            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as logs/IDENTITY"
+        )
+    # a study that nobody has open, in a folder that we may not write to, can only be read as it stands
+    alone = not os.access(folder, os.W_OK) and not path.with_name(f"{JOURNAL_FILE}-wal").exists()
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, isolation_level=None, timeout=_BUSY_S
+        )
+    except sqlite3.Error as err:
+        raise JournalError(f"cannot read {path}: {err}; check that you may read it") from err
+    try:
+        _check_version(connection, path)
+        return _read(connection, folder)
+    except sqlite3.Error as err:
+        raise JournalError(f"cannot read {path}: {err}; check that you may read it, and that it is a journal") from err
+    finally:
+        connection.close()
+
+
+def holder(folder: Path) -> Holder | None:
+    """Return who writes the study in `folder` at this moment, None if nobody does."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        found = _read_holder(descriptor)
+        if found is None:
+            return None
+        if found.is_here:
+            return found if found.process.is_alive() else None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return found
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        patience_ends_s = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as err:
+                found = _read_holder(descriptor)
+                lives = found is not None and (not found.is_here or found.process.is_alive())
+                if lives or time.monotonic() > patience_ends_s:
+                    who = "another process" if found is None else found.describe()
+                    raise StudyBusyError(
+                        f"the study in {folder} is being written by {who}; wait for it, end it with "
+                        f"`hyperband stop {folder}`, or use another folder with --logs"
+                    ) from err
+                # the search that wrote its name there is dead, and its last helpers are letting go:
+                # a foreign lock gives no event, so it is looked at
+                time.sleep(_LOCK_LOOK_S)
+        here = ProcessId.of(os.getpid())
+        assert here is not None
+        about = {"host": socket.gethostname(), "since": time.time(), **asdict(here)}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(about).encode(), 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _read_holder(descriptor: int) -> Holder | None:
+    try:
+        about = json.loads(os.pread(descriptor, 4096, 0))
+        process = ProcessId(int(about["pid"]), int(about["start_ticks"]), str(about["boot_id"]))
+        return Holder(str(about["host"]), process, float(about["since"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # it has just been locked and its name is not in yet
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that holds `path`, such as `ext4` or `nfs4`; `unknown` if it cannot be told."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    found = "unknown"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        left, _, right = line.partition(" - ")
+        if left.split()[2] == wanted:
+            found = right.split()[0]
+    return found
+
+
+def _connect(folder: Path) -> tuple[sqlite3.Connection, bool]:
+    path = folder / JOURNAL_FILE
+    kind = file_system(folder)
+    network = kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse")
+    connection = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
+        wanted = "delete" if network else "wal"
+        (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+        _migrate(connection, path)
+    except (sqlite3.Error, JournalError) as err:
+        if connection is not None:
+            connection.close()
+        if isinstance(err, JournalError):
+            raise
+        raise JournalError(
+            f"cannot open {path}: {err}; if the file is damaged, move the folder away and start anew, or restore it from a copy"
+        ) from err
+    return connection, mode == "wal"
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at_unix_s REAL NOT NULL) STRICT"
+        )
+        applied = _check_version(connection, path)
+        for number, (name, statement) in enumerate(_MIGRATIONS):
+            if number >= applied:
+                connection.execute(statement)
+                connection.execute("INSERT INTO migration VALUES (?, ?, ?)", (number, name, time.time()))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    (applied,) = connection.execute("SELECT count(*) FROM migration").fetchone()
+    if applied > len(_MIGRATIONS):
+        raise JournalError(
+            f"{path} has {applied} migrations, but this hyperband knows {len(_MIGRATIONS)}: it was written by a newer one; "
+            "use that one, or a newer one still"
+        )
+    return int(applied)
+
+
+def _read(connection: sqlite3.Connection, folder: Path) -> list[Event]:
+    found: list[Event] = []
+    for seq, kind, body in connection.execute("SELECT seq, kind, body FROM event ORDER BY seq"):
+        try:
+            found.append(_event(kind, json.loads(body)))
+        except (KeyError, TypeError, ValueError) as err:
+            raise JournalError(
+                f"event {seq} in {folder / JOURNAL_FILE} is not readable ({kind}: {err}); "
+                "restore the folder from a copy, or move it away and start anew"
+            ) from err
+    return found
+
+
+def _body(event: Event) -> dict[str, object]:
+    body: dict[str, object] = {}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, Plan):
+            value = {
+                "brackets": [[[rung.n, rung.epochs] for rung in bracket.rungs] for bracket in value.brackets],
+                "max_epochs": value.max_epochs,
+            }
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        body[field.name] = value
+    return body
+
+
+def _event(kind: str, body: dict[str, Any]) -> Event:
+    found = _KINDS[kind]
+    match found:
+        case event_types.PlanMade:
+            brackets = tuple(
+                Bracket(tuple(Rung(n, epochs) for n, epochs in rungs)) for rungs in body["plan"]["brackets"]
+            )
+            body["plan"] = Plan(brackets, body["plan"]["max_epochs"])
+        case event_types.JobEnded:
+            body["outcome"] = Outcome(body["outcome"])
+        case event_types.IdsDrawn:
+            body["ids"] = tuple(body["ids"])
+        case event_types.StudyCreated:
+            body["script_args"] = tuple(body["script_args"])
+            body["start_with_ids"] = tuple(body["start_with_ids"])
+    event: Event = found(**body)
+    return event

@@ -1,0 +1,220 @@
+"""Jobs on this machine: each under a keeper of its own, started through the fork server.
+
+Owns the reading of `keeper.json` and `result.json`. Which job runs where and what its end means is
+decided elsewhere.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hyperband.errors import MachineError
+from hyperband.launch.base import Ending, Lease, Order, StopReason
+from hyperband.machine import keeper
+from hyperband.machine.process import ForkServer, ProcessId, end_strays
+
+_SIGNALS = {StopReason.STOP: keeper.STOP_SIGNAL, StopReason.TIMEOUT: keeper.TIMEOUT_SIGNAL}
+_PIPE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a keeper wrote down before its job ran."""
+
+    keeper: ProcessId
+    job_pid: int
+    host: str
+    started_at: float
+    started_monotonic_s: float
+    #: environment variables that only this job and what descends from it have
+    marks: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "_About | None":
+        about = _read_json(folder / keeper.KEEPER_FILE)
+        if about is None:
+            return None
+        return cls(
+            ProcessId(about["pid"], about["start_ticks"], about["boot_id"]),
+            about["job_pid"],
+            about["host"],
+            about["started_at"],
+            about["started_monotonic_s"],
+            {name: value for name, value in about["environment"].items() if value},
+        )
+
+
+class LocalJob:
+    """One job on this machine that has not been seen to end."""
+
+    def __init__(self, folder: Path, lease: Lease, descriptor: int, *, is_ours: bool) -> None:
+        """Take over the descriptor: the pipe of a keeper that we started, or the pidfd of an adopted one."""
+        self.folder = folder
+        self._lease = lease
+        self.descriptor = descriptor
+        self.is_ours = is_ours
+        #: what its keeper said through the pipe
+        self.complaint = ""
+        self._asked_at_s = time.monotonic()
+        self._about: _About | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """The slot it holds."""
+        return self._lease
+
+    @property
+    def about(self) -> _About | None:
+        """What its keeper wrote down; None in the first moments of a job."""
+        if self._about is None:
+            self._about = _About.read(self.folder)
+        return self._about
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when every process of the job is gone."""
+        return self.descriptor
+
+    def running_s(self) -> float:
+        """Return for how many seconds of the monotonic clock it has been running."""
+        started_s = self._asked_at_s if self.about is None else self.about.started_monotonic_s
+        return time.monotonic() - started_s
+
+
+class LocalLauncher:
+    """The launcher of this machine."""
+
+    def __init__(self, *, cwd: Path, lock: int, errors: Path, grace_s: float) -> None:
+        """Remember where and how jobs run; nothing is started yet (see ForkServer for the arguments)."""
+        self._server = ForkServer(cwd=cwd, lock=lock, errors=errors)
+        self._grace_s = grace_s
+        self._jobs: set[LocalJob] = set()
+
+    def start(self, order: Order, lease: Lease) -> LocalJob:
+        """Start a job that was journalled; its keeper holds the lease from now on.
+
+        Raises:
+            MachineError: the folder, a process or a descriptor cannot be had.
+        """
+        try:
+            pipe = self._server.start(
+                argv=order.argv,
+                environment=order.environment,
+                folder=order.folder,
+                leases=lease.descriptors,
+                grace_s=self._grace_s,
+            )
+        finally:
+            for descriptor in lease.descriptors:
+                os.close(descriptor)
+        job = LocalJob(order.folder, Lease(lease.slot, ()), pipe, is_ours=True)
+        self._jobs.add(job)
+        return job
+
+    def adopt(self, folder: Path, lease: Lease) -> LocalJob | None:
+        """Return the job of an earlier search that lives in this folder; None if it does not live.
+
+        Raises:
+            MachineError: it was started on another machine, where it may live still.
+        """
+        about = _About.read(folder)
+        if about is None:
+            return None
+        pidfd = about.keeper.open()
+        if pidfd is None:
+            if about.keeper.boot_id != keeper.boot_id() and about.host != socket.gethostname():
+                self._refuse_foreign(folder, about)
+            return None
+        job = LocalJob(folder, lease, pidfd, is_ours=False)
+        self._jobs.add(job)
+        return job
+
+    def stop(self, job: LocalJob, reason: StopReason) -> None:
+        """Ask for a job's end: SIGTERM, grace, SIGKILL. Its descriptor tells when it is over.
+
+        Raises:
+            MachineError: the reason cannot be written into the job's folder.
+        """
+        try:
+            (job.folder / keeper.STOP_FILE).write_text(reason, encoding="ascii")
+        except OSError as err:
+            raise MachineError(
+                f"cannot ask for the end of the job in {job.folder}: {err.strerror or err}; make the folder writable and start "
+                "the search again, or end the job by hand"
+            ) from err
+        # a keeper that has not written itself down yet looks for the file after it has
+        if job.about is not None:
+            job.about.keeper.signal(_SIGNALS[reason])
+
+    def finish(self, job: LocalJob) -> Ending | None:
+        """Give back what a job that is over still takes here, and read how it ended; None: not over yet."""
+        complaint = ""
+        if job.is_ours:
+            os.set_blocking(job.descriptor, False)
+            try:
+                while said := os.read(job.descriptor, _PIPE_BYTES):
+                    job.complaint += said.decode(errors="replace")
+            except BlockingIOError:
+                return None  # it complained, and goes on
+            complaint = job.complaint.strip()
+        self._jobs.discard(job)
+        os.close(job.descriptor)
+        ending = self.read(job.folder)
+        note = "; ".join(words for words in (complaint, ending.note) if words)
+        return replace(ending, note=note)
+
+    def read(self, folder: Path) -> Ending:
+        """Read how an attempt ended that no longer lives, and end what is left of a lost one."""
+        result = _read_json(folder / keeper.RESULT_FILE)
+        if result is not None:
+            return Ending(
+                exit_status=result["exit_status"],
+                asked=None if result["asked"] is None else StopReason(result["asked"]),
+                started_at=result["started_at"],
+                ended_at=result["ended_at"],
+                leftovers=tuple(result["leftovers"]),
+                note="",
+            )
+        about = _About.read(folder)
+        if about is None:
+            return Ending(None, None, None, None, (), "it was never started")
+        note = "its keeper ended without a word"
+        if about.keeper.boot_id == keeper.boot_id():
+            strays = end_strays(session=about.job_pid, marks=about.marks, folder=folder)
+            if strays:
+                note += f"; ended what was left: pids {', '.join(map(str, strays))}"
+        else:
+            note = f"{about.host} was started anew since"
+        return Ending(None, None, about.started_at, None, (), note)
+
+    def owns(self, pid: int) -> bool:
+        """Return whether a process of this machine descends from one of the running jobs."""
+        keepers = {job.about.keeper.pid for job in self._jobs if job.about is not None}
+        above: int | None = pid
+        while above is not None and above > 1:
+            if above in keepers:
+                return True
+            above = keeper.parent(above)
+        return False
+
+    def close(self) -> None:
+        """Let the fork server go; keepers and jobs live on."""
+        self._server.close()
+
+    def _refuse_foreign(self, folder: Path, about: _About) -> None:
+        raise MachineError(
+            f"the job in {folder} was started on {about.host} and may still be running there; go on with the search on "
+            f"{about.host}, or, once that machine is known to be down, delete {folder / keeper.KEEPER_FILE} and start again"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None  # not written, or cut short by a power failure: as if it had never been
+    return found if isinstance(found, dict) else None
