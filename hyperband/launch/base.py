@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,11 @@ class RunningJob(Protocol):
         ...
 
 
-class Launcher[R: RunningJob](Protocol):
+#: the kind of running job that a launcher knows
+R = TypeVar("R", bound=RunningJob)
+
+
+class Launcher(Protocol[R]):
     """Starts, adopts, stops and ends attempts. Nothing here waits for a job."""
 
     def start(self, order: Order, lease: Lease) -> R:

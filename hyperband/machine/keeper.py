@@ -1,4 +1,4 @@
-"""The fork server and the keepers: tiny processes that start jobs and outlive the search.
+"""The fork server and its keepers: tiny processes that start jobs and outlive the search.
 
 Run as `python -I -S keeper.py SOCKET LOCK` by machine/process.py: a bare interpreter that forks in
 well under a millisecond. Per request it forks a keeper. A keeper leads a session of its own, is its
@@ -245,8 +245,8 @@ class _Keeper:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for number, descriptor in enumerate((nothing, self._stdout, self._stderr)):
-            os.dup2(descriptor, number)
+        for target, descriptor in enumerate((nothing, self._stdout, self._stderr)):
+            os.dup2(descriptor, target)
         for lease in self._leases:
             os.set_inheritable(lease, True)
         environment = dict(os.environ)
