@@ -150,11 +150,12 @@ def status_lines(status: Status) -> list[str]:
     """The live lines in words: where the search is, and below what matters most now."""
     progress = status.progress
     left = "" if status.time_left_s is None else f" · about {duration(status.time_left_s)} left"
+    # Short enough for 80 columns: the time left stands at the end.
     first = (
         f"bracket {progress.bracket} of 0-{max(progress.n_brackets - 1, 0)}, rung {progress.rung}"
-        f" · {progress.n_jobs_running} running on {counted(status.n_slots, 'slot')}"
-        f" · {progress.n_jobs_final} of {counted(progress.n_jobs_planned, 'job')} done,"
-        f" {progress.n_jobs_failed} failed{left}"
+        f" · {progress.n_jobs_running}/{status.n_slots} running"
+        f" · {progress.n_jobs_final}/{progress.n_jobs_planned} done"
+        f" · {progress.n_jobs_failed} failed{left}"
     )
     lines = [first]
     if progress.best is not None:

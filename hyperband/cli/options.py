@@ -1,0 +1,195 @@
+"""The command line: the way from words to frozen settings, or to one of the other commands.
+
+Owns how words become values. It reads no study and starts nothing.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband import __version__
+from hyperband.cli import values
+from hyperband.cli.definitions import Parser, search_parser
+from hyperband.cli.words import Words, take_apart
+from hyperband.errors import UsageError
+from hyperband.report.text import shown
+from hyperband.search.trial import Algorithm
+from hyperband.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """A text to print instead of doing anything."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """`report STUDY_DIR`."""
+
+    folder: Path
+    #: `text`, `json` or `csv`
+    form: str
+    #: how many of the best trials the text shows
+    top: int
+    debug: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopOptions:
+    """`stop STUDY_DIR`."""
+
+    folder: Path
+    debug: bool
+
+
+def parse(
+    argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], prog: str = "python hyperband.py"
+) -> Settings | ReportOptions | StopOptions | Help:
+    """Read the words after the program's name.
+
+    Args:
+        argv: the words; `report` and `stop` are commands as first word only.
+        cwd: relative paths start here.
+        environ: where PATH is looked up for `--python`.
+        prog: how the user starts us, for the help.
+
+    Raises:
+        UsageError: with what was found and what was expected.
+    """
+    command = argv[0] if argv else ""
+    if command == "report":
+        return _parse_report(argv[1:], cwd, prog)
+    if command == "stop":
+        return _parse_stop(argv[1:], cwd, prog)
+    parser = search_parser(prog)
+    words = take_apart(argv, _takes_value(parser))
+    if "-h" in words.ours or "--help" in words.ours:
+        return Help(parser.format_help())
+    if "--version" in words.ours:
+        return Help(f"hyperband {__version__}\n")
+    if words.script is None:
+        raise UsageError(
+            f"Found no SCRIPT, expected: {prog} [options] SCRIPT [options and the script's own]."
+        )
+    return _settings(parser.parse_args(words.ours), words, words.script, cwd, environ)
+
+
+def _takes_value(parser: Parser) -> dict[str, bool]:
+    return {name: action.nargs != 0 for action in parser._actions for name in action.option_strings}
+
+
+def _settings(
+    found: argparse.Namespace, words: Words, script: str, cwd: Path, environ: Mapping[str, str]
+) -> Settings:
+    if found.min_epochs > found.max_epochs:
+        raise UsageError(
+            f"--min-epochs is {found.min_epochs} and --max-epochs is {found.max_epochs}; expected the first"
+            " to be at most the second."
+        )
+    algorithm = Algorithm(found.algorithm)
+    if found.brackets is not None and algorithm is not Algorithm.HYPERBAND:
+        raise UsageError(f"--brackets goes with --algorithm hyperband only; found {algorithm}.")
+    if found.max_trials is not None and algorithm is not Algorithm.RANDOM:
+        raise UsageError(f"--max-trials goes with --algorithm random only; found {algorithm}.")
+    if found.clean and found.dry_run:
+        raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
+    if not found.logs:
+        raise values.refused("--logs", found.logs, "the path of a folder")
+    return Settings(
+        script=values.script_path(script, cwd),
+        script_args=words.handed_on,
+        algorithm=algorithm,
+        max_epochs=found.max_epochs,
+        eta=found.eta,
+        min_epochs=found.min_epochs,
+        brackets=found.brackets,
+        repeat=found.repeat,
+        max_trials=found.max_trials,
+        seed=found.seed,
+        start_with=None
+        if found.start_with is None
+        else values.ids_file("--start-with", found.start_with, cwd),
+        penalty=found.penalty,
+        gpus=found.gpus,
+        slots=found.slots,
+        jobs_per_gpu=found.jobs_per_gpu,
+        multi_gpu=not found.no_multi_gpu,
+        timeout_s=found.timeout,
+        max_time_s=found.max_time,
+        python=_python(found.python, cwd, environ),
+        logs=values.absolute(found.logs, cwd),
+        grace_s=found.grace,
+        keep_going=found.keep_going,
+        dry_run=found.dry_run,
+        clean=found.clean,
+        yes=found.yes,
+        json=found.json,
+        debug=found.debug,
+    )
+
+
+def _python(found: str | None, cwd: Path, environ: Mapping[str, str]) -> Path:
+    if found is not None:
+        return values.interpreter("--python", found, cwd, environ.get("PATH"))
+    if not sys.executable:
+        raise UsageError("Python does not say where it is installed; name an interpreter with --python PATH.")
+    return Path(sys.executable)
+
+
+def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:
+    parser = Parser(
+        f"{prog} report",
+        usage=f"{prog} report STUDY_DIR [--json|--csv] [--top N]",
+        description="Show a study that runs, was stopped, was killed or is finished. Writes nothing.",
+        epilog=f"example:\n  {prog} report logs/default --top 3\n",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    form.add_argument("--csv", action="store_true", help="the jobs, one a line")
+    parser.add_argument(
+        "--top",
+        metavar="N",
+        type=values.whole_number("--top", at_least=1),
+        default=10,
+        help="how many of the best trials the text shows (default: 10)",
+    )
+    found = _parse_study_command(parser, argv)
+    if isinstance(found, Help):
+        return found
+    chosen = "json" if found.json else "csv" if found.csv else "text"
+    return ReportOptions(_folder(found.folder, cwd), chosen, found.top, found.debug)
+
+
+def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
+    parser = Parser(
+        f"{prog} stop",
+        usage=f"{prog} stop STUDY_DIR",
+        description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
+        epilog=f"example:\n  {prog} stop logs/default\n",
+    )
+    found = _parse_study_command(parser, argv)
+    return found if isinstance(found, Help) else StopOptions(_folder(found.folder, cwd), found.debug)
+
+
+def _parse_study_command(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | Help:
+    parser.add_argument("folder", metavar="STUDY_DIR", help="the study's folder, for example logs/default")
+    parser.add_argument("--debug", action="store_true", help="a traceback with every error")
+    parser.add_argument("-h", "--help", action="store_true", help="this text")
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    if "-h" in own or "--help" in own:
+        return Help(parser.format_help())
+    return parser.parse_args(argv)
+
+
+def _folder(found: str, cwd: Path) -> Path:
+    folder = values.absolute(found, cwd)
+    if not found or not folder.is_dir():
+        raise UsageError(
+            f"Found no folder {shown(str(folder))}, expected that of a study: the one that the search named"
+            " when it began, for example logs/default."
+        )
+    return folder
