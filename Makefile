@@ -1,0 +1,56 @@
+# make demo     a virtual environment in .venv, the package in it, and a search over dummy.py
+# make digits   the same with a real training script: examples/digits.py
+# make test     the test extras into .venv, then the whole suite
+# make lint     ruff: rules and format
+# make types    mypy --strict
+#
+# PYTHON is the interpreter that makes .venv (3.11 or newer, with venv; on Debian: apt install python3-venv).
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2
+IN_VENV := .venv/bin/python
+
+.PHONY: demo digits test lint types clean
+.DELETE_ON_ERROR:
+
+demo: .venv/package.stamp
+	$(IN_VENV) hyperband.py dummy.py
+
+digits: .venv/examples.stamp
+	$(IN_VENV) hyperband.py examples/digits.py
+
+test: .venv/test.stamp
+	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/test.stamp
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m ruff format --check .
+
+# Twice: hyperband.py and the package hyperband are two modules of one name.
+types: .venv/test.stamp
+	$(IN_VENV) -m mypy hyperband tests
+	$(IN_VENV) -m mypy hyperband.py
+	$(IN_VENV) -m mypy dummy.py examples benchmarks
+
+clean:
+	rm -rf .venv build hyperband.egg-info
+
+# The stamps make a second run quick: pip is called again only when what it would install has changed.
+.venv/python.stamp:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear .venv || \
+	  { echo "make: $(PYTHON) could not make .venv; on Debian: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/package.stamp: .venv/python.stamp setup.cfg pyproject.toml
+	$(IN_VENV) -m pip install --quiet --editable .
+	@touch $@
+
+.venv/examples.stamp: .venv/package.stamp
+	$(IN_VENV) -m pip install --quiet --editable '.[examples]'
+	@touch $@
+
+.venv/test.stamp: .venv/package.stamp
+	$(IN_VENV) -m pip install --quiet --editable '.[examples,test]'
+	@touch $@
