@@ -1,0 +1,107 @@
+"""What the engine decided, for the log and the screen: frozen, a closed union, each with its reason.
+
+A decision reports a change of the engine's state; nothing has to be done to make it true. What to start is
+asked of `Engine.next_start`.
+"""
+
+from dataclasses import dataclass
+
+from hyperband.search.trial import Outcome, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChanged:
+    """This plan is in use from now on."""
+
+    plan: Plan
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKept:
+    """The plan in use stays as it is, although another one was asked for or the space ran out of ids."""
+
+    plan: Plan
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The attempt was no failure: the same job starts again, before anything else."""
+
+    job: int
+    trial: int
+    #: number of the next attempt
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFailed:
+    """The job failed for good: its trial is never promoted."""
+
+    job: int
+    trial: int
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A rung is complete and its best trials go on."""
+
+    bracket: int
+    #: the rung they enter
+    rung: int
+    #: by trial number
+    trials: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A rung is complete and these trials, each with a loss, do not go on."""
+
+    bracket: int
+    #: the rung they end in
+    rung: int
+    #: by trial number
+    trials: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BracketDone:
+    """The last rung of a bracket is complete and has a loss."""
+
+    bracket: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BracketFailed:
+    """Every job of a rung failed: nothing is left to promote."""
+
+    bracket: int
+    rung: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchComplete:
+    """Every bracket of the plan is over."""
+
+    reason: str
+
+
+Decision = (
+    PlanChanged
+    | PlanKept
+    | Repeat
+    | TrialFailed
+    | Promoted
+    | Dropped
+    | BracketDone
+    | BracketFailed
+    | SearchComplete
+)
