@@ -1,0 +1,268 @@
+"""Imports the user's script under its own interpreter and answers for it.
+
+Owns the talk on one inherited descriptor: JSON lines, never standard input or output. The one file of
+ours that runs under `--python`: standard library and numpy >= 1.17 alone, Python >= 3.8, and nothing
+of hyperband. Started as `python child.py DESCRIPTOR SCRIPT_FOLDER SCRIPT [ARGUMENTS]`.
+Must not know the search.
+"""
+
+from __future__ import annotations
+
+import sys
+
+#: what `python script.py` has loaded too before the script's first line
+AT_START = frozenset(sys.modules)
+
+# Every name is bound here, before the script can replace attributes of these modules.
+import ctypes  # noqa: E402
+import fcntl  # noqa: E402
+from errno import ECONNRESET, EPIPE  # noqa: E402
+from importlib.machinery import PathFinder, SourceFileLoader  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
+from io import open_code  # noqa: E402
+from json import JSONDecoder, JSONEncoder  # noqa: E402
+from os import _exit, close, getpid, kill, read, write  # noqa: E402
+from resource import RLIMIT_NOFILE, getrlimit  # noqa: E402
+from select import POLLHUP, poll  # noqa: E402
+from signal import SIGKILL  # noqa: E402
+from time import monotonic  # noqa: E402
+from traceback import format_exception, format_exception_only  # noqa: E402
+from types import ModuleType, TracebackType  # noqa: E402
+from typing import Any, Callable, Iterator, NoReturn, Sequence  # noqa: E402, UP035 - Python 3.8
+
+FUNCTIONS = ("get_random_config_id", "run_identity")
+#: as multiprocessing does with `__mp_main__`: the script is the main module, but its guard is not true
+MODULE_NAME = "__hyperband_main__"
+#: a space in which this many draws in a row repeat counts as exhausted
+MAX_REPEATS = 1000
+#: a batch of ids goes out when it has so many ids, so many characters, or is so old
+BATCH_IDS = 512
+BATCH_CHARACTERS = 1 << 16
+BATCH_AGE_S = 0.05
+#: above what a script that closes "all" descriptors usually reaches, below what makes a fork slow
+HIGHEST_DESCRIPTOR = 4095
+PR_SET_PDEATHSIG = 1
+
+
+class Talk:
+    """JSON lines on one descriptor. A forked copy of this process has no part in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        limit = getrlimit(RLIMIT_NOFILE)[0]
+        highest = HIGHEST_DESCRIPTOR if limit < 0 else min(limit - 1, HIGHEST_DESCRIPTOR)
+        # Close-on-exec, so that programs which the script starts do not hold the line open.
+        self._descriptor = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, max(descriptor, highest - 16))
+        close(descriptor)
+        self._pid = getpid()
+        self._received = b""
+        self._encode = JSONEncoder().encode
+        self._decode = JSONDecoder().decode
+
+    def say(self, **message: Any) -> None:
+        """Send one message; waits while the other side has not read the ones before."""
+        if getpid() != self._pid:
+            _exit(0)  # the script forked and let the copy return into our code
+        data = memoryview((self._encode(message) + "\n").encode("ascii"))
+        try:
+            while data:
+                data = data[write(self._descriptor, data) :]
+        except OSError as error:
+            _end(error)
+
+    def hear(self) -> Any:
+        """The next request; ends this process group when the other side is gone."""
+        if getpid() != self._pid:
+            _exit(0)
+        parts = [self._received]
+        while b"\n" not in parts[-1]:
+            try:
+                part = read(self._descriptor, 1 << 20)
+            except OSError as error:
+                _end(error)
+            if not part:
+                _end(None)
+            parts.append(part)
+        line, _, self._received = b"".join(parts).partition(b"\n")
+        return self._decode(line.decode("ascii"))
+
+    def has_ended(self) -> bool:
+        """True when the other side is gone, even if requests of it are still unread."""
+        poller = poll()
+        poller.register(self._descriptor, 0)
+        return any(event & POLLHUP for _, event in poller.poll(0))
+
+
+def _end(error: OSError | None) -> NoReturn:
+    """End without a word more of the script's code: the other side is gone, or unreachable."""
+    if error is None or error.errno in (EPIPE, ECONNRESET):
+        kill(0, SIGKILL)  # we were started in a session of our own: this ends what the script started, too
+    write(2, b"the script closed a descriptor that it had not opened, and with it the line to hyperband\n")
+    _exit(1)
+
+
+class ScriptRaisedError(Exception):
+    """The script raised: the message to send instead of an answer."""
+
+    def __init__(self, doing: str, error: BaseException) -> None:
+        super().__init__(doing)
+        self.message = {
+            "kind": "raised",
+            "doing": doing,
+            "error": "".join(format_exception_only(type(error), error)).strip(),
+            "traceback": "".join(format_exception(type(error), error, _users_frames(error))),
+            "exits": isinstance(error, (SystemExit, KeyboardInterrupt)),
+        }
+        _flush_output()
+
+
+def _users_frames(error: BaseException) -> TracebackType | None:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return frames
+
+
+def _flush_output() -> None:
+    """Bring what the script printed to the file whose last lines are shown with the error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001, S110 - closed or replaced by the script: there is nothing to show then
+            pass
+
+
+def call(doing: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call into the script; whatever it raises, exits included, becomes a ScriptRaisedError."""
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        raise ScriptRaisedError(doing, error) from error
+
+
+class Script:
+    """The user's script as a module."""
+
+    def __init__(self, path: str, folder: str, arguments: Sequence[str]) -> None:
+        self._path = path
+        self._module = ModuleType(MODULE_NAME)
+        sys.argv = [path, *arguments]
+        if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+            sys.path[0] = folder  # it was the folder of this file; `python script.py` puts the script's there
+            _forget_shadowed(folder)
+
+    def load(self) -> dict[str, Any]:
+        """Run the script's top level as its current source has it, and look for the two functions."""
+        if find_spec("numpy") is None:
+            return {"kind": "no_numpy", "found": None}
+        module = self._module
+        module.__dict__.update(__file__=self._path, __loader__=SourceFileLoader(MODULE_NAME, self._path))
+        sys.modules["__main__"] = sys.modules[MODULE_NAME] = module
+        call("import", self._execute)
+        for name in FUNCTIONS:
+            function = getattr(module, name, None)
+            if not callable(function):
+                found = type(function).__name__ if hasattr(module, name) else None
+                return {"kind": "no_function", "name": name, "found": found}
+        return {"kind": "loaded"}
+
+    def _execute(self) -> None:
+        with open_code(self._path) as file:
+            source = file.read()
+        # Compiled anew: the import system would take a .pyc of the same second and size for this source.
+        exec(compile(source, self._path, "exec", dont_inherit=True), self._module.__dict__)  # noqa: S102
+
+    def identity(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The name of the search that these arguments mean."""
+        identity = call("run_identity", self._module.run_identity, list(argv))
+        if not isinstance(identity, str):
+            return _no_text("run_identity", identity)
+        return {"kind": "identity", "value": identity}
+
+    def sample(self, seed: int, first: int, count: int, seen: set[str]) -> Iterator[dict[str, Any]]:
+        """Config ids of the trials first, first + 1, ...: batches, then maybe a message that says why it ends.
+
+        Trial t takes the first id that is not in `seen` from RandomState(MT19937(SeedSequence([seed, t]))).
+        """
+        try:
+            from numpy.random import MT19937, RandomState, SeedSequence
+        except ImportError:
+            yield {"kind": "no_numpy", "found": getattr(sys.modules.get("numpy"), "__version__", "broken")}
+            return
+        batch: list[str] = []
+        n_characters = 0
+        sent_at = monotonic()
+        for trial in range(first, first + count):
+            drawn = self._draw(RandomState(MT19937(SeedSequence([seed, trial]))), seen)
+            if drawn["kind"] != "id":
+                yield {"kind": "ids", "first": trial - len(batch), "ids": batch}
+                yield dict(drawn, n_ids=trial)
+                return
+            batch.append(drawn["id"])
+            n_characters += len(drawn["id"])
+            now = monotonic()
+            if len(batch) >= BATCH_IDS or n_characters >= BATCH_CHARACTERS or now - sent_at >= BATCH_AGE_S:
+                yield {"kind": "ids", "first": trial + 1 - len(batch), "ids": batch}
+                batch, n_characters, sent_at = [], 0, now
+        yield {"kind": "ids", "first": first + count - len(batch), "ids": batch}
+
+    def _draw(self, rng: Any, seen: set[str]) -> dict[str, Any]:
+        for _ in range(MAX_REPEATS):
+            config_id = call("get_random_config_id", self._module.get_random_config_id, rng)
+            if not isinstance(config_id, str):
+                return _no_text("get_random_config_id", config_id)
+            if config_id not in seen:
+                seen.add(config_id)
+                return {"kind": "id", "id": config_id}
+        return {"kind": "exhausted"}
+
+
+def _no_text(function: str, value: object) -> dict[str, Any]:
+    text = call("repr of the result of " + function, repr, value)
+    return {"kind": "no_text", "function": function, "type": type(value).__name__, "repr": text[:200]}
+
+
+def _forget_shadowed(folder: str) -> None:
+    """Let the script import a neighbour by a name that we have taken for a module of Python's own."""
+    for name in sorted(set(sys.modules) - AT_START):
+        if PathFinder.find_spec(name.partition(".")[0], [folder]) is not None:
+            del sys.modules[name]
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends, even in the middle of an import."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, int(SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def answer(script: Script, request: Any) -> Iterator[dict[str, Any]]:
+    """The answers to one request."""
+    if request["do"] == "load":
+        yield script.load()
+    elif request["do"] == "identity":
+        yield script.identity(request["argv"])
+    else:
+        seen = set(request["seen"])
+        yield from script.sample(request["seed"], request["first"], request["count"], seen)
+
+
+def main() -> None:
+    """Answer requests until the other side is gone."""
+    descriptor, folder, path = sys.argv[1:4]
+    talk = Talk(int(descriptor))
+    _die_with_parent()
+    if talk.has_ended():
+        return  # it ended before the kernel was asked
+    talk.say(kind="hello", version=list(sys.version_info[:3]))
+    script = Script(path, folder, sys.argv[4:])
+    while True:
+        request = talk.hear()
+        try:
+            for message in answer(script, request):
+                talk.say(**message)
+        except ScriptRaisedError as error:
+            talk.say(**error.message)
+
+
+if __name__ == "__main__":
+    main()
