@@ -1,0 +1,57 @@
+"""What a command prints on its standard streams. Owns closed and missing ones; knows no command."""
+
+import os
+import shutil
+import sys
+from typing import TextIO
+
+from hyperband.report.text import shown
+
+#: where the output is no terminal
+_WIDTH = 120
+
+
+def prepare_streams() -> None:
+    """Make the standard streams safe: each is there, and prints any text in some spelling.
+
+    Without this, a command started with `>&-` would write its prints into the next file it opens.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        # None where the stream was closed when Python began; another class where someone captures it.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def print_out(text: str) -> None:
+    """Write to standard output. A reader that closed its end (`| head`) has seen enough: no error."""
+    _write(sys.stdout, text)
+
+
+def complain(text: str) -> None:
+    """Write a paragraph to standard error, control characters shown as escapes."""
+    lines = "\n".join(shown(line) for line in text.split("\n"))
+    _write(sys.stderr, f"hyperband: {lines}\n")
+
+
+def width_of(stream: TextIO | None) -> int:
+    """Columns of the terminal that the stream is, or a readable width where it is none."""
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else _WIDTH
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end and would complain there: what is kept goes nowhere instead.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,204 @@
+"""Tables and paragraphs about plans and studies, for people. Owns their layout; reads, never decides."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from hyperband.report.text import counted, number, shortened, shown
+from hyperband.report.view import JobView, StudyView
+from hyperband.script.contract import job_argv
+from hyperband.search.trial import Bracket, Outcome, Plan
+from hyperband.settings import Settings
+
+#: columns of the ten best besides the config id take about this much
+_BEST_COLUMNS_WIDTH = 48
+#: where the output is no terminal
+DEFAULT_WIDTH = 120
+
+
+def plan_table(plan: Plan) -> str:
+    """The plan: n@epochs for each rung of each bracket, jobs, and epochs with and without resuming.
+
+    Repeats are shown once, with all their places; the totals count them all.
+    """
+    block = _repeated_block(plan.brackets)
+    n_repeats = len(plan.brackets) // len(block) if block else 0
+    n_rungs = max((len(bracket.rungs) for bracket in block), default=0)
+    rows: list[list[str]] = []
+    for place, bracket in enumerate(block):
+        cells = [f"{rung.n:,} @ {rung.epochs:,}" for rung in bracket.rungs]
+        alone = Plan((bracket,), plan.max_epochs)
+        rows.append(
+            [_places(place, len(block), n_repeats), *cells, *[""] * (n_rungs - len(cells)), *_sums(alone)]
+        )
+    rows.append(["total", *[""] * n_rungs, *_sums(plan)])
+    headers = ["bracket", *(f"rung {rung}" for rung in range(n_rungs))]
+    return _table(rows, [*headers, "jobs", "epochs, resuming", "epochs, from scratch"], right=True)
+
+
+def plan_text(plan: Plan, settings: Settings, *, identity: str) -> str:
+    """What will be done, before anything is: the study, what the script gets, and the plan."""
+    argv = job_argv(
+        python=str(settings.python),
+        script=str(settings.script),
+        config_id="CONFIG_ID",
+        epochs=0,
+        slot_arguments=("--gpu", "K"),
+        script_args=settings.script_args,
+    )
+    argv[argv.index("--epochs") + 1] = "N"
+    return "\n".join(
+        (
+            f"study     {shown(identity) or '(no name)'}",
+            f"each job  {shown(shlex.join(argv))}",
+            "plan      number of trials @ epochs each is trained to, in total",
+            "",
+            plan_table(plan),
+        )
+    )
+
+
+def best_table(study: StudyView, *, top: int, width: int = DEFAULT_WIDTH) -> str:
+    """The best trials: those trained for the most epochs first, then by loss, then by number.
+
+    Args:
+        study: where they are from.
+        top: how many at most.
+        width: columns of the screen; config ids are cut to fit.
+    """
+    ranked = sorted(
+        _last_losses(study),
+        key=lambda job: (-job.epochs, job.loss if job.loss is not None else 0.0, job.trial),
+    )
+    rows = [
+        [
+            str(place),
+            "" if job.loss is None else number(job.loss),
+            str(job.epochs),
+            str(job.trial),
+            str(job.bracket),
+            shortened(job.config_id, max(20, width - _BEST_COLUMNS_WIDTH)),
+        ]
+        for place, job in enumerate(ranked[:top], start=1)
+    ]
+    return _table(rows, ["best", "loss", "epochs", "trial", "bracket", "config id"])
+
+
+def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
+    """How attempts ended: outcome, how many, and the folder with the logs of the latest of each kind."""
+    latest: dict[str, JobView] = {}
+    counts: dict[str, int] = {}
+    for job in study.jobs:
+        if failures_only and (job.outcome is None or not job.outcome.is_failure):
+            continue
+        kind = "running" if job.outcome is None else str(job.outcome)
+        latest[kind] = job
+        counts[kind] = counts.get(kind, 0) + 1
+    order = [*(str(outcome) for outcome in Outcome), "running"]
+    rows = [
+        [kind, str(counts[kind]), shown(str(latest[kind].folder or "")), shortened(latest[kind].note, 60)]
+        for kind in order
+        if kind in counts
+    ]
+    return _table(rows, ["outcome", "attempts", "logs of the latest", "what was found"])
+
+
+def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
+    """The command that trains the best to the full number of epochs again, to be pasted into a shell.
+
+    It changes the folder first where the jobs' working directory is another than `cwd`: checkpoints with
+    relative paths are there. None while there is no best.
+    """
+    if study.best is None:
+        return None
+    argv = job_argv(
+        python=str(study.settings["python"]),
+        script=study.script,
+        config_id=study.best.config_id,
+        epochs=study.plan.max_epochs,
+        slot_arguments=("--gpu", _gpu_of_best(study)),
+        script_args=study.script_args,
+    )
+    command = shlex.join(argv)
+    return command if Path(study.cwd) == cwd else f"cd {shlex.quote(study.cwd)} && {command}"
+
+
+def result_text(
+    study: StudyView, folder: Path, *, cwd: Path, width: int = DEFAULT_WIDTH, top: int = 10
+) -> str:
+    """What a search leaves behind: the best, the command for the best, where logs of failures are."""
+    parts: list[str] = []
+    command = retrain_command(study, cwd=cwd)
+    if command is None:
+        parts.append("no trial has a loss yet")
+    else:
+        parts.append(best_table(study, top=top, width=width))
+        epochs = counted(study.plan.max_epochs, "epoch")
+        parts.append(f"train the best to {epochs} again:\n{command}")
+    n_failed = sum(job.outcome is not None and job.outcome.is_failure for job in study.jobs)
+    if n_failed:
+        parts.append(f"{counted(n_failed, 'job')} failed:\n{outcomes_table(study, failures_only=True)}")
+    parts.append(f"logs: {shown(str(folder))}")
+    return "\n\n".join(parts)
+
+
+def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: int = DEFAULT_WIDTH) -> str:
+    """Everything `report` says of a study."""
+    state = f"{study.state} ({shown(study.reason)})" if study.reason else study.state
+    script = shlex.join((study.script, *study.script_args))
+    parts = [
+        f"study   {shown(study.identity) or '(no name)'}\nscript  {shown(script)}\nstate   {state}",
+        plan_table(study.plan),
+    ]
+    if study.jobs:
+        parts.append(outcomes_table(study))
+    command = retrain_command(study, cwd=cwd)
+    if command is not None:
+        parts.append(best_table(study, top=top, width=width))
+        epochs = counted(study.plan.max_epochs, "epoch")
+        parts.append(f"train the best to {epochs} again:\n{command}")
+    parts.append(f"logs: {shown(str(folder))}")
+    return "\n\n".join(parts)
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], *, right: bool = False) -> str:
+    """Plain columns; tabulate must not take an id like `1e5` for a number and rewrite it."""
+    align = ("left", *["right"] * (len(headers) - 1)) if right else None
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align if rows else None)
+
+
+def _sums(plan: Plan) -> list[str]:
+    return [f"{plan.n_jobs:,}", f"{plan.epochs_resumed:,}", f"{plan.epochs:,}"]
+
+
+def _repeated_block(brackets: tuple[Bracket, ...]) -> tuple[Bracket, ...]:
+    """The shortest block of brackets that, repeated, gives them all."""
+    for length in range(1, len(brackets) + 1):
+        if len(brackets) % length == 0 and brackets == brackets[:length] * (len(brackets) // length):
+            return brackets[:length]
+    return brackets
+
+
+def _places(place: int, length: int, n_repeats: int) -> str:
+    places = [str(place + repeat * length) for repeat in range(n_repeats)]
+    return ", ".join(places if n_repeats < 4 else [places[0], places[1], "..", places[-1]])
+
+
+def _last_losses(study: StudyView) -> list[JobView]:
+    """For each trial the job of its highest rung with a loss."""
+    last: dict[int, JobView] = {}
+    for job in study.jobs:
+        before = last.get(job.trial)
+        if job.outcome is Outcome.LOSS and (before is None or job.rung > before.rung):
+            last[job.trial] = job
+    return list(last.values())
+
+
+def _gpu_of_best(study: StudyView) -> str:
+    """The K of the slot that the best ran on: of several GPUs the first."""
+    slots = [job.slot for job in _last_losses(study) if study.best and job.trial == study.best.trial]
+    found = re.search(r"[0-9]+", slots[0]) if slots else None
+    return found.group() if found else "0"
