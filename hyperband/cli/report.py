@@ -1,14 +1,14 @@
 """`hyperband report STUDY_DIR`: what a study says of itself, whether it runs or not. Writes nothing."""
 
-import shutil
 import sys
 from pathlib import Path
 
 from hyperband.cli.options import ReportOptions
+from hyperband.cli.output import print_out, width_of
 from hyperband.journal import holder, read_events
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
-from hyperband.report.tables import DEFAULT_WIDTH, report_text
+from hyperband.report.tables import report_text
 from hyperband.report.view import study_view
 
 
@@ -27,12 +27,9 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
         case "csv":
             text = jobs_csv(document_of(study))
         case _:
-            text = report_text(study, options.folder, cwd=cwd, top=options.top, width=screen_width()) + "\n"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+            text = (
+                report_text(study, options.folder, cwd=cwd, top=options.top, width=width_of(sys.stdout))
+                + "\n"
+            )
+    print_out(text)
     return 0
-
-
-def screen_width() -> int:
-    """Columns of the terminal that standard output is, or a readable width where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else DEFAULT_WIDTH

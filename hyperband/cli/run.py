@@ -98,7 +98,7 @@ def _clean(settings: Settings, console: Console) -> bool:
     busy = holder(folder)
     if busy is not None:
         raise StudyBusyError(
-            f"--clean: the study in {folder} is being written by {busy.describe()}; expected none to write it."
+            f"--clean: the study in {folder} is being written by {busy.describe()}; expected no search there."
             f" End that search with `hyperband stop {folder}` first."
         )
     console.line(f"--clean removes {folder}; the script's own checkpoints stay")

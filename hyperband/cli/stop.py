@@ -1,8 +1,7 @@
 """`hyperband stop STUDY_DIR`: end the search that writes a study, and wait until it is gone."""
 
-import sys
-
 from hyperband.cli.options import StopOptions
+from hyperband.cli.output import print_out
 from hyperband.report.text import shown
 from hyperband.study import stop_study
 
@@ -14,6 +13,5 @@ def stop(options: StopOptions) -> int:
         JournalError: the folder holds no study.
         MachineError: the search cannot be reached from here.
     """
-    sys.stdout.write(f"{shown(stop_study(options.folder))}\n")
-    sys.stdout.flush()
+    print_out(f"{shown(stop_study(options.folder))}\n")
     return 0

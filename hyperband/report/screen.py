@@ -141,8 +141,11 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the live lines away, write what can be written and give the descriptor back."""
+        """Take the live lines away, write what is kept and give the descriptor back."""
         self.close()
+        # An interrupt is in a hurry: it does not wait for a reader.
+        if kind is None or issubclass(kind, Exception):
+            self._outlet.drain()
         self._outlet.close()
 
 

@@ -1,13 +1,12 @@
 """Tables and paragraphs about plans and studies, for people. Owns their layout; reads, never decides."""
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from hyperband.report.text import counted, number, shortened, shown
+from hyperband.report.text import command_line, counted, number, shortened, shown
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
 from hyperband.search.trial import Bracket, Outcome, Plan
@@ -53,7 +52,7 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str) -> str:
     return "\n".join(
         (
             f"study     {shown(identity) or '(no name)'}",
-            f"each job  {shown(shlex.join(argv))}",
+            f"each job  {command_line(argv)}",
             "plan      number of trials @ epochs each is trained to, in total",
             "",
             plan_table(plan),
@@ -122,8 +121,8 @@ def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
         slot_arguments=("--gpu", _gpu_of_best(study)),
         script_args=study.script_args,
     )
-    command = shlex.join(argv)
-    return command if Path(study.cwd) == cwd else f"cd {shlex.quote(study.cwd)} && {command}"
+    command = command_line(argv)
+    return command if Path(study.cwd) == cwd else f"{command_line(('cd', study.cwd))} && {command}"
 
 
 def result_text(
@@ -148,9 +147,9 @@ def result_text(
 def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: int = DEFAULT_WIDTH) -> str:
     """Everything `report` says of a study."""
     state = f"{study.state} ({shown(study.reason)})" if study.reason else study.state
-    script = shlex.join((study.script, *study.script_args))
+    script = command_line((study.script, *study.script_args))
     parts = [
-        f"study   {shown(study.identity) or '(no name)'}\nscript  {shown(script)}\nstate   {state}",
+        f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}",
         plan_table(study.plan),
     ]
     if study.jobs:

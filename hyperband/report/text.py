@@ -1,6 +1,8 @@
 """Text that is safe and short enough to show. Owns wording of numbers; knows no study and no terminal."""
 
+import shlex
 import unicodedata
+from collections.abc import Sequence
 
 #: Unicode categories that move the cursor, reverse the reading direction, break lines or cannot be encoded.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -27,6 +29,14 @@ def shortened(text: str, width: int) -> str:
     return f"{line[: width - 1 - tail]}…{line[-tail:]}"
 
 
+def command_line(argv: Sequence[str]) -> str:
+    r"""The words as one line to be pasted into a shell, showing no character that acts on a terminal.
+
+    Words that hold such characters are quoted the way bash, zsh and ksh read back: `$'a\033b'`.
+    """
+    return " ".join(shlex.quote(word) if shown(word) == word else _ansi_c_quoted(word) for word in argv)
+
+
 def number(value: float) -> str:
     """A loss for people: six significant digits."""
     return f"{value:.6g}"
@@ -46,6 +56,19 @@ def duration(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 job`, `2 jobs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _ansi_c_quoted(word: str) -> str:
+    parts: list[str] = []
+    for character in word:
+        if character in "\\'":
+            parts.append(f"\\{character}")
+        elif shown(character) == character:
+            parts.append(character)
+        else:
+            # Octal takes three digits at most: a digit that follows is never part of it.
+            parts.extend(f"\\{byte:03o}" for byte in character.encode("utf-8", errors="surrogateescape"))
+    return f"$'{''.join(parts)}'"
 
 
 def _escaped(character: str) -> str:
