@@ -27,8 +27,34 @@ LOG_FILE = "hyperband.log"
 
 #: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
 _NETWORK_FILE_SYSTEMS = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "panfs", "pvfs2"),
-    *("glusterfs", "orangefs", "virtiofs", "ncpfs", "coda", "wekafs", "cvfs", "gfs2", "ocfs2", "vboxsf", "prl_fs"),
+    *(
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "panfs",
+        "pvfs2",
+    ),
+    *(
+        "glusterfs",
+        "orangefs",
+        "virtiofs",
+        "ncpfs",
+        "coda",
+        "wekafs",
+        "cvfs",
+        "gfs2",
+        "ocfs2",
+        "vboxsf",
+        "prl_fs",
+    ),
 }
 _BUSY_S = 30.0
 #: how long the last processes of a killed search may take to let go of its lock
@@ -101,7 +127,7 @@ class Journal:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
+            lock = lock_study(folder)
         except OSError as err:
             raise JournalError(
                 f"cannot open the study in {folder}: {err.strerror or err}; "
@@ -171,7 +197,10 @@ def read_events(folder: Path) -> list[Event]:
     alone = not os.access(folder, os.W_OK) and not path.with_name(f"{JOURNAL_FILE}-wal").exists()
     try:
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True, isolation_level=None, timeout=_BUSY_S
+            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}",
+            uri=True,
+            isolation_level=None,
+            timeout=_BUSY_S,
         )
     except sqlite3.Error as err:
         raise JournalError(f"cannot read {path}: {err}; check that you may read it") from err
@@ -179,7 +208,9 @@ def read_events(folder: Path) -> list[Event]:
         _check_version(connection, path)
         return _read(connection, folder)
     except sqlite3.Error as err:
-        raise JournalError(f"cannot read {path}: {err}; check that you may read it, and that it is a journal") from err
+        raise JournalError(
+            f"cannot read {path}: {err}; check that you may read it, and that it is a journal"
+        ) from err
     finally:
         connection.close()
 
@@ -205,8 +236,23 @@ def holder(folder: Path) -> Holder | None:
         os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def lock_study(folder: Path) -> int:
+    """Return a descriptor that holds the lock of the study in `folder`, with our name in it.
+
+    Raises:
+        StudyBusyError: another process has it.
+    """
+    path = folder / LOCK_FILE
+    while True:
+        descriptor = _lock(path)
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+        os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
+
+
+def _lock(path: Path) -> int:
+    folder = path.parent
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         patience_ends_s = time.monotonic() + _LOCK_PATIENCE_S
         while True:

@@ -11,8 +11,9 @@ from hyperband.errors import UsageError
 from hyperband.launch.base import Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
 from hyperband.launch.gpu_slots import GpuSlots
+from hyperband.machine.gpu import NoGpus
 from hyperband.machine.leases import Leases, lease_folder
-from hyperband.machine.nvml import NoGpus, open_nvml
+from hyperband.machine.nvml import open_nvml
 from hyperband.machine.visible import choose_gpus, hides_all, wanted_entries
 from hyperband.settings import Settings
 

@@ -1,0 +1,158 @@
+"""The attempts that run now: started, adopted, stopped, and judged when they are over.
+
+Owns the link between the journal's jobs, the launcher's processes and the leases on their slots.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.journal import job_folder
+from hyperband.launch.base import Ending, Lease, Slots, StopReason
+from hyperband.launch.local import LocalJob, LocalLauncher
+from hyperband.report.log import StudyLog
+from hyperband.search.engine import Engine
+from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.trial import Start
+from hyperband.study.jobs import JobFiles
+from hyperband.study.verdict import judge, remark
+from hyperband.study.wake import Wake
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A job that runs: what was journalled, and what the launcher gave."""
+
+    started: JobStarted
+    job: LocalJob
+    #: started by an earlier search
+    adopted: bool
+    gpu_is_lost: bool = False
+    asked: StopReason | None = None
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether its slot has a GPU that could be lost."""
+        return bool(self.job.lease.slot.gpu_uuids)
+
+
+class Attempts:
+    """All attempts that run now, by job number."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        engine: Engine,
+        launcher: LocalLauncher,
+        slots: Slots,
+        files: JobFiles,
+        log: StudyLog,
+        wake: Wake,
+    ) -> None:
+        """Begin with none; the engine is only read here."""
+        self._folder = folder
+        self._engine = engine
+        self._launcher = launcher
+        self._slots = slots
+        self._files = files
+        self._log = log
+        self._wake = wake
+        self._attempts: dict[int, Attempt] = {}
+
+    def __len__(self) -> int:
+        """Return how many run."""
+        return len(self._attempts)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        """Iterate over those that run; stopping them meanwhile is fine."""
+        return iter(list(self._attempts.values()))
+
+    def start(self, start: Start, lease: Lease, started: JobStarted) -> None:
+        """Start an attempt that is in the journal.
+
+        Raises:
+            MachineError: it cannot be started.
+        """
+        order = self._files.order(start, lease.slot)
+        self._files.make_folder(order.folder)
+        self._log.start(start, lease.slot.name, order.argv, order.environment, self._files.cwd)
+        job = self._launcher.start(order, lease)
+        self._add(Attempt(started, job, adopted=False))
+
+    def adopt(self) -> list[tuple[JobStarted, JobEnded]]:
+        """Take over what an earlier search started; return those attempts that ended since.
+
+        Raises:
+            MachineError: a job was started on another machine, where it may live still.
+        """
+        ended: list[tuple[JobStarted, JobEnded]] = []
+        for started in self._engine.running():
+            folder = job_folder(self._folder, started.job, started.attempt)
+            lease = self._slots.adopt(started.slot)
+            job = self._launcher.adopt(folder, lease)
+            if job is None:
+                self._slots.release(lease)
+                ending = self._launcher.read(folder)
+                ended.append((started, self._judge(started, ending, gpu_is_lost=False, adopted=True)))
+            else:
+                self._add(Attempt(started, job, adopted=True))
+        return ended
+
+    def ended(self, ready: set[object]) -> list[tuple[JobStarted, JobEnded]]:
+        """Return the attempts that are over, by the descriptors that woke us; their slots are free."""
+        ended: list[tuple[JobStarted, JobEnded]] = []
+        for attempt in self:
+            if attempt.job not in ready:
+                continue
+            self._wake.forget(attempt.job)
+            ending = self._launcher.finish(attempt.job)
+            if ending is None:
+                self._wake.watch(attempt.job)
+                continue
+            started, lease = attempt.started, attempt.job.lease
+            lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
+            ended.append((started, self._judge(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)))
+            del self._attempts[started.job]
+            self._slots.release(lease)
+        return ended
+
+    def stop(self, attempt: Attempt, reason: StopReason) -> None:
+        """Ask for the end of one attempt, once.
+
+        Raises:
+            MachineError: it cannot be asked.
+        """
+        if attempt.asked is None:
+            attempt.asked = reason
+            self._log.line(f"stop   job {attempt.started.job} attempt {attempt.started.attempt}: {reason}")
+            self._launcher.stop(attempt.job, reason)
+
+    def stop_those_on_lost_gpus(self) -> None:
+        """Ask for the end of attempts whose GPU fell off the bus: they would hang, and are Lost."""
+        for attempt in self:
+            if attempt.is_on_gpu and self._slots.is_lost(attempt.job.lease):
+                attempt.gpu_is_lost = True
+                self.stop(attempt, StopReason.STOP)
+
+    def _add(self, attempt: Attempt) -> None:
+        self._attempts[attempt.started.job] = attempt
+        self._wake.watch(attempt.job)
+
+    def _judge(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool, adopted: bool) -> JobEnded:
+        stdout = job_folder(self._folder, started.job, started.attempt) / "stdout"
+        reading = judge(ending, stdout=stdout, gpu_is_lost=gpu_is_lost)
+        now = time.time()
+        return JobEnded(
+            at=now,
+            job=started.job,
+            attempt=started.attempt,
+            outcome=self._engine.final_outcome(started.job, reading.outcome, search_alive=not adopted),
+            loss=reading.loss,
+            exit_status=ending.exit_status,
+            started_at=started.at if ending.started_at is None else ending.started_at,
+            ended_at=now if ending.ended_at is None else ending.ended_at,
+            search_alive=not adopted,
+            note=remark(ending, reading),
+        )

@@ -1,0 +1,27 @@
+"""When failures are the script's fault: a pure count of how the first jobs of this start ended."""
+
+from hyperband.search.events import JobEnded
+from hyperband.search.trial import Outcome
+
+#: so many first final jobs that all failed in the same way end the search
+N_SAME_FAILURES = 10
+
+
+class FirstFailures:
+    """Watches the first final jobs since this start."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._n = 0
+        self._kind: tuple[Outcome, int | None] | None = None
+        self._same = True
+
+    def see(self, event: JobEnded) -> bool:
+        """Count a job; return True when it is the tenth and all ten failed with one outcome and exit status."""
+        if not event.outcome.is_final or not self._same:
+            return False
+        self._n += 1
+        kind = (event.outcome, event.exit_status)
+        self._kind = self._kind or kind
+        self._same = event.outcome.is_failure and kind == self._kind
+        return self._same and self._n == N_SAME_FAILURES

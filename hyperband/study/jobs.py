@@ -1,0 +1,80 @@
+"""What a job is given: its folder, its command line, its environment, and the script's fingerprint."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from hyperband.errors import ContractError, MachineError
+from hyperband.journal import job_folder
+from hyperband.launch.base import Order, Slot
+from hyperband.script.contract import job_argv
+from hyperband.search.trial import Start
+from hyperband.settings import Settings
+
+
+class JobFiles:
+    """Makes the orders of one study's jobs."""
+
+    def __init__(self, settings: Settings, study_folder: Path, *, cwd: str) -> None:
+        """Remember where and how; cwd is where every job of the study runs."""
+        self.cwd = cwd
+        self._settings = settings
+        self._study_folder = study_folder
+        self._seen: tuple[int, int, int] | None = None
+        self._sha256 = ""
+
+    def script_sha256(self) -> str:
+        """Return the sha256 of the script as it is now, in hexadecimal; read again only when it changed.
+
+        Raises:
+            ContractError: it is not there any more.
+        """
+        script = self._settings.script
+        try:
+            stat = script.stat()
+            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if seen != self._seen:
+                self._sha256 = hashlib.sha256(script.read_bytes()).hexdigest()
+                self._seen = seen
+        except OSError as err:
+            raise ContractError(
+                f"the script {script} cannot be read any more: {err.strerror or err}; put it back and start the same "
+                "command again: the search goes on where it is"
+            ) from err
+        return self._sha256
+
+    def order(self, start: Start, slot: Slot) -> Order:
+        """Return what the launcher needs to start this job on this slot."""
+        argv = job_argv(
+            python=str(self._settings.python),
+            script=str(self._settings.script),
+            config_id=start.config_id,
+            epochs=start.epochs,
+            slot_arguments=slot.arguments,
+            script_args=self._settings.script_args,
+        )
+        environment = {
+            "PYTHONUNBUFFERED": "1",
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **slot.environment,
+            "HYPERBAND_TRIAL": str(start.trial),
+            "HYPERBAND_ATTEMPT": str(start.attempt),
+        }
+        return Order(job_folder(self._study_folder, start.job, start.attempt), tuple(argv), environment)
+
+    def make_folder(self, folder: Path) -> None:
+        """Make an attempt's folder, empty.
+
+        Raises:
+            MachineError: it cannot be made.
+        """
+        try:
+            if folder.exists():
+                # an attempt that the journal forgot with a power cut: nothing of it can still run
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        except OSError as err:
+            raise MachineError(
+                f"cannot make the folder of a job, {folder}: {err.strerror or err}; make room or make it writable, and start "
+                "the same command again: the search goes on where it is"
+            ) from err

@@ -1,0 +1,128 @@
+"""Opening a study: the script's identity, the folder, the settings that must not change, the plan."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.errors import JournalError, UsageError
+from hyperband.script.contract import read_start_with, study_folder_name
+from hyperband.script.host import ScriptHost
+from hyperband.search.brackets import make_plan
+from hyperband.search.events import Event, SearchStarted, StudyCreated
+from hyperband.search.trial import Plan
+from hyperband.settings import Settings
+
+#: a study is one search: these make it what it is
+_FIXED = ("algorithm", "max_epochs", "eta", "min_epochs", "brackets", "seed")
+_MAY_GROW = ("repeat", "max_trials")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A script that was imported, and what follows from it and the settings."""
+
+    host: ScriptHost
+    identity: str
+    folder: Path
+    plan: Plan
+    start_with_ids: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def open_script(settings: Settings) -> Iterator[Opened]:
+    """Check the settings, import the script in a child process, and name the study.
+
+    Raises:
+        UsageError, ContractError: something is wrong with the arguments or the script; nothing was written.
+    """
+    plan = plan_of(settings)
+    start_with_ids = () if settings.start_with is None else read_start_with(settings.start_with)
+    if len(start_with_ids) > plan.n_trials:
+        raise UsageError(
+            f"--start-with {settings.start_with} has {len(start_with_ids)} config ids, but the plan has only {plan.n_trials} "
+            "trials; remove some, or make the plan larger (--repeat, --max-trials)"
+        )
+    with ScriptHost(
+        settings.python,
+        settings.script,
+        settings.script_args,
+        cwd=Path.cwd(),
+        write_bytecode=not settings.dry_run,
+    ) as host:
+        host.load()
+        identity = host.identity()
+        yield Opened(host, identity, settings.logs / study_folder_name(identity), plan, start_with_ids)
+
+
+def plan_of(settings: Settings) -> Plan:
+    """Return the plan that the settings ask for."""
+    return make_plan(
+        algorithm=settings.algorithm,
+        max_epochs=settings.max_epochs,
+        eta=settings.eta,
+        min_epochs=settings.min_epochs,
+        brackets=settings.brackets,
+        repeat=settings.repeat,
+        max_trials=settings.max_trials,
+    )
+
+
+def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened) -> None:
+    """Refuse a restart that would make another search of an existing study.
+
+    Raises:
+        UsageError: something changed that must not; the message has the old and the new value.
+        JournalError: the journal does not begin as one does.
+    """
+    created = created_of(events, opened.folder)
+    ways_out = (
+        f"run it with the old value, remove the study with --clean, or keep both by another folder with --logs "
+        f"(the study is in {opened.folder})"
+    )
+    if created.identity != opened.identity:
+        raise UsageError(
+            f"the study's folder belongs to the identity {created.identity!r}, but run_identity now gives {opened.identity!r}, "
+            f"which has the same folder name; {ways_out}"
+        )
+    if created.script != str(settings.script):
+        raise UsageError(
+            f"the identity {opened.identity!r} belongs to the script {created.script}, but this is {settings.script}; "
+            f"let run_identity tell them apart, or {ways_out}"
+        )
+    if created.start_with_ids != opened.start_with_ids:
+        raise UsageError(
+            f"--start-with gave {len(created.start_with_ids)} config ids when the study began, and now gives "
+            f"{len(opened.start_with_ids)}, not the same ones; {ways_out}"
+        )
+    before = last_settings(events)
+    now = settings.document()
+    for name in _FIXED:
+        if before[name] != now[name]:
+            raise UsageError(
+                f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {ways_out}"
+            )
+    for name in _MAY_GROW:
+        old, new = before[name], now[name]
+        if isinstance(old, int) and isinstance(new, int) and new < old:
+            raise UsageError(
+                f"--{name.replace('_', '-')} was {old} and is now {new}, but it may only grow; {ways_out}"
+            )
+
+
+def created_of(events: Sequence[Event], folder: Path) -> StudyCreated:
+    """Return the first event of a journal.
+
+    Raises:
+        JournalError: it is not what a journal begins with.
+    """
+    if events and isinstance(events[0], StudyCreated):
+        return events[0]
+    raise JournalError(
+        f"the journal in {folder} does not begin with a study; restore it from a copy, or use --clean"
+    )
+
+
+def last_settings(events: Sequence[Event]) -> dict[str, object]:
+    """Return the settings of the latest start; empty if there was none."""
+    return next((dict(event.settings) for event in reversed(events) if isinstance(event, SearchStarted)), {})

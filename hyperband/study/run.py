@@ -1,0 +1,281 @@
+"""A search from its arguments to its verdict: open the study, put the parts together, run, close."""
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hyperband
+from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
+from hyperband.journal import LOG_FILE, Journal, job_folder, lock_study
+from hyperband.launch.base import Slots
+from hyperband.launch.local import LocalLauncher
+from hyperband.launch.slots import make_slots
+from hyperband.machine import keeper
+from hyperband.machine.process import require_pidfd
+from hyperband.report.log import StudyLog
+from hyperband.report.screen import Console
+from hyperband.report.tables import plan_text
+from hyperband.script.contract import last_lines
+from hyperband.script.host import ScriptHost
+from hyperband.search.engine import Engine
+from hyperband.search.events import (
+    Event,
+    IdsDrawn,
+    JobEnded,
+    JobStarted,
+    PlanMade,
+    SearchEnded,
+    SearchStarted,
+    StudyCreated,
+)
+from hyperband.search.trial import Plan
+from hyperband.settings import Settings
+from hyperband.study.attempts import Attempts
+from hyperband.study.jobs import JobFiles
+from hyperband.study.opening import Opened, check_same_study, created_of, open_script
+from hyperband.study.sampling import Sampling
+from hyperband.study.search import Search, Verdict
+from hyperband.study.stop import end_living_jobs
+from hyperband.study.voice import Voice
+from hyperband.study.wake import Wake
+
+_KEEPERS_FILE = "keepers.err"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """How a search ended."""
+
+    folder: Path
+    #: stopped, finished or failed
+    state: str
+    exit_code: int
+    reason: str
+    #: what the user must be told, if the search could not go on
+    error: HyperbandError | None
+
+
+def dry_run(settings: Settings) -> tuple[str, Plan]:
+    """Return the study's identity and plan; imports the script, writes nothing.
+
+    Raises:
+        UsageError, ContractError: the arguments or the script are wrong.
+    """
+    with open_script(settings) as opened:
+        return opened.identity, opened.plan
+
+
+def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path], None]) -> SearchResult:
+    """Run, or go on with, the search that the settings describe.
+
+    Args:
+        settings: from the command line.
+        console: the screen; stays open.
+        confirm: with `--clean`, called with the folder of the study that is about to be removed; raises to
+            keep it.
+
+    Raises:
+        HyperbandError: before anything ran, or when ours or the machine gave way; running jobs go on.
+    """
+    require_pidfd()
+    owners: list[Callable[[int], bool]] = []
+    with open_script(settings) as opened:
+        owners.append(lambda pid: _session(pid) == opened.host.pid)
+        slots = make_slots(
+            settings,
+            environ=os.environ,
+            study=str(opened.folder),
+            owns=lambda pid: any(owns(pid) for owns in owners),
+        )
+        if settings.clean and opened.folder.exists():
+            confirm(opened.folder)
+            _remove(opened.folder)
+            console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
+        with contextlib.closing(Journal.open(opened.folder)) as journal:
+            return _run(settings, opened, journal, slots, owners, console)
+
+
+def _run(
+    settings: Settings,
+    opened: Opened,
+    journal: Journal,
+    slots: Slots,
+    owners: list[Callable[[int], bool]],
+    console: Console,
+) -> SearchResult:
+    events = journal.events()
+    if events:
+        check_same_study(events, settings, opened)
+    engine = Engine()
+    for event in events:
+        engine.handle(event)
+    created = created_of(events, journal.folder) if events else _created(settings, opened)
+    plans = [event.plan for event in events if isinstance(event, PlanMade)]
+    grows = not plans or plans[-1] != opened.plan
+    if not grows and engine.is_complete:
+        console.line(plan_text(engine.plan, settings, identity=opened.identity))
+        return _finished_before(engine, events, journal.folder)
+    with (
+        StudyLog(journal.folder / LOG_FILE) as log,
+        contextlib.closing(_launcher(settings, journal, created)) as launcher,
+    ):
+        owners.append(launcher.owns)
+        begin: list[Event] = [] if events else [created]
+        begin.append(_search_started(settings))
+        begin += [PlanMade(opened.plan)] if grows else []
+        begin += [IdsDrawn(0, created.start_with_ids)] if created.start_with_ids and not events else []
+        for event in begin:
+            engine.handle(event)
+        journal.append(*begin, durable=True)
+        files = JobFiles(settings, journal.folder, cwd=created.cwd)
+        console.line(plan_text(engine.plan, settings, identity=opened.identity))
+        console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
+        voice = Voice(journal.folder, log, console)
+        log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
+        _warn_of_changes(events, files, voice)
+        with Wake() as wake:
+            attempts = Attempts(
+                folder=journal.folder,
+                engine=engine,
+                launcher=launcher,
+                slots=slots,
+                files=files,
+                log=log,
+                wake=wake,
+            )
+            with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
+                search = Search(
+                    settings=settings,
+                    journal=journal,
+                    engine=engine,
+                    slots=slots,
+                    attempts=attempts,
+                    sampling=sampling,
+                    files=files,
+                    voice=voice,
+                    console=console,
+                    wake=wake,
+                )
+                verdict = _watched(search, attempts, journal, log)
+    return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
+
+
+def _watched(search: Search, attempts: Attempts, journal: Journal, log: StudyLog) -> Verdict:
+    """Run the loop, and journal how it ended, also when ours or the machine gave way."""
+    try:
+        verdict = search.run()
+    except JournalError:
+        raise  # there is nothing left to write to
+    except HyperbandError as err:
+        going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
+        verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
+    journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
+    log.line(f"over   {verdict.state}: {verdict.reason}")
+    return verdict
+
+
+def _created(settings: Settings, opened: Opened) -> StudyCreated:
+    return StudyCreated(
+        identity=opened.identity,
+        script=str(settings.script),
+        script_args=settings.script_args,
+        cwd=str(Path.cwd()),
+        start_with_ids=opened.start_with_ids,
+    )
+
+
+def _search_started(settings: Settings) -> SearchStarted:
+    return SearchStarted(
+        at=time.time(),
+        settings=settings.document(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        boot_id=keeper.boot_id(),
+        version=hyperband.__version__,
+    )
+
+
+def _launcher(settings: Settings, journal: Journal, created: StudyCreated) -> LocalLauncher:
+    cwd = Path(created.cwd)
+    if not cwd.is_dir():
+        raise MachineError(
+            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder again, or begin "
+            "a new study with --clean or another folder for --logs"
+        )
+    errors = journal.folder / _KEEPERS_FILE
+    return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s)
+
+
+def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine: Engine) -> Sampling:
+    unused: list[ScriptHost] = []
+    if Path(created.cwd) == Path.cwd():
+        unused.append(opened.host)
+    else:
+        opened.host.close()
+
+    def open_host() -> ScriptHost:
+        if unused:
+            return unused.pop()
+        host = ScriptHost(
+            settings.python, settings.script, settings.script_args, cwd=Path(created.cwd), write_bytecode=True
+        )
+        try:
+            host.load()
+        except BaseException:
+            host.close()
+            raise
+        return host
+
+    sampling = Sampling(open_host, engine, settings.seed)
+    if sampling.host is None:
+        opened.host.close()  # nothing is left to ask it, and it may hold a GPU
+    return sampling
+
+
+def _warn_of_changes(events: Sequence[Event], files: JobFiles, voice: Voice) -> None:
+    before = next((event.script_sha256 for event in reversed(events) if isinstance(event, JobStarted)), None)
+    if before is not None and before != files.script_sha256():
+        voice.says(
+            "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of the old and "
+            "the new script are compared with each other; --clean begins anew."
+        )
+
+
+def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:
+    """Return the result of a study that has nothing left to do."""
+    if engine.best() is not None:
+        return SearchResult(folder, "finished", 0, "the plan was complete before", None)
+    starts = {(event.job, event.attempt): event for event in events if isinstance(event, JobStarted)}
+    failed = [event for event in events if isinstance(event, JobEnded) and event.outcome.is_failure]
+    words = "the search ended without a single loss: every job failed."
+    if failed:
+        last = failed[-1]
+        lines = last_lines(job_folder(folder, last.job, last.attempt) / "stderr", 10) or last.note
+        trial = starts[last.job, last.attempt].trial
+        words += f" The last lines of job {last.job} (trial {trial}):\n{lines}"
+    words += "\nMend the script and begin anew with --clean."
+    return SearchResult(folder, "failed", 1, "no job gave a loss", SearchFailedError(words))
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a study: nobody may be writing it, and its living jobs are ended first."""
+    lock = lock_study(folder)
+    try:
+        end_living_jobs(folder, lock)
+        shutil.rmtree(folder)
+    except OSError as err:
+        raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err
+    finally:
+        os.close(lock)

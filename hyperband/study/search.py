@@ -1,0 +1,324 @@
+"""The loop of one search: ends and ids in, decisions, starts out; one transaction a turn.
+
+Each turn: read what ended, feed the engine, choose what starts, journal all of it, and only then act. Nothing
+that is not in the journal ever happens; what is in the journal and did not happen is repeated as Lost.
+"""
+
+import socket
+import time
+from dataclasses import dataclass
+
+from hyperband.errors import HyperbandError, InternalError, SearchFailedError
+from hyperband.journal import Journal
+from hyperband.launch.base import Lease, Slots, StopReason
+from hyperband.report.screen import Console, Status
+from hyperband.report.text import counted
+from hyperband.script.contract import describe_exit
+from hyperband.search.decisions import Decision
+from hyperband.search.engine import Engine
+from hyperband.search.events import Event, JobEnded, JobStarted
+from hyperband.search.trial import Start
+from hyperband.settings import Settings
+from hyperband.study.attempts import Attempts
+from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
+from hyperband.study.jobs import JobFiles
+from hyperband.study.pace import Pace
+from hyperband.study.sampling import Sampling
+from hyperband.study.voice import Voice
+from hyperband.study.wake import Wake, earliest
+
+#: how often GPUs with running jobs are looked after: while a slot is wanted, and else
+_GPU_LOOK_S = 2.0
+_GPU_WATCH_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a search ended."""
+
+    #: stopped, finished or failed
+    state: str
+    exit_code: int
+    reason: str
+    #: what the user must be told, if the search could not go on
+    error: HyperbandError | None = None
+
+
+class Search:
+    """One process's work on a study. `run` it once."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        journal: Journal,
+        engine: Engine,
+        slots: Slots,
+        attempts: Attempts,
+        sampling: Sampling,
+        files: JobFiles,
+        voice: Voice,
+        console: Console,
+        wake: Wake,
+    ) -> None:
+        """Put the parts together; nothing happens before `run`."""
+        self._settings = settings
+        self._journal = journal
+        self._engine = engine
+        self._slots = slots
+        self._attempts = attempts
+        self._sampling = sampling
+        self._files = files
+        self._voice = voice
+        self._console = console
+        self._wake = wake
+        self._host_name = socket.gethostname()
+        #: set once nothing more is to be started
+        self._finish: Verdict | None = None
+        self._failures = FirstFailures()
+        #: the latest failure, for its last words
+        self._last_failure: tuple[JobStarted, JobEnded] | None = None
+        self._pace = Pace()
+        self._began_s = time.monotonic()
+        #: when, on the monotonic clock, slots and GPUs are worth another look although nothing ended
+        self._look_at_s: float | None = None
+        self._gpu_watch_at_s: float | None = None
+        #: why nothing starts although something could, in words
+        self._waiting_for: str | None = None
+
+    def run(self) -> Verdict:
+        """Search until the plan is complete, or until something ends it before.
+
+        Raises:
+            HyperbandError: something of ours or of the machine gave way; jobs that run go on by themselves.
+        """
+        if self._sampling.host is not None:
+            self._wake.watch(self._sampling.host)
+        self._take_over()
+        ready: set[object] = set()
+        while True:
+            self._turn(ready)
+            if len(self._attempts) == 0 and (self._finish is not None or self._engine.is_complete):
+                return self._verdict()
+            self._refuse_deadlock()
+            ready = self._wake.sleep(self._sleep_s())
+
+    # One turn.
+
+    def _turn(self, ready: set[object]) -> None:
+        events: list[Event] = []
+        decisions: list[Decision] = []
+        ended = self._attempts.ended(ready)
+        for _, event in ended:
+            decisions += self._engine.handle(event)
+            events.append(event)
+        for started, event in ended:
+            self._count(started, event)
+        if self._sampling.host is not None and self._sampling.host in ready:
+            self._receive_ids(events, decisions)
+        self._heed_signals()
+        self._heed_max_time()
+        starts = self._choose(events)
+        if events:
+            self._journal.append(*events, durable=bool(ended))
+        for start, lease, event_started in starts:
+            self._attempts.start(start, lease, event_started)
+        for started, event in ended:
+            self._voice.ended(started, event, self._engine.progress())
+        for decision in decisions:
+            self._voice.decided(decision)
+        # only now, with every end read, is it certain which jobs still run
+        self._watch_over()
+        self._show()
+        if self._settings.debug:
+            self._engine.validate()
+
+    def _take_over(self) -> None:
+        """Adopt the jobs of an earlier search, and journal those that ended meanwhile."""
+        ended = self._attempts.adopt()
+        decisions: list[Decision] = []
+        for _, event in ended:
+            decisions += self._engine.handle(event)
+        if ended:
+            self._journal.append(*(event for _, event in ended), durable=True)
+        if ended or len(self._attempts):
+            n_alive = counted(len(self._attempts), "running job")
+            self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")
+        for started, event in ended:
+            self._count(started, event)
+            self._voice.ended(started, event, self._engine.progress())
+        for decision in decisions:
+            self._voice.decided(decision)
+
+    def _count(self, started: JobStarted, event: JobEnded) -> None:
+        self._pace.see(event, started.epochs)
+        if event.outcome.is_failure:
+            self._last_failure = (started, event)
+        if self._failures.see(event) and not self._settings.keep_going and self._finish is None:
+            how = event.outcome.value if event.exit_status is None else describe_exit(event.exit_status)
+            words = (
+                f"the first {N_SAME_FAILURES} jobs all failed in the same way ({event.outcome}, {how}). Repeat one by hand with its "
+                "command in hyperband.log, mend the script, and start again with --clean (failures are final); or go on in spite of it "
+                f"with --keep-going.{self._last_words()}"
+            )
+            self._finish = Verdict(
+                "failed",
+                1,
+                f"the first {N_SAME_FAILURES} jobs all failed in the same way",
+                SearchFailedError(words),
+            )
+            self._stop_all()
+
+    def _receive_ids(self, events: list[Event], decisions: list[Decision]) -> None:
+        """Take in what the script's sampler gave; an error ends the search when the running jobs are done."""
+        assert self._sampling.host is not None
+        self._wake.forget(self._sampling.host)
+        try:
+            for event in self._sampling.receive():
+                decisions += self._engine.handle(event)
+                events.append(event)
+        except HyperbandError as err:
+            self._finish = self._finish or Verdict(
+                "failed", err.exit_code, "the script's sampler failed", err
+            )
+            self._sampling.close()
+        if self._engine.n_ids_wanted() == 0:
+            self._sampling.close()
+        if self._sampling.host is not None:
+            self._wake.watch(self._sampling.host)
+
+    def _choose(self, events: list[Event]) -> list[tuple[Start, Lease, JobStarted]]:
+        """Lease slots for the next jobs, in the engine's order, until either runs out."""
+        starts: list[tuple[Start, Lease, JobStarted]] = []
+        self._look_at_s = None
+        waiting_for: str | None = None
+        while self._finish is None and (start := self._engine.next_start()) is not None:
+            lease, several = self._lease(start)
+            if lease is None:
+                look_s = self._slots.next_look_s()
+                self._look_at_s = None if look_s is None else time.monotonic() + look_s
+                if self._engine.n_running < self._slots.n_slots():
+                    waiting_for = self._slots.why_none()
+                break
+            started = JobStarted(
+                at=time.time(),
+                job=start.job,
+                attempt=start.attempt,
+                trial=start.trial,
+                rung=start.rung,
+                epochs=start.epochs,
+                slot=lease.slot.name,
+                several_gpus=several,
+                script_sha256=self._files.script_sha256(),
+                host=self._host_name,
+            )
+            self._engine.handle(started)
+            events.append(started)
+            starts.append((start, lease, started))
+        self._waiting_for = waiting_for
+        self._voice.waits(waiting_for)
+        return starts
+
+    def _lease(self, start: Start) -> tuple[Lease | None, bool]:
+        """Lease what this job gets: every free GPU if it is the only work there is, else one slot."""
+        if start.alone and self._settings.multi_gpu and not start.lost_on_several_gpus:
+            lease = self._slots.take_all()
+            if lease is not None:
+                return lease, True
+        return self._slots.take(), False
+
+    # What ends the search, or a job, before its time.
+
+    def _heed_signals(self) -> None:
+        wake = self._wake
+        if wake.hung_up and not self._console.lost:
+            self._console.give_up()
+            self._voice.says("SIGHUP: going on without a screen")
+        if wake.n_interrupts == 0 and not wake.terminated:
+            return
+        now = wake.terminated or wake.n_interrupts >= 2
+        if self._finish is None:
+            self._finish = Verdict("stopped", 130, "terminated" if wake.terminated else "interrupted")
+            if len(self._attempts) and not now:
+                jobs = counted(len(self._attempts), "running job")
+                self._voice.says(f"Interrupted: {jobs} to finish first; Ctrl-C again stops them now.")
+        if now:
+            self._stop_all()
+
+    def _heed_max_time(self) -> None:
+        limit_s = self._settings.max_time_s
+        if limit_s is not None and self._finish is None and time.monotonic() - self._began_s >= limit_s:
+            self._finish = Verdict("stopped", 130, f"--max-time {limit_s:g} was over")
+            self._voice.says(
+                f"--max-time is over: {counted(len(self._attempts), 'running job')} to finish first."
+            )
+
+    def _stop_all(self) -> None:
+        for attempt in self._attempts:
+            self._attempts.stop(attempt, StopReason.STOP)
+
+    def _watch_over(self) -> None:
+        """Time out jobs, and end those whose GPU is lost."""
+        limit_s = self._settings.timeout_s
+        if limit_s is not None:
+            for attempt in self._attempts:
+                if attempt.job.running_s() >= limit_s:
+                    self._attempts.stop(attempt, StopReason.TIMEOUT)
+        now_s = time.monotonic()
+        if self._gpu_watch_at_s is not None and now_s >= self._gpu_watch_at_s:
+            self._attempts.stop_those_on_lost_gpus()
+            self._gpu_watch_at_s = None
+        if not any(attempt.is_on_gpu for attempt in self._attempts):
+            self._gpu_watch_at_s = None
+        elif self._gpu_watch_at_s is None:
+            self._gpu_watch_at_s = now_s + (_GPU_WATCH_S if self._engine.n_startable == 0 else _GPU_LOOK_S)
+
+    def _sleep_s(self) -> float | None:
+        """Return for how long nothing can happen that gives no event."""
+        now_s = time.monotonic()
+        ends_s = [self._look_at_s, self._gpu_watch_at_s]
+        if self._settings.max_time_s is not None and self._finish is None:
+            ends_s.append(self._began_s + self._settings.max_time_s)
+        waits_s = [None if end_s is None else end_s - now_s for end_s in ends_s]
+        if (limit_s := self._settings.timeout_s) is not None:
+            waits_s += [limit_s - a.job.running_s() for a in self._attempts if a.asked is None]
+        return earliest([*waits_s, self._console.next_redraw_s()])
+
+    def _refuse_deadlock(self) -> None:
+        idle = len(self._attempts) == 0 and self._engine.next_start() is None and self._sampling.host is None
+        if idle and self._finish is None:
+            raise InternalError(
+                "nothing runs, nothing can start and no config id is awaited, but the plan is not complete; "
+                f"this is an error of hyperband's own: please report it with the journal in {self._journal.folder}"
+            )
+
+    # The end.
+
+    def _verdict(self) -> Verdict:
+        if self._finish is not None and (self._finish.error is not None or not self._engine.is_complete):
+            return self._finish
+        if self._engine.best() is None:
+            words = f"the search ended without a single loss: every job failed.{self._last_words()}"
+            return Verdict("failed", 1, "no job gave a loss", SearchFailedError(words))
+        return Verdict("finished", 0, "the plan is complete")
+
+    def _last_words(self) -> str:
+        """Return the last error lines of the latest failure, to be put behind a message."""
+        if self._last_failure is None:
+            return ""
+        started, event = self._last_failure
+        lines = self._voice.error_lines(started) or event.note
+        return f" The last lines of job {started.job} (trial {started.trial}):\n{lines}" if lines else ""
+
+    def _show(self) -> None:
+        progress = self._engine.progress()
+        n_slots = self._slots.n_slots()
+        self._console.status(
+            Status(
+                progress=progress,
+                n_slots=n_slots,
+                time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
+                why_idle=self._waiting_for,
+                draining=self._finish is not None,
+            )
+        )

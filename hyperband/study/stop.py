@@ -1,0 +1,85 @@
+"""Ending a study from outside: its search if there is one, else the jobs that a killed one left running."""
+
+import os
+import signal
+from pathlib import Path
+
+from hyperband.errors import JournalError, MachineError
+from hyperband.journal import JOURNAL_FILE, Holder, holder, lock_study
+from hyperband.launch.base import Lease, Slot, StopReason
+from hyperband.launch.local import LocalLauncher
+from hyperband.machine.keeper import RESULT_FILE
+from hyperband.machine.process import wait_for_end
+from hyperband.report.text import counted
+
+
+def stop_study(folder: Path) -> str:
+    """End what runs of the study in `folder`, and wait until it has ended; return what was done, in words.
+
+    Raises:
+        JournalError: there is no study.
+        MachineError: its search runs on another machine, or belongs to somebody else.
+    """
+    folder = folder.absolute()
+    if not (folder / JOURNAL_FILE).is_file():
+        raise JournalError(
+            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as logs/IDENTITY"
+        )
+    found = holder(folder)
+    if found is not None:
+        return _stop_search(folder, found)
+    lock = lock_study(folder)
+    try:
+        n_ended = end_living_jobs(folder, lock)
+    finally:
+        os.close(lock)
+    if n_ended == 0:
+        return f"Nothing of the study in {folder} was running."
+    return f"No search was running; ended {counted(n_ended, 'job')} that an earlier one had left running."
+
+
+def end_living_jobs(folder: Path, lock: int) -> int:
+    """End the jobs of a study that nobody searches on, and wait for them; return how many there were.
+
+    Args:
+        folder: of the study.
+        lock: descriptor of its lock: nobody may start a search meanwhile.
+
+    Raises:
+        MachineError: a job was started on another machine, where it may live still.
+    """
+    launcher = LocalLauncher(cwd=folder, lock=lock, errors=folder / "keepers.err", grace_s=0.0)
+    lease = Lease(Slot("stop", (), {}), ())
+    jobs = [
+        job
+        for path in sorted((folder / "jobs").glob("*-*"))
+        if not (path / RESULT_FILE).exists() and (job := launcher.adopt(path, lease)) is not None
+    ]
+    for job in jobs:
+        launcher.stop(job, StopReason.STOP)
+    for job in jobs:
+        wait_for_end(job.fileno())
+        launcher.finish(job)
+    return len(jobs)
+
+
+def _stop_search(folder: Path, found: Holder) -> str:
+    if not found.is_here:
+        raise MachineError(
+            f"the study in {folder} is being written by {found.describe()}; run `hyperband stop` on that machine"
+        )
+    search = found.process.open()
+    if search is None:
+        return f"The search ({found.describe()}) ended by itself."
+    try:
+        signal.pidfd_send_signal(search, signal.SIGTERM)
+        wait_for_end(search)
+    except PermissionError as err:
+        raise MachineError(
+            f"the search ({found.describe()}) belongs to another user and cannot be ended by you; ask its owner"
+        ) from err
+    except ProcessLookupError:
+        pass  # it ended between our look and the signal
+    finally:
+        os.close(search)
+    return f"Stopped the search ({found.describe()}); the same command goes on with it."

@@ -1,0 +1,83 @@
+"""What a search says: every event and decision in the log, the notable ones on the screen."""
+
+from pathlib import Path
+
+from hyperband.journal import job_folder
+from hyperband.report.log import StudyLog
+from hyperband.report.screen import Console
+from hyperband.report.tables import plan_table
+from hyperband.report.text import duration, number
+from hyperband.script.contract import last_lines
+from hyperband.search.decisions import (
+    BracketDone,
+    BracketFailed,
+    Decision,
+    PlanChanged,
+    PlanKept,
+    Promoted,
+)
+from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.trial import Best, Outcome, Progress
+
+_N_ERROR_LINES = 10
+
+
+class Voice:
+    """Speaks for one search, to the log and to the screen."""
+
+    def __init__(self, folder: Path, log: StudyLog, console: Console) -> None:
+        """Nothing has been said yet."""
+        self._folder = folder
+        self._log = log
+        self._console = console
+        self._best: Best | None = None
+        self._waiting_for: str | None = None
+
+    def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
+        """Say how an attempt ended."""
+        errors = ""
+        if event.outcome is not Outcome.LOSS:
+            errors = self.error_lines(started)
+        self._log.end(event, started.trial, errors)
+        is_best = progress.best is not None and progress.best != self._best
+        self._best = progress.best
+        if self._console.is_live and event.outcome is Outcome.LOSS and not is_best:
+            return  # the live line counts it
+        took = duration(event.ended_at - event.started_at)
+        what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
+        note = f": {event.note}" if event.note else ""
+        self._console.line(
+            f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch {started.epochs} on "
+            f"{started.slot}: {what}{' (best)' if is_best else ''}, {took}{note}"
+        )
+
+    def decided(self, decision: Decision) -> None:
+        """Say what the engine decided, and why."""
+        self._log.decision(decision)
+        match decision:
+            case PlanChanged() | PlanKept():
+                self._console.line(f"plan: {decision.reason}")
+                if isinstance(decision, PlanChanged):
+                    self._console.line(f"\n{plan_table(decision.plan)}\n")
+            case Promoted() | BracketDone() | BracketFailed():
+                self._console.line(f"bracket {decision.bracket}: {decision.reason}")
+            case _:
+                pass  # of single trials: the log has them
+
+    def waits(self, waiting_for: str | None) -> None:
+        """Say why nothing starts, when that changes; None: something does, or nothing is wanted."""
+        if waiting_for is not None and waiting_for != self._waiting_for:
+            self._log.line(f"wait   {waiting_for}")
+            if not self._console.is_live:
+                self._console.line(f"waiting: {waiting_for}")
+        self._waiting_for = waiting_for
+
+    def says(self, text: str) -> None:
+        """Say something to both."""
+        self._log.line(f"note   {text}")
+        self._console.line(text)
+
+    def error_lines(self, started: JobStarted) -> str:
+        """Return the last lines of an attempt's standard error, safe to print."""
+        folder = job_folder(self._folder, started.job, started.attempt)
+        return last_lines(folder / "stderr", _N_ERROR_LINES)
