@@ -16,6 +16,7 @@ AT_START = frozenset(sys.modules)
 # Every name is bound here, before the script can replace attributes of these modules.
 import ctypes  # noqa: E402
 import fcntl  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from errno import ECONNRESET, EPIPE  # noqa: E402
 from importlib.machinery import PathFinder, SourceFileLoader  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
@@ -28,7 +29,7 @@ from signal import SIGKILL  # noqa: E402
 from time import monotonic  # noqa: E402
 from traceback import format_exception, format_exception_only  # noqa: E402
 from types import ModuleType, TracebackType  # noqa: E402
-from typing import Any, Callable, Iterator, NoReturn, Sequence  # noqa: E402, UP035 - Python 3.8
+from typing import Any, Callable, Iterator, Mapping, NoReturn, Sequence  # noqa: E402
 
 FUNCTIONS = ("get_random_config_id", "run_identity")
 #: as multiprocessing does with `__mp_main__`: the script is the main module, but its guard is not true
@@ -58,7 +59,7 @@ class Talk:
         self._encode = JSONEncoder().encode
         self._decode = JSONDecoder().decode
 
-    def say(self, **message: Any) -> None:
+    def say(self, message: Mapping[str, object]) -> None:
         """Send one message; waits while the other side has not read the ones before."""
         if getpid() != self._pid:
             _exit(0)  # the script forked and let the copy return into our code
@@ -69,7 +70,7 @@ class Talk:
         except OSError as error:
             _end(error)
 
-    def hear(self) -> Any:
+    def hear(self) -> dict[str, Any]:
         """The next request; ends this process group when the other side is gone."""
         if getpid() != self._pid:
             _exit(0)
@@ -83,7 +84,8 @@ class Talk:
                 _end(None)
             parts.append(part)
         line, _, self._received = b"".join(parts).partition(b"\n")
-        return self._decode(line.decode("ascii"))
+        request: dict[str, Any] = self._decode(line.decode("ascii"))
+        return request
 
     def has_ended(self) -> bool:
         """True when the other side is gone, even if requests of it are still unread."""
@@ -125,13 +127,11 @@ def _users_frames(error: BaseException) -> TracebackType | None:
 def _flush_output() -> None:
     """Bring what the script printed to the file whose last lines are shown with the error."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(Exception):  # closed or replaced by the script: there is nothing to show then
             stream.flush()
-        except Exception:  # noqa: BLE001, S110 - closed or replaced by the script: there is nothing to show then
-            pass
 
 
-def call(doing: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def call(doing: str, function: Callable[..., object], *arguments: object) -> object:
     """Call into the script; whatever it raises, exits included, becomes a ScriptRaisedError."""
     try:
         return function(*arguments)
@@ -169,7 +169,7 @@ class Script:
         with open_code(self._path) as file:
             source = file.read()
         # Compiled anew: the import system would take a .pyc of the same second and size for this source.
-        exec(compile(source, self._path, "exec", dont_inherit=True), self._module.__dict__)  # noqa: S102
+        exec(compile(source, self._path, "exec", dont_inherit=True), self._module.__dict__)
 
     def identity(self, argv: Sequence[str]) -> dict[str, Any]:
         """The name of the search that these arguments mean."""
@@ -179,7 +179,7 @@ class Script:
         return {"kind": "identity", "value": identity}
 
     def sample(self, seed: int, first: int, count: int, seen: set[str]) -> Iterator[dict[str, Any]]:
-        """Config ids of the trials first, first + 1, ...: batches, then maybe a message that says why it ends.
+        """Config ids of the trials first, first + 1, ...: batches, then maybe why there are no more.
 
         Trial t takes the first id that is not in `seen` from RandomState(MT19937(SeedSequence([seed, t]))).
         """
@@ -205,7 +205,7 @@ class Script:
                 batch, n_characters, sent_at = [], 0, now
         yield {"kind": "ids", "first": first + count - len(batch), "ids": batch}
 
-    def _draw(self, rng: Any, seen: set[str]) -> dict[str, Any]:
+    def _draw(self, rng: object, seen: set[str]) -> dict[str, Any]:
         for _ in range(MAX_REPEATS):
             config_id = call("get_random_config_id", self._module.get_random_config_id, rng)
             if not isinstance(config_id, str):
@@ -217,7 +217,7 @@ class Script:
 
 
 def _no_text(function: str, value: object) -> dict[str, Any]:
-    text = call("repr of the result of " + function, repr, value)
+    text = str(call(function, repr, value))
     return {"kind": "no_text", "function": function, "type": type(value).__name__, "repr": text[:200]}
 
 
@@ -235,7 +235,7 @@ def _die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
-def answer(script: Script, request: Any) -> Iterator[dict[str, Any]]:
+def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The answers to one request."""
     if request["do"] == "load":
         yield script.load()
@@ -253,15 +253,15 @@ def main() -> None:
     _die_with_parent()
     if talk.has_ended():
         return  # it ended before the kernel was asked
-    talk.say(kind="hello", version=list(sys.version_info[:3]))
+    talk.say({"kind": "hello", "version": sys.version_info[:3]})
     script = Script(path, folder, sys.argv[4:])
     while True:
         request = talk.hear()
         try:
             for message in answer(script, request):
-                talk.say(**message)
+                talk.say(message)
         except ScriptRaisedError as error:
-            talk.say(**error.message)
+            talk.say(error.message)
 
 
 if __name__ == "__main__":

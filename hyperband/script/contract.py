@@ -198,8 +198,8 @@ def check_config_id(value: object, source: str = "get_random_config_id") -> str:
     """
     if not isinstance(value, str):
         raise ContractError(
-            f"{source} gave {shortened(repr(value))}, which is a {type(value).__name__}: a config id must be a string "
-            "that fully describes one configuration, such as 'lr:0.01.batch_size:256'. Return str."
+            f"{source} gave {shortened(repr(value))}, of type {type(value).__name__}: a config id must be a "
+            "string that fully describes one configuration, such as 'lr:0.01.batch_size:256'."
         )
     rule = _broken_rule(value)
     if rule is not None:
@@ -225,7 +225,7 @@ def _broken_rule(config_id: str) -> str | None:
         n_bytes = len(os.fsencode(config_id))
     except UnicodeEncodeError as err:
         return (
-            f"holds {ascii(err.object[err.start])}: no {err.encoding} text can (a lone surrogate, or "
+            f"holds {err.object[err.start]!a}: no {err.encoding} text can (a lone surrogate, or "
             "a character that this locale lacks)"
         )
     if n_bytes > MAX_CONFIG_ID_BYTES:
@@ -259,11 +259,11 @@ def read_start_with(path: Path) -> tuple[str, ...]:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as err:
         raise UsageError(
-            f"--start-with {path} cannot be read: {err.strerror}. It must be a file with one config id a line."
+            f"--start-with {path} cannot be read: {err.strerror}. Give a file with one config id a line."
         ) from err
     except UnicodeDecodeError as err:
         raise UsageError(
-            f"--start-with {path} is not UTF-8 text (byte {err.start}). Save it as UTF-8, one config id a line."
+            f"--start-with {path} is not UTF-8 (byte {err.start}). Save it as UTF-8, one config id a line."
         ) from err
     lines: dict[str, int] = {}
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -276,8 +276,8 @@ def read_start_with(path: Path) -> tuple[str, ...]:
             raise UsageError(str(err)) from err
         if config_id in lines:
             raise UsageError(
-                f"--start-with {path} has the config id {shortened(config_id)} on line {lines[config_id]} and "
-                f"on line {number}: a config id is one trial. Remove one of the two lines."
+                f"--start-with {path} has the config id {shortened(config_id)} on lines "
+                f"{lines[config_id]} and {number}: a config id is one trial. Remove one of the two lines."
             )
         lines[config_id] = number
     return tuple(lines)

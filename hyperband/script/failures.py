@@ -60,19 +60,20 @@ def ended(doing: str, exit_status: int, scene: Scene) -> HyperbandError:
     how = describe_exit(exit_status)
     if doing == "start":
         return UsageError(
-            f"--python {scene.python} did not start our child.py: {how}. Python 3.8 or newer with numpy is expected; "
-            f"give the path of the interpreter that runs your script.{_below('It printed', scene.output)}"
+            f"--python {scene.python} did not start our child.py: {how}. Python 3.8 or newer with numpy is "
+            "expected; give the path of the interpreter that runs your script."
+            f"{_below('It printed', scene.output)}"
         )
     what = f"importing {scene.script}" if doing == "import" else f"{doing} in {scene.script}"
     printed = _below("It last printed", scene.output)
     if exit_status < 0:
         return MachineError(
-            f"the process that imports the script was {how} during {what}. Look for a library that crashes, or for "
-            f"a lack of memory (dmesg); `{scene.python} {scene.script} -h` may show the same.{printed}"
+            f"the process that imports the script was {how} during {what}. Look for a library "
+            f"that crashes, or for a lack of memory (dmesg).{printed}"
         )
     return ContractError(
-        f"{what} ended the whole process ({how}) where it should return. Something there calls os._exit or closes "
-        f"descriptors that it did not open; put what runs the experiment under `{_GUARD}`.{printed}"
+        f"{what} ended the whole process ({how}) where it should return. Something there calls os._exit or "
+        f"closes descriptors that it did not open; put what runs the experiment under `{_GUARD}`.{printed}"
     )
 
 
@@ -80,8 +81,8 @@ def too_old(version: list[int], scene: Scene) -> UsageError:
     """The error for an interpreter that child.py does not run under."""
     found = ".".join(str(part) for part in version)
     return UsageError(
-        f"--python {scene.python} is Python {found}; {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed. "
-        "Give the path of a newer interpreter that runs your script."
+        f"--python {scene.python} is Python {found}; {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is "
+        "needed. Give the path of a newer interpreter that runs your script."
     )
 
 
@@ -94,13 +95,14 @@ def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
         )
     if message["exits"]:
         return ContractError(
-            f"importing {scene.script} raised {error}: the script runs its experiment when it is imported. Importing "
-            f"must only define things; put the rest under `{_GUARD}`.{_below('It printed', scene.output)}"
+            f"importing {scene.script} raised {error}: the script runs its experiment when "
+            "it is imported. Importing must only define things; put the rest under "
+            f"`{_GUARD}`.{_below('It printed', scene.output)}"
         )
     return ContractError(
-        f"importing {scene.script} raised {error}. Importing must be safe under {scene.python}: install what is "
-        "missing there, name the interpreter that has it with --python, or put what runs the experiment under "
-        f"`{_GUARD}`.{_below('Traceback', _end_of(message['traceback']))}"
+        f"importing {scene.script} raised {error}. Importing it under {scene.python} must be safe: install "
+        "what is missing there, or name the interpreter that has it with --python, or put what runs the "
+        f"experiment under `{_GUARD}`.{_below('Traceback', _end_of(message['traceback']))}"
     )
 
 

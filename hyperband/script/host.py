@@ -1,31 +1,19 @@
-"""The user's script, imported by a process of its own: what it answers, and how it fails.
+"""The user's script as the search sees it: what it is named, which configurations it samples.
 
-Owns that process (`child.py` under the interpreter of `--python`), its life and the talk with it. Must not
-know studies, plans or journals. Importing a script may be slow, crash or take a GPU: never in ours.
+Owns the questions to the process that imported it and the checks on its answers. Importing a script may
+be slow, crash or take a GPU: never in ours. Must not know studies, plans or journals.
 """
 
-import contextlib
-import json
-import os
-import select
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hyperband.errors import ContractError, InternalError, MachineError, UsageError
-from hyperband.script.contract import check_config_id, last_lines, shortened
-from hyperband.script.failures import OLDEST_PYTHON, Scene, ended, failure, too_old
-
-_CHILD = Path(__file__).with_name("child.py")
-#: read at most this much at a time, so that a fast sampler does not hold up the search's loop
-_READ_BYTES = 1 << 18
-#: how long the script's process may take to end by SIGTERM before it is killed
-_TERM_WAIT_S = 1.0
+from hyperband.errors import ContractError, InternalError, UsageError
+from hyperband.script.contract import check_config_id, shortened
+from hyperband.script.failures import OLDEST_PYTHON, failure, too_old
+from hyperband.script.interpreter import Interpreter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +34,8 @@ class Exhausted:
 class ScriptHost:
     """A process that imports the user's script and answers for it.
 
-    Call `load` first. Sampling does not block: `start_sampling`, then `receive` whenever `fileno` is
-    readable, until `is_sampling` is false. Close it in the end; the kernel ends the process when
+    Call `load` once, first. Sampling does not block: `start_sampling`, then `receive` whenever `fileno`
+    is readable, until `is_sampling` is false. Close it in the end; the kernel ends the process when
     the thread that made this object ends without closing it.
     """
 
@@ -71,57 +59,15 @@ class ScriptHost:
 
         Raises:
             UsageError: the script cannot be read, or the interpreter cannot be started.
+            MachineError: the working directory is gone.
         """
         _check_readable(script)
-        self._python = python
         self._script = script
         self._script_args = list(script_args)
-        #: what the process is asked for, for messages; None: nothing
-        self._doing: str | None = None
         self._is_sampling = False
-        self._to_send = memoryview(b"")
-        self._received = bytearray()
-        self._has_line_ended = False
-        with contextlib.ExitStack() as stack:
-            self._output = os.memfd_create("script-output", os.MFD_CLOEXEC)
-            stack.callback(os.close, self._output)
-            self._epoll = stack.enter_context(select.epoll())
-            self._line, theirs = socket.socketpair()
-            stack.enter_context(self._line)
-            with theirs:
-                self._process = self._start(theirs, cwd, write_bytecode)
-            stack.callback(self._end_process)
-            self._pidfd = os.pidfd_open(self._process.pid)
-            stack.callback(os.close, self._pidfd)
-            self._line.setblocking(False)
-            self._resources = stack.pop_all()
-
-    def _start(self, line: socket.socket, cwd: Path | None, write_bytecode: bool) -> subprocess.Popen[bytes]:
-        if cwd is not None and not cwd.is_dir():
-            raise MachineError(
-                f"the study's working directory {cwd} is gone; its jobs run where the study was first started. "
-                "Make the folder again, or give --logs another folder for a new study."
-            )
-        environment = dict(os.environ)
-        if not write_bytecode:
-            environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        folder = self._script.resolve().parent
-        try:
-            return subprocess.Popen(
-                [self._python, _CHILD, str(line.fileno()), folder, self._script, *self._script_args],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                pass_fds=[line.fileno()],
-                start_new_session=True,
-                cwd=cwd,
-                env=environment,
-            )
-        except OSError as err:
-            raise UsageError(
-                f"--python {self._python} cannot be run: {err.strerror}. Give the path of the Python interpreter "
-                "(3.8 or newer, with numpy) that runs your script, such as a virtual environment's bin/python."
-            ) from err
+        #: the trial whose id comes next, and the one after the last
+        self._next = self._end = 0
+        self._interpreter = Interpreter(python, script, script_args, cwd=cwd, write_bytecode=write_bytecode)
 
     def __enter__(self) -> Self:
         """The host itself; closed at the end of the block."""
@@ -136,7 +82,7 @@ class ScriptHost:
     @property
     def pid(self) -> int:
         """Process id; also that of its process group and session."""
-        return self._process.pid
+        return self._interpreter.pid
 
     @property
     def is_sampling(self) -> bool:
@@ -148,12 +94,12 @@ class ScriptHost:
 
         Raises:
             ContractError: the import fails or exits, or a function is missing or no function.
-            UsageError: the interpreter is too old or has no usable numpy.
+            UsageError: `--python` is no Python, too old, or has no numpy.
             MachineError: a signal ended the process.
         """
         hello = self._ask("start", None, "hello")
         if tuple(hello["version"]) < OLDEST_PYTHON:
-            raise too_old(hello["version"], self._scene())
+            raise too_old(hello["version"], self._interpreter.scene())
         self._ask("import", {"do": "load"}, "loaded")
 
     def identity(self) -> str:
@@ -169,8 +115,8 @@ class ScriptHost:
             identity.encode()
         except UnicodeEncodeError as err:
             raise ContractError(
-                f"run_identity in {self._script} gave {shortened(identity)}, which no UTF-8 text can hold "
-                "(a lone surrogate). Return plain text that names the search."
+                f"run_identity in {self._script} gave {shortened(identity)}, which UTF-8 cannot hold (a lone "
+                "surrogate). Return plain text that names the search."
             ) from err
         return identity
 
@@ -183,40 +129,39 @@ class ScriptHost:
             count: how many ids.
             seen: ids of all earlier trials, which no later one may have.
         """
-        if self._doing is not None:
-            raise InternalError("ids were asked for while another answer is awaited; please report this")
+        if self._is_sampling:
+            raise InternalError("ids were asked for while others are still awaited; please report this")
         if count == 0:
             return
-        self._expected = first
-        self._end = first + count
+        self._next, self._end = first, first + count
         self._is_sampling = True
         request = {"do": "sample", "seed": seed, "first": first, "count": count, "seen": list(seen)}
-        self._begin("get_random_config_id", request)
+        self._interpreter.begin("get_random_config_id", request)
 
     def fileno(self) -> int:
-        """A descriptor that is readable when `receive` has something to do; never without a question asked."""
-        return self._epoll.fileno()
+        """A descriptor that is readable when `receive` has something to do; quiet unless sampling."""
+        return self._interpreter.fileno()
 
     def receive(self) -> list[Sampled | Exhausted]:
         """What has come in; never waits. Each id is checked.
 
         Raises:
             ContractError: an id breaks a rule, or `get_random_config_id` raises or ends the process.
-            UsageError: the interpreter has no usable numpy.
+            UsageError: the interpreter's numpy is missing or too old.
             MachineError: a signal ended the process.
         """
         if not self._is_sampling:
             return []
         results: list[Sampled | Exhausted] = []
         try:
-            for message in self._exchange():
+            for message in self._interpreter.exchange():
                 results += self._read_sample(message)
         except BaseException:
             self._is_sampling = False
             raise
         finally:
             if not self._is_sampling:
-                self._finish()
+                self._interpreter.finish()
         return results
 
     def _read_sample(self, message: dict[str, Any]) -> Iterator[Sampled | Exhausted]:
@@ -225,119 +170,35 @@ class ScriptHost:
             yield Exhausted(message["n_ids"])
             return
         if message["kind"] != "ids":
-            raise failure(message, self._scene())
+            raise failure(message, self._interpreter.scene())
         source = f"get_random_config_id in {self._script}"
         ids = tuple(check_config_id(config_id, source) for config_id in message["ids"])
-        if message["first"] != self._expected:
+        if message["first"] != self._next:
             raise InternalError(
-                f"ids of trial {message['first']} came, those of {self._expected} were awaited; please report this"
+                f"ids from trial {message['first']} on came instead of trial {self._next}; please report this"
             )
-        self._expected += len(ids)
-        self._is_sampling = self._expected < self._end
+        self._next += len(ids)
+        self._is_sampling = self._next < self._end
         if ids:
             yield Sampled(message["first"], ids)
 
-    def _ask(self, doing: str, request: dict[str, Any] | None, kind: str) -> dict[str, Any]:
-        """Ask and wait for the one answer, of this kind."""
-        self._begin(doing, request)
+    def _ask(self, doing: str, request: dict[str, object] | None, kind: str) -> dict[str, Any]:
+        """Ask, and wait for the one answer, which must be of this kind."""
+        self._interpreter.begin(doing, request)
         try:
-            while not (messages := self._exchange()):
-                self._epoll.poll()
+            while not (messages := self._interpreter.exchange()):
+                self._interpreter.wait()
         finally:
-            self._finish()
+            self._interpreter.finish()
         (message,) = messages
         if message["kind"] != kind:
-            raise failure(message, self._scene())
+            raise failure(message, self._interpreter.scene())
         return message
-
-    def _begin(self, doing: str, request: dict[str, Any] | None) -> None:
-        self._doing = doing
-        if request is not None:
-            self._to_send = memoryview((json.dumps(request) + "\n").encode("ascii"))
-        self._epoll.register(self._pidfd, select.EPOLLIN)
-        if not self._has_line_ended:
-            self._epoll.register(self._line, select.EPOLLIN | (select.EPOLLOUT if self._to_send else 0))
-
-    def _finish(self) -> None:
-        """Nothing is awaited: be quiet, also when the idle process ends."""
-        self._doing = None
-        self._epoll.unregister(self._pidfd)
-        if not self._has_line_ended:
-            self._epoll.unregister(self._line)
-
-    def _exchange(self) -> list[dict[str, Any]]:
-        """Send and receive what is possible without waiting; the messages that are complete.
-
-        Raises the error for the end of the process once everything it said has been taken.
-        """
-        # Looked at before reading: what it said before it ended is then all there.
-        exit_status = self._peek_exit_status()
-        n_read = 0
-        if not self._has_line_ended:
-            self._send_some()
-            n_read = self._read_some()
-        *lines, rest = self._received.split(b"\n") if n_read else [self._received]
-        self._received = rest
-        if n_read == 0 and exit_status is not None:
-            raise ended(str(self._doing), exit_status, self._scene())
-        return [json.loads(line) for line in lines]
-
-    def _send_some(self) -> None:
-        try:
-            while self._to_send:
-                self._to_send = self._to_send[self._line.send(self._to_send) :]
-        except BlockingIOError:
-            return
-        except (BrokenPipeError, ConnectionResetError):
-            self._to_send = memoryview(b"")  # the process ends; its exit status says how
-        self._epoll.modify(self._line, select.EPOLLIN)
-
-    def _read_some(self) -> int:
-        """Take what has come in, up to a limit; the number of bytes."""
-        n_read = 0
-        while n_read < _READ_BYTES:
-            try:
-                part = self._line.recv(_READ_BYTES)
-            except BlockingIOError:
-                break
-            except ConnectionResetError:  # it ended with requests unread
-                part = b""
-            if not part:
-                # Its end closed before it is over, or the script closed it: the exit status will tell.
-                self._epoll.unregister(self._line)
-                self._has_line_ended = True
-                break
-            self._received += part
-            n_read += len(part)
-        return n_read
-
-    def _scene(self) -> Scene:
-        return Scene(self._python, self._script, last_lines(self._output))
-
-    def _peek_exit_status(self) -> int | None:
-        """Exit code, or minus the signal; None while it lives. Does not reap: its id stays ours."""
-        info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if info is None:
-            return None
-        return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
 
     def close(self) -> None:
         """End the process and all others of its group; a second call does nothing."""
         self._is_sampling = False
-        self._resources.close()
-
-    def _end_process(self) -> None:
-        """SIGTERM to the group, a moment to end, SIGKILL, then reap: the group's id is ours until then."""
-        os.killpg(self._process.pid, signal.SIGTERM)
-        pidfd = os.pidfd_open(self._process.pid)
-        try:
-            ended_poll = select.poll()
-            ended_poll.register(pidfd, select.POLLIN)
-            ended_poll.poll(_TERM_WAIT_S * 1000)
-        finally:
-            os.close(pidfd)
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._interpreter.close()
 
 
 def _check_readable(script: Path) -> None:
@@ -346,10 +207,10 @@ def _check_readable(script: Path) -> None:
             file.read(1)
     except IsADirectoryError as err:
         raise UsageError(
-            f"{script} is a folder; SCRIPT must be the Python file of your experiment. Give the file's path."
+            f"{script} is a folder; SCRIPT must be the Python file of your experiment. Give that file's path."
         ) from err
     except OSError as err:
         raise UsageError(
-            f"the script {script} cannot be read: {err.strerror}. SCRIPT must be the path of your experiment's "
-            "Python file; check the spelling, the working directory and the permissions."
+            f"the script {script} cannot be read: {err.strerror}. SCRIPT must be the Python file of your "
+            "experiment; check the spelling, the working directory and the permissions."
         ) from err
