@@ -146,7 +146,9 @@ def result_text(
 
 def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: int = DEFAULT_WIDTH) -> str:
     """Everything `report` says of a study."""
-    state = f"{study.state} ({shown(study.reason)})" if study.reason else study.state
+    # A reason may end with a script's last lines; here its first line is enough.
+    reason = shown(study.reason.partition("\n")[0])
+    state = f"{study.state}: {reason}" if reason else study.state
     script = command_line((study.script, *study.script_args))
     parts = [
         f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}",

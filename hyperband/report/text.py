@@ -43,14 +43,16 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A span of time in its two largest units: `2 d 3 h`, `1 h 5 min`, `12 s`."""
-    whole = max(0, round(seconds))
+    """A span of time in its two largest units: `2 d 3 h`, `1 h 5 min`, `12 s`, `0.4 s`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
     days, rest = divmod(whole, 86400)
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"
+    first = next((i for i, (count, _) in enumerate(parts) if count))
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
 
 
 def counted(count: int, noun: str) -> str:
