@@ -73,8 +73,8 @@ class Engine(SearchState):
             )
         if plan == before:
             return ()
-        if before is None and not plan.brackets:
-            raise own_error("The plan has no bracket, but needs one at least")
+        if not plan.brackets or any(rung.n < 1 for bracket in plan.brackets for rung in bracket.rungs):
+            raise own_error(f"{plan} has no bracket or a rung without trials, but needs one at least")
         self._plan_made = plan
         if self._exhausted:
             reason = f"the space has only {len(self._trials)} config ids: a larger plan adds nothing"
@@ -292,7 +292,7 @@ class Engine(SearchState):
         best = self.best()
         found = "without a single loss" if best is None else f"best loss {best.loss!r} at epoch {best.epochs}"
         jobs = f"{self._n_final} jobs, {self._n_failed} of them failed"
-        return SearchComplete(f"all {len(self._brackets)} brackets are over after {jobs}: {found}")
+        return SearchComplete(f"every bracket is over after {jobs}: {found}")
 
     def _skip_closed(self) -> None:
         """Move on to the first bracket that is not over."""
