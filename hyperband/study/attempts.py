@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.journal import job_folder
-from hyperband.launch.base import Ending, Lease, Slots, StopReason
+from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.report.log import StudyLog
 from hyperband.search.engine import Engine
@@ -69,17 +69,17 @@ class Attempts:
         """Iterate over those that run; stopping them meanwhile is fine."""
         return iter(list(self._attempts.values()))
 
-    def start(self, start: Start, lease: Lease, started: JobStarted) -> None:
-        """Start an attempt that is in the journal.
+    def start(self, start: Start, lease: Lease, started: JobStarted) -> Order:
+        """Start an attempt that is in the journal; return what was ordered.
 
         Raises:
             MachineError: it cannot be started.
         """
         order = self._files.order(start, lease.slot)
         self._files.make_folder(order.folder)
-        self._log.start(start, lease.slot.name, order.argv, order.environment, self._files.cwd)
         job = self._launcher.start(order, lease)
         self._add(Attempt(started, job, adopted=False))
+        return order
 
     def adopt(self) -> list[tuple[JobStarted, JobEnded]]:
         """Take over what an earlier search started; return those attempts that ended since.

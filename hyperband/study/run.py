@@ -135,7 +135,7 @@ def _run(
         files = JobFiles(settings, journal.folder, cwd=created.cwd)
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
-        voice = Voice(journal.folder, log, console)
+        voice = Voice(journal.folder, log, console, cwd=created.cwd)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
         _warn_of_changes(events, files, voice)
         with Wake() as wake:

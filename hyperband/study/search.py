@@ -121,12 +121,14 @@ class Search:
         starts = self._choose(events)
         if events:
             self._journal.append(*events, durable=bool(ended))
-        for start, lease, event_started in starts:
-            self._attempts.start(start, lease, event_started)
+        # slots are filled before anything is said: words can wait, slots should not
+        orders = [(start, lease, self._attempts.start(start, lease, event)) for start, lease, event in starts]
         for started, event in ended:
             self._voice.ended(started, event, self._engine.progress())
         for decision in decisions:
             self._voice.decided(decision)
+        for start, lease, order in orders:
+            self._voice.started(start, lease.slot.name, order)
         # only now, with every end read, is it certain which jobs still run
         self._watch_over()
         self._show()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hyperband.journal import job_folder
+from hyperband.launch.base import Order
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
@@ -17,7 +18,7 @@ from hyperband.search.decisions import (
     Promoted,
 )
 from hyperband.search.events import JobEnded, JobStarted
-from hyperband.search.trial import Best, Outcome, Progress
+from hyperband.search.trial import Best, Outcome, Progress, Start
 
 _N_ERROR_LINES = 10
 
@@ -25,9 +26,10 @@ _N_ERROR_LINES = 10
 class Voice:
     """Speaks for one search, to the log and to the screen."""
 
-    def __init__(self, folder: Path, log: StudyLog, console: Console) -> None:
-        """Nothing has been said yet."""
+    def __init__(self, folder: Path, log: StudyLog, console: Console, *, cwd: str) -> None:
+        """Begin to speak of the study in `folder`, whose jobs run in `cwd`."""
         self._folder = folder
+        self._cwd = cwd
         self._log = log
         self._console = console
         self._best: Best | None = None
@@ -50,6 +52,10 @@ class Voice:
             f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch {started.epochs} on "
             f"{started.slot}: {what}{' (best)' if is_best else ''}, {took}{note}"
         )
+
+    def started(self, start: Start, slot: str, order: Order) -> None:
+        """Say that an attempt starts, with the command that repeats it by hand."""
+        self._log.start(start, slot, order.argv, order.environment, self._cwd)
 
     def decided(self, decision: Decision) -> None:
         """Say what the engine decided, and why."""

@@ -1,0 +1,55 @@
+"""What every test gets: leases of its own, and a look for processes and descriptors left behind."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MARK = "HYPERBAND_TEST_MARK"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a process alive, wherever it went, or a descriptor open."""
+    monkeypatch.setenv("HYPERBAND_LEASES", str(tmp_path_factory.mktemp("leases")))
+    mark = str(uuid.uuid4())
+    monkeypatch.setenv(MARK, mark)
+    before = _descriptors()
+    yield
+    left = _wait_until_gone(f"{MARK}={mark}".encode())
+    assert not left, f"processes left behind: {left}"
+    opened = {number: target for number, target in _descriptors().items() if number not in before}
+    assert not opened, f"descriptors left open: {opened}"
+
+
+def _wait_until_gone(mark: bytes, patience_s: float = 10.0) -> dict[int, str]:
+    """Return what still carries the mark in its environment, after giving it time to end."""
+    ends_s = time.monotonic() + patience_s
+    while (found := _marked(mark)) and time.monotonic() < ends_s:
+        time.sleep(0.02)
+    return found
+
+
+def _marked(mark: bytes) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (FileNotFoundError, PermissionError, ProcessLookupError):
+                continue
+    return found
+
+
+def _descriptors() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found[link.name] = str(link.readlink())
+        except FileNotFoundError:
+            continue  # that of the listing itself
+    return found
