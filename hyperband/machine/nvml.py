@@ -17,71 +17,13 @@ from pathlib import Path
 from types import ModuleType
 
 from hyperband.errors import MachineError
+from hyperband.machine.gpu import Gpu, GpuProcess, MigInstance, NoGpus, Usage
 
 #: (domain, bus, device, tie): `tie` is 0 but for a GPU whose address was never readable
 _Address = tuple[int, int, int, int]
 
 _MPS_SERVER = "nvidia-cuda-mps-server"
 _PROC_NAME = re.compile(r"([0-9a-fA-F]+):([0-9a-fA-F]+):([0-9a-fA-F]+)\.[0-9a-fA-F]+")
-
-
-@dataclass(frozen=True, slots=True)
-class MigInstance:
-    """A part of a GPU in MIG mode: a device of its own to CUDA."""
-
-    uuid: str
-    #: place among the instances of its GPU, as NVML counts them
-    index: int
-    gpu_instance: int | None
-    compute_instance: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU as it stands now; what changes by the second is `Usage`."""
-
-    #: rank in PCI order; never shifts while this process runs, whatever is lost
-    index: int
-    #: empty when the GPU was lost before its UUID could be read
-    uuid: str
-    name: str
-    #: why the GPU cannot be used any more, in words; empty while it can
-    lost: str = ""
-    mig: bool = False
-    instances: tuple[MigInstance, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class GpuProcess:
-    """A process with a compute context on a GPU."""
-
-    pid: int
-    name: str
-    #: None where the driver does not tell
-    used_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Who uses a GPU (or a MIG instance) and how much of its memory, at one look."""
-
-    #: the GPU fell off the bus or needs a reset, in words; empty while it is there
-    lost: str = ""
-    #: this look failed for a reason that may pass, in words; nothing else here is known then
-    problem: str = ""
-    total_bytes: int | None = None
-    #: without what the driver reserves for itself, where the driver can tell them apart
-    used_bytes: int | None = None
-    #: compute processes, the MPS server left out
-    compute: tuple[GpuProcess, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NoGpus:
-    """This machine has no NVIDIA GPU that this process may use."""
-
-    #: in words, fit to follow "no NVIDIA GPU: "
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +188,7 @@ class Nvml:
         self._homes[uuid] = (address, False)
         return address
 
-    def _place_lost(
-        self, answered: dict[_Address, int], failed: dict[int, str]
-    ) -> dict[_Address, str]:
+    def _place_lost(self, answered: dict[_Address, int], failed: dict[int, str]) -> dict[_Address, str]:
         """Give each GPU that did not answer the address at which it was, or must be."""
         problems = {address: "it is not listed any more" for address in self._seen if address not in answered}
         addresses = sorted(problems)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hyperband.errors import MachineError, UsageError
-from hyperband.machine.nvml import Gpu, MigInstance
+from hyperband.machine.gpu import Gpu, MigInstance
 
 _OLD_MIG_NAME = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/(\d+)/(\d+)")
 
