@@ -3,6 +3,7 @@
 # make test     the test extras into .venv, then the whole suite
 # make lint     ruff: rules and format
 # make types    mypy --strict
+# make lowest   the suite with the oldest version of everything that setup.cfg allows, in .venv-lowest
 #
 # PYTHON is the interpreter that makes .venv (3.11 or newer, with venv; on Debian: apt install python3-venv).
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
 IN_VENV := .venv/bin/python
 
-.PHONY: demo digits test lint types clean
+.PHONY: demo digits test lint types lowest clean
 .DELETE_ON_ERROR:
 
 demo: .venv/package.stamp
@@ -32,8 +33,14 @@ types: .venv/test.stamp
 	$(IN_VENV) -m mypy hyperband.py
 	$(IN_VENV) -m mypy dummy.py examples benchmarks
 
+lowest:
+	@"$(PYTHON)" -m venv --clear .venv-lowest
+	sed -n 's/^ *\([A-Za-z-]*\)>=\([0-9.]*\),<.*/\1==\2/p' setup.cfg >.venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[test]'
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv build hyperband.egg-info
+	rm -rf .venv .venv-lowest build hyperband.egg-info
 
 # The stamps make a second run quick: pip is called again only when what it would install has changed.
 .venv/python.stamp:
