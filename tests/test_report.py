@@ -311,13 +311,8 @@ def test_a_pasted_command_gives_bash_the_very_same_words(word: str) -> None:
 
 
 def test_words_for_numbers_and_long_texts() -> None:
-    assert [duration(s) for s in (0.2, 59, 60, 3725, 90061)] == [
-        "0 s",
-        "59 s",
-        "1 min",
-        "1 h 2 min",
-        "1 d 1 h",
-    ]
+    words = ["0.2 s", "0.0 s", "1 min", "59 s", "1 h 2 min", "1 d 1 h"]
+    assert [duration(seconds) for seconds in (0.24, -1, 59.6, 59, 3725, 90061)] == words
     assert shortened("abc", 10) == "abc"
     cut = shortened("a" * 50 + "z" * 50, 30)
     assert (len(cut), cut[0], cut[-1], "…" in cut) == (30, "a", "z", True)

@@ -67,19 +67,34 @@ def parse(
         return _parse_stop(argv[1:], cwd, prog)
     parser = search_parser(prog)
     words = take_apart(argv, _takes_value(parser))
-    if "-h" in words.ours or "--help" in words.ours:
+    names = {name for name, _ in words.ours}
+    if names & {"-h", "--help"}:
         return Help(parser.format_help())
-    if "--version" in words.ours:
+    if "--version" in names:
         return Help(f"hyperband {__version__}\n")
     if words.script is None:
         raise UsageError(
             f"Found no SCRIPT, expected: {prog} [options] SCRIPT [options and the script's own]."
         )
-    return _settings(parser.parse_args(words.ours), words, words.script, cwd, environ)
+    return _settings(_values_of(parser, words), words, words.script, cwd, environ)
 
 
 def _takes_value(parser: Parser) -> dict[str, bool]:
     return {name: action.nargs != 0 for action in parser._actions for name in action.option_strings}
+
+
+def _values_of(parser: Parser, words: Words) -> argparse.Namespace:
+    """The values of all options, later words over earlier ones.
+
+    argparse only describes the options: its own reading would take the value `--` for the end of options.
+    """
+    actions = {name: action for action in parser._actions for name in action.option_strings}
+    found = argparse.Namespace(**{action.dest: action.default for action in parser._actions})
+    for name, value in words.ours:
+        action = actions[name]
+        read = action.type if callable(action.type) else str
+        setattr(found, action.dest, True if value is None else read(value))
+    return found
 
 
 def _settings(

@@ -16,8 +16,8 @@ _NEGATIVE_NUMBER = re.compile(r"-[0-9.]")
 class Words:
     """A command line taken apart."""
 
-    #: our options in order, `--name=value` or `--name`, under the names they were given with
-    ours: tuple[str, ...]
+    #: our options in order: the name as it was written, and its value; None for one that takes none
+    ours: tuple[tuple[str, str | None], ...]
     #: None when there is none
     script: str | None
     #: handed on to the script, in order
@@ -39,14 +39,14 @@ def take_apart(argv: Sequence[str], takes_value: Mapping[str, bool]) -> Words:
         UsageError: an option before the script that is not ours, one that looks like ours misspelt, one that
             hyperband sets itself, or a value that is missing or too many.
     """
-    ours: list[str] = []
+    ours: list[tuple[str, str | None]] = []
     handed_on: list[str] = []
     script: str | None = None
     at = 0
     while at < len(argv):
         word = argv[at]
         at += 1
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if word == "--":
             rest = list(argv[at:])
             if script is None and rest:
@@ -56,9 +56,9 @@ def take_apart(argv: Sequence[str], takes_value: Mapping[str, bool]) -> Words:
             if not takes_value[name] and equals:
                 raise UsageError(f"{shown(word)}: {name} takes no value; write {name} alone.")
             if takes_value[name] and not equals:
-                word = f"{name}={_value_after(name, argv, at)}"
+                value = _value_after(name, argv, at)
                 at += 1
-            ours.append(word)
+            ours.append((name, value if takes_value[name] else None))
         elif word.startswith("-") and word != "-":
             _refuse_mistakes(word, name, before_script=script is None, names=takes_value)
             handed_on.append(word)
