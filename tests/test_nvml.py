@@ -44,6 +44,15 @@ def with_card(machine: NvmlState) -> Path:
     return root
 
 
+def wait_until_it_runs(cat: subprocess.Popen[bytes]) -> None:
+    """Until then the kernel shows no command line, or that of what came before."""
+    assert cat.stdin is not None
+    assert cat.stdout is not None
+    cat.stdin.write(b"?\n")
+    cat.stdin.flush()
+    assert cat.stdout.readline() == b"?\n"
+
+
 @on_stub
 def test_gpus_come_in_pci_order_not_in_that_of_nvml(machine: NvmlState) -> None:
     machine.four_gpus()
@@ -70,11 +79,12 @@ def test_memory_is_counted_without_what_the_driver_keeps(machine: NvmlState) -> 
 def test_compute_processes_are_listed_until_they_end(machine: NvmlState) -> None:
     machine.four_gpus()
     nvml = opened(bare(machine))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as sleeper:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sleeper:
+        wait_until_it_runs(sleeper)
         machine.claim(sleeper.pid, 1, mib=500)
         [process] = nvml.usage(uuid(1)).compute
         assert (process.pid, process.used_bytes) == (sleeper.pid, 500 * MIB)
-        assert process.name == Path(sys.executable).name
+        assert process.name == "cat"
         assert nvml.usage(uuid(1)).used_bytes == 504 * MIB
         assert nvml.usage(uuid(0)).compute == ()
         sleeper.kill()
@@ -92,11 +102,7 @@ def test_graphics_and_the_mps_server_are_no_compute_processes(machine: NvmlState
     assert not nvml.has_other_processes(uuid(1))
     server = ["bash", "-c", "exec -a /usr/bin/nvidia-cuda-mps-server cat"]
     with subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as mps:
-        assert mps.stdin is not None
-        assert mps.stdout is not None
-        mps.stdin.write(b"up\n")
-        mps.stdin.flush()
-        assert mps.stdout.readline() == b"up\n"  # bash has become the server
+        wait_until_it_runs(mps)
         machine.claim(mps.pid, 2)
         assert nvml.usage(uuid(2)).compute == ()
         assert nvml.has_other_processes(uuid(2))
