@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write_study
 
 from hyperband.cli.main import main
 from hyperband.errors import InternalError, JournalError
@@ -29,6 +28,7 @@ from hyperband.report.text import command_line, duration, shortened, shown
 from hyperband.report.view import study_view
 from hyperband.search.events import Event, SearchEnded, SearchStarted
 from hyperband.search.trial import Bracket, Outcome, Plan, Rung
+from tests.study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write_study
 
 FOLDER = Path("/studies/vgg")
 

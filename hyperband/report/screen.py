@@ -155,10 +155,9 @@ def status_lines(status: Status) -> list[str]:
     left = "" if status.time_left_s is None else f" · about {duration(status.time_left_s)} left"
     # Short enough for 80 columns: the time left stands at the end.
     first = (
-        f"bracket {progress.bracket} of 0-{max(progress.n_brackets - 1, 0)}, rung {progress.rung}"
+        f"bracket {progress.bracket}, rung {progress.rung}"
         f" · {progress.n_jobs_running}/{status.n_slots} running"
-        f" · {progress.n_jobs_final}/{progress.n_jobs_planned} done"
-        f" · {progress.n_jobs_failed} failed{left}"
+        f" · {progress.n_jobs_final}/{progress.n_jobs_planned} done, {progress.n_jobs_failed} failed{left}"
     )
     lines = [first]
     if progress.best is not None:
@@ -166,7 +165,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"best {number(best.loss)} at {counted(best.epochs, 'epoch')}: {best.config_id}")
     if status.draining:
         waits = counted(progress.n_jobs_running, "running job")
-        lines.append(f"ending: {waits} to finish; Ctrl-C again stops them now")
+        lines.append(f"ending: {waits} to finish; Ctrl-C stops them now")
     elif status.why_idle is not None:
         lines.append(f"nothing starts: {status.why_idle}")
     # Two lines at most: why nothing happens matters more than the best so far.
