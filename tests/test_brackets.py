@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyperband.errors import UsageError
 from hyperband.search.brackets import exhausted_plan, hyperband_brackets, is_extension, make_plan
-from hyperband.search.trial import Algorithm, Plan
+from hyperband.search.trial import Algorithm, Bracket, Plan, Rung
 
 Numbers = list[list[tuple[int, int]]]
 
@@ -265,6 +265,8 @@ def test_what_extends_a_plan() -> None:
     assert is_extension(twenty, of=ten)
     assert not is_extension(ten, of=twenty)
     assert not is_extension(plan_of(80, algorithm=Algorithm.RANDOM, max_trials=20), of=ten)
+    shorter = Plan((Bracket((Rung(20, 80),)),), 81)
+    assert not is_extension(shorter, of=ten)
     halving = plan_of(algorithm=Algorithm.HALVING)
     assert not is_extension(twenty, of=halving)
     assert not is_extension(halving, of=ten)

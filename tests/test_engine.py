@@ -314,6 +314,10 @@ def test_the_retry_of_a_job_lost_on_several_gpus_says_so() -> None:
     assert (start.alone, start.lost_on_several_gpus) == (True, True)
     with pytest.raises(InternalError, match="must not have several GPUs"):
         search.start(several_gpus=True)
+    search.end(search.start(), Outcome.LOST, search_alive=False)
+    start = search.engine.next_start()
+    assert start is not None
+    assert (start.attempt, start.lost_on_several_gpus) == (3, True)
     search.end(search.start(), 1.0)
     # The next job of the trial is another one.
     assert search.start(several_gpus=True).rung == 1
@@ -364,6 +368,13 @@ def test_a_small_space_is_trained_whole() -> None:
     )
     search.run(lambda trial, _epochs: float(-trial))
     assert search.engine.best() == Best(7, "c7", -7.0, 9)
+
+
+def test_a_space_that_costs_exactly_the_plan_is_trained_whole() -> None:
+    search = Simulation(PlanMade(plan([(4, 1), (2, 2), (1, 4)])), IdsDrawn(0, ids(3)))
+    assert search.engine.next_start() is None
+    search.handle(SpaceExhausted(3, train_all=True))
+    assert search.engine.plan == plan([(3, 4)])
 
 
 def test_a_larger_plan_after_the_space_was_exhausted_changes_nothing() -> None:
@@ -484,6 +495,12 @@ def test_nothing_comes_before_the_plan() -> None:
     with pytest.raises(InternalError, match="PlanMade must come before"):
         assert Engine().plan
     assert Engine().handle(IdsDrawn(0, ())) == ()
+
+
+@pytest.mark.parametrize("train_all", [True, False])
+@pytest.mark.parametrize("made", [SMALL, plan([(2, 3)])])
+def test_a_space_without_a_single_id_is_refused(made: Plan, train_all: bool) -> None:
+    illegal(Simulation(PlanMade(made)), SpaceExhausted(0, train_all), "after the plan and an id")
 
 
 def test_only_the_next_start_may_start() -> None:

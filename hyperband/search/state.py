@@ -157,10 +157,12 @@ class SearchState:
         )
 
     def _is_alone(self, halving: Halving) -> bool:
-        """True if the next start is the only work there is, but for promotions of its own trial."""
+        """True if the next start is the only work there is, but for promotions of its own trial.
+
+        With every id drawn, an open bracket has a job that runs or could start: so only one is open here.
+        """
         return (
             not self._running
-            and self._n_open == 1
             and self.n_ids_wanted() == 0
             and self.n_startable == 1
             and halving.cannot_lead_elsewhere
