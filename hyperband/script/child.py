@@ -20,7 +20,6 @@ from contextlib import suppress  # noqa: E402
 from errno import ECONNRESET, EPIPE  # noqa: E402
 from importlib.machinery import PathFinder, SourceFileLoader  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
-from io import open_code  # noqa: E402
 from json import JSONDecoder, JSONEncoder  # noqa: E402
 from os import _exit, close, getpid, kill, read, write  # noqa: E402
 from resource import RLIMIT_NOFILE, getrlimit  # noqa: E402
@@ -144,6 +143,7 @@ class Script:
 
     def __init__(self, path: str, folder: str, arguments: Sequence[str]) -> None:
         self._path = path
+        self._loader = SourceFileLoader(MODULE_NAME, path)
         self._module = ModuleType(MODULE_NAME)
         sys.argv = [path, *arguments]
         if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
@@ -155,7 +155,7 @@ class Script:
         if find_spec("numpy") is None:
             return {"kind": "no_numpy", "found": None}
         module = self._module
-        module.__dict__.update(__file__=self._path, __loader__=SourceFileLoader(MODULE_NAME, self._path))
+        module.__dict__.update(__file__=self._path, __loader__=self._loader)
         sys.modules["__main__"] = sys.modules[MODULE_NAME] = module
         call("import", self._execute)
         for name in FUNCTIONS:
@@ -166,8 +166,7 @@ class Script:
         return {"kind": "loaded"}
 
     def _execute(self) -> None:
-        with open_code(self._path) as file:
-            source = file.read()
+        source = self._loader.get_data(self._path)
         # Compiled anew: the import system would take a .pyc of the same second and size for this source.
         exec(compile(source, self._path, "exec", dont_inherit=True), self._module.__dict__)
 

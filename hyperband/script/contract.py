@@ -12,6 +12,7 @@ import signal
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError, UsageError
@@ -161,11 +162,17 @@ def last_lines(source: Path | int, n: int = 10) -> str:
         return ""
     except OSError as err:  # the caller is about to report something else, which must not be lost
         return f"({source} cannot be read: {err.strerror})"
-    lines = tail.decode("utf-8", errors="replace").split("\n")
-    if is_cut and len(lines) > 1:
-        del lines[0]  # lacks its beginning
-    shown = [_printable(line) for line in lines]
-    return "\n".join([line for line in shown if line][-n:])
+    text = tail.decode("utf-8", errors="replace")
+    if is_cut and "\n" in text:
+        text = text.partition("\n")[2]  # the first line lacks its beginning
+    return last_printable_lines(text, n)
+
+
+def last_printable_lines(text: str, n: int) -> str:
+    """The last n lines of a text that are not empty, safe to print on a terminal."""
+    # From the end, and no more than asked for: the text may be long.
+    lines = filter(None, map(_printable, reversed(text.split("\n"))))
+    return "\n".join(reversed(list(islice(lines, n))))
 
 
 def _printable(line: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperband.errors import ContractError, HyperbandError, InternalError, MachineError, UsageError
-from hyperband.script.contract import describe_exit, shortened
+from hyperband.script.contract import describe_exit, last_printable_lines, shortened
 
 OLDEST_PYTHON = (3, 8)
 OLDEST_NUMPY = "1.17"
@@ -123,7 +123,7 @@ def _no_numpy(found: str | None, scene: Scene) -> UsageError:
 
 
 def _end_of(traceback: str) -> str:
-    return "\n".join(traceback.rstrip("\n").split("\n")[-_N_TRACEBACK_LINES:])
+    return last_printable_lines(traceback, _N_TRACEBACK_LINES)
 
 
 def _below(title: str, text: str) -> str:
