@@ -246,45 +246,58 @@ def test_another_user_can_lease_what_the_first_one_made_and_not_what_it_holds() 
 
 HAMMER = """
 import os, sys
-folder, study, n_shares, n_wanted = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-sys.path.insert(0, sys.argv[5])
+folder, share, n_wanted = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.path.insert(0, sys.argv[4])
 from pathlib import Path
 from hyperband.machine.leases import Leases
-leases = Leases(Path(folder) / "leases", study)
-n_taken = n_clashes = n_refused = turn = 0
+leases = Leases(Path(folder) / "leases", f"study {share}")
+held = {}  # GPU -> (descriptor, whether the mark was ours to make)
+
+def give_back(gpu):
+    descriptor, is_ours = held.pop(gpu)
+    if is_ours:
+        os.unlink(f"{folder}/{gpu}")
+    os.close(descriptor)
+
+sys.stdin.readline()
+n_taken = n_clashes = turn = 0
 while n_taken < n_wanted:
     turn += 1
-    gpu = f"GPU-{turn % 4}"
-    held = [leases.take(gpu, share) for share in range(n_shares)]
-    held = [descriptor for descriptor in held if descriptor is not None]
-    if not held:
-        n_refused += 1
+    gpu = f"GPU-{(turn * (1, 3, 1)[share] + share) % 4}"
+    descriptor = None if gpu in held else leases.take(gpu, share)
+    if descriptor is None:
         os.sched_yield()
         continue
-    # Whoever believes that the GPU is its own makes this file; it must not be there.
-    mark = f"{folder}/{gpu}"
-    try:
-        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-        os.sched_yield()
-        os.unlink(mark)
+    n_taken += 1
+    try:  # who leases the GPU makes this file: it must not be there
+        os.close(os.open(f"{folder}/{gpu}", os.O_CREAT | os.O_EXCL))
+        held[gpu] = descriptor, True
     except FileExistsError:
         n_clashes += 1
-    for descriptor in held:
-        os.close(descriptor)
-    n_taken += 1
+        held[gpu] = descriptor, False
+    if len(held) == 2:  # the other one goes: a GPU is always held while the next is sought
+        give_back(next(iter(held)))
+for gpu in list(held):
+    give_back(gpu)
 print(n_taken, n_clashes)
 """
 
 
 def test_searches_that_hammer_four_gpus_never_share_one(tmp_path: Path) -> None:
+    """Each study takes another share: only the gate and what the files say keeps them apart."""
     lease_folder({"HYPERBAND_LEASES": str(tmp_path / "leases")})
     place = str(Path(__file__).parent.parent)
     searches = [
         subprocess.Popen(
-            [sys.executable, "-c", HAMMER, str(tmp_path), f"study-{n_shares}", str(n_shares), "400", place],
+            [sys.executable, "-c", HAMMER, str(tmp_path), str(share), "400", place],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        for n_shares in (1, 2, 3)
+        for share in range(3)
     ]
+    for search in searches:
+        assert search.stdin is not None
+        search.stdin.write(b"go\n")
+        search.stdin.flush()
     answers = [search.communicate(timeout=100)[0].decode().split() for search in searches]
     assert answers == [["400", "0"]] * 3
