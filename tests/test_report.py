@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write_study
 
 from hyperband.cli.main import main
 from hyperband.errors import InternalError, JournalError
@@ -28,7 +29,6 @@ from hyperband.report.text import command_line, duration, shortened, shown
 from hyperband.report.view import study_view
 from hyperband.search.events import Event, SearchEnded, SearchStarted
 from hyperband.search.trial import Bracket, Outcome, Plan, Rung
-from tests.study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write_study
 
 FOLDER = Path("/studies/vgg")
 
