@@ -134,10 +134,8 @@ def test_a_kill_while_it_saves_leaves_the_checkpoint_whole(tmp_path: Path) -> No
 
 
 def test_the_host_imports_it_and_its_options_name_the_search(tmp_path: Path) -> None:
-    for arguments, identity in [
-        ([], "dummy-small"),
-        (["--model", "large", "--fail-rate", "0.5"], "dummy-large"),
-    ]:
+    names = {(): "dummy-small", ("--model", "large", "--fail-rate", "0.5"): "dummy-large"}
+    for arguments, identity in names.items():
         with ScriptHost(Path(sys.executable), SCRIPT, arguments, cwd=tmp_path, write_bytecode=False) as host:
             host.load()
             assert host.identity() == identity

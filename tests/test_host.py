@@ -275,7 +275,11 @@ def test_ctrl_c_ends_the_wait_for_an_import(start: Start) -> None:
     assert not psutil.pid_exists(host.pid)
 
 
-def test_the_surroundings_are_those_of_a_run(start: Start, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_the_surroundings_are_those_of_a_run(
+    start: Start, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe_path: str
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)
     source = """
         import sys, os, __main__
         def surroundings():

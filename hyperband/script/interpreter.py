@@ -68,10 +68,10 @@ class Interpreter:
     def _start(
         self, script_args: Sequence[str], line: int, cwd: Path | None, write_bytecode: bool
     ) -> subprocess.Popen[bytes]:
-        if cwd is not None and not cwd.is_dir():
+        if cwd is not None and not (cwd.is_dir() and os.access(cwd, os.X_OK)):
             raise MachineError(
-                f"the working directory {cwd} is gone; a study's jobs run where it was first started. "
-                "Make that folder again, or give a new study another folder with --logs."
+                f"the working directory {cwd} is gone or closed to you; a study's jobs run where it was "
+                "first started. Bring that folder back, or give a new study another folder with --logs."
             )
         environment = dict(os.environ)
         if not write_bytecode:
