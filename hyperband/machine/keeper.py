@@ -120,6 +120,9 @@ def serve(channel: socket.socket, lock: int) -> None:
             written: whoever gets the lock later knows of every job that lives.
     """
     boot = boot_id()
+    # a job that took them along would look like a search that still lives
+    for inherited in (channel.fileno(), lock):
+        os.set_inheritable(inherited, False)
     # orphans of a keeper that was killed come here and are not lost from sight
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel

@@ -1,0 +1,440 @@
+"""Whole searches on one machine: resumed, adopted, interrupted, stopped, grown, refused."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fixture import LOSS, Searches, one_job, script, searches, until
+
+from hyperband.journal import holder, read_events
+from hyperband.machine import keeper
+from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.trial import Outcome
+
+__all__ = ["searches"]
+
+ONE = ("--algorithm", "random", "--max-trials", "1", "--max-epochs", "1")
+#: a job that says that it runs and ends when it is told to
+HELD = """
+import os, time
+open(f"on-{config_id}-{os.environ['HYPERBAND_ATTEMPT']}", "w").close()
+while not os.path.exists("off"):
+    time.sleep(0.01)
+print(float(config_id[2:]) + 1 / epochs)
+"""
+
+
+def is_on(searches: Searches, n: int = 1) -> bool:
+    """Whether n attempts have begun."""
+    return len(list(searches.folder.glob("on-*"))) >= n
+
+
+def keepers(searches: Searches) -> list[dict[str, Any]]:
+    """What the keepers of a study wrote down."""
+    return [json.loads(path.read_text()) for path in sorted(searches.study.glob("jobs/*/keeper.json"))]
+
+
+def outcome_of(document: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on timing, slots or kills."""
+    return {key: document[key] for key in ("identity", "state", "best", "plan", "trials")}
+
+
+def test_the_same_on_one_slot_and_on_four(searches: Searches) -> None:
+    searches.write(script(f"import time\ntime.sleep(float(config_id[2:]) / 20)\n{LOSS}"))
+    one = searches.run("--max-epochs", "9", "--slots", "1")
+    four = searches.run("--max-epochs", "9", "--slots", "4", "--logs", "other")
+    assert one.exit_code == four.exit_code == 0
+    assert outcome_of(one.document) == outcome_of(four.document)
+
+
+def test_each_job_gets_exactly_its_command_line(searches: Searches) -> None:
+    main = "import json, os\njson.dump([sys.argv, dict(os.environ), os.getcwd()], open(f'{config_id}.json', 'w'))\nprint(1)"
+    searches.write(script(main))
+    searches.environment["CUDA_VISIBLE_DEVICES"] = "7"
+    searches.run(*ONE, after=("--model", "a b", "--", "--seed", "7"))
+    (path,) = searches.folder.glob("x:*.json")
+    argv, environ, cwd = json.loads(path.read_text())
+    assert argv[1:] == [path.stem, "--epochs", "1", "--gpu", "0", "--model", "a b", "--seed", "7"]
+    assert cwd == str(searches.folder)
+    assert environ["HYPERBAND_TRIAL"] == environ["HYPERBAND_ATTEMPT"] == "0"
+    assert environ["PYTHONUNBUFFERED"] == "1"
+    assert environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_jobs_see_end_of_file_on_their_input_and_no_foreign_descriptors(searches: Searches) -> None:
+    searches.write(script("import os\nassert sys.stdin.read() == ''\nprint(len(os.listdir('/proc/self/fd')))"))
+    assert one_job(searches.run(*ONE))["loss"] == 4  # 0, 1, 2 and that of the listing
+
+
+def test_finished_stays_finished(searches: Searches) -> None:
+    searches.write(script())
+    first = searches.run("--max-epochs", "9", "--slots", "2")
+    again = searches.run("--max-epochs", "9", "--slots", "2")
+    assert again.exit_code == 0
+    assert again.document == first.document
+
+
+def test_a_living_job_is_adopted(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    searches.kill(search)
+    again = searches.start(*ONE)
+    until(lambda: "1 running job" in (searches.study / "hyperband.log").read_text(), "the adoption")
+    (searches.folder / "off").touch()
+    ran = searches.wait(again)
+    assert ran.exit_code == 0
+    assert one_job(ran)["outcome"] == "Loss"
+    assert one_job(ran)["attempt"] == 0
+
+
+def test_a_job_that_ended_while_the_search_was_dead_is_read_from_its_files(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    searches.kill(search)
+    (searches.folder / "off").touch()
+    until(lambda: any(searches.study.glob("jobs/*/result.json")), "the keeper to write how it ended")
+    ran = searches.run(*ONE)
+    assert one_job(ran)["outcome"] == "Loss"
+    assert len(list(searches.folder.glob("on-*"))) == 1
+
+
+def test_a_killed_keeper_takes_its_job_along_and_the_job_is_repeated(searches: Searches) -> None:
+    searches.write(script("import subprocess\nsubprocess.Popen(['sleep', '1000'])\n" + HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    (about,) = keepers(searches)
+    os.kill(about["pid"], signal.SIGKILL)
+    until(lambda: is_on(searches, 2), "the second attempt")
+    (searches.folder / "off").touch()
+    jobs = searches.wait(search).document["jobs"]
+    assert [(job["outcome"], job["attempt"], job["loss"] is None) for job in jobs] == [("Lost", 0, True), ("Loss", 1, False)]
+
+
+def test_the_third_lost_with_the_search_alive_is_a_crash(searches: Searches) -> None:
+    searches.write(script("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(100)"))
+    ran = searches.run(*ONE)
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Lost", "Lost", "Crashed"]
+    assert ran.exit_code == 1
+
+
+def test_a_keeper_killed_while_the_search_is_dead(searches: Searches) -> None:
+    searches.write(script("import subprocess\nsubprocess.Popen(['sleep', '1000'])\n" + HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    searches.kill(search)
+    (about,) = keepers(searches)
+    os.kill(about["pid"], signal.SIGKILL)
+    until(lambda: keeper.start_ticks(about["job_pid"]) is None, "the job to die with its keeper")
+    (searches.folder / "off").touch()
+    ran = searches.run(*ONE)
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Lost", "Loss"]
+
+
+def test_a_killed_fork_server_is_replaced(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--algorithm", "random", "--max-trials", "2", "--max-epochs", "1")
+    until(lambda: is_on(searches), "the first job to run")
+    (about,) = keepers(searches)
+    server = keeper.parent(about["pid"])
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    (searches.folder / "off").touch()
+    ran = searches.wait(search)
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Loss", "Loss"]
+
+
+def test_one_interrupt_lets_jobs_finish(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--max-epochs", "9", "--slots", "2")
+    until(lambda: is_on(searches, 2), "two jobs to run")
+    search.send_signal(signal.SIGINT)
+    until(lambda: "to finish first" in (searches.study / "hyperband.log").read_text(), "the interrupt to be heeded")
+    (searches.folder / "off").touch()
+    ran = searches.wait(search)
+    assert ran.exit_code == 130
+    assert ran.document["state"] == "stopped"
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Loss", "Loss"]
+    assert searches.run("--max-epochs", "9", "--slots", "2").exit_code == 0
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["two interrupts", "SIGTERM"])
+def test_jobs_are_stopped_and_repeated_later(searches: Searches, numbers: tuple[int, ...]) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--max-epochs", "9", "--slots", "2")
+    until(lambda: is_on(searches, 2), "two jobs to run")
+    for number in numbers:
+        search.send_signal(number)
+        if len(numbers) == 2:
+            until(lambda: "to finish first" in (searches.study / "hyperband.log").read_text(), "the interrupt")
+    ran = searches.wait(search)
+    assert ran.exit_code == 130
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Stopped", "Stopped"]
+    (searches.folder / "off").touch()
+    again = searches.run("--max-epochs", "9", "--slots", "2")
+    assert again.exit_code == 0
+    assert [job["attempt"] for job in again.document["jobs"]].count(1) == 2
+
+
+def test_a_hang_up_does_not_end_a_search(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE, as_json=False)
+    until(lambda: is_on(searches), "the job to run")
+    search.send_signal(signal.SIGHUP)
+    until(lambda: "SIGHUP" in (searches.study / "hyperband.log").read_text(), "the signal to be heeded")
+    (searches.folder / "off").touch()
+    assert searches.wait(search).exit_code == 0
+
+
+def test_a_closed_pipe_does_not_end_a_search(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE, as_json=False)
+    until(lambda: is_on(searches), "the job to run")
+    assert search.stdout is not None
+    assert search.stderr is not None
+    search.stdout.close()
+    (searches.folder / "off").touch()
+    search.wait(timeout=60)
+    search.stderr.close()
+    assert search.returncode == 0
+
+
+def test_a_second_start_says_who_is_first(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    second = searches.run(*ONE)
+    assert second.exit_code == 1
+    assert f"pid {search.pid} on" in second.err
+    (searches.folder / "off").touch()
+    assert searches.wait(search).exit_code == 0
+
+
+def test_stop_ends_a_search_and_its_jobs(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    assert holder(searches.study) is not None
+    done = searches.command("stop", str(searches.study))
+    assert done.exit_code == 0
+    assert f"pid {search.pid}" in done.out
+    assert searches.wait(search).exit_code == 130
+    assert holder(searches.study) is None
+
+
+def test_stop_ends_the_jobs_of_a_killed_search(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    searches.kill(search)
+    done = searches.command("stop", str(searches.study))
+    assert done.exit_code == 0
+    assert "ended 1 job" in done.out
+    (searches.folder / "off").touch()
+    assert [job["outcome"] for job in searches.run(*ONE).document["jobs"]] == ["Stopped", "Loss"]
+
+
+def test_report_on_a_killed_search(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    running = json.loads(searches.command("report", str(searches.study), "--json").out)
+    assert running["state"] == "running"
+    assert running["jobs"][0]["outcome"] is None
+    searches.kill(search)
+    assert json.loads(searches.command("report", str(searches.study), "--json").out)["state"] == "stopped"
+    searches.command("stop", str(searches.study))
+
+
+def test_timeout_by_job(searches: Searches) -> None:
+    searches.write(script("import time\nif float(config_id[2:]) > 0.5:\n    time.sleep(100)\n" + LOSS))
+    ran = searches.run("--algorithm", "random", "--max-trials", "6", "--max-epochs", "1", "--slots", "3", "--timeout", "1.5")
+    outcomes = {job["outcome"] for job in ran.document["jobs"]}
+    assert outcomes == {"Loss", "TimedOut"}
+    assert ran.exit_code == 0
+
+
+def test_max_time_starts_nothing_more(searches: Searches) -> None:
+    searches.write(script("import time\ntime.sleep(0.3)\n" + LOSS))
+    ran = searches.run("--max-epochs", "9", "--slots", "1", "--max-time", "1")
+    assert ran.exit_code == 130
+    assert ran.document["state"] == "stopped"
+    jobs = ran.document["jobs"]
+    assert jobs
+    assert all(job["outcome"] == "Loss" for job in jobs)
+    assert searches.run("--max-epochs", "9", "--slots", "2").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--max-epochs", "3"), "--max-epochs was 9 and is now 3"),
+        (("--max-epochs", "9", "--eta", "2"), "--eta was 3 and is now 2"),
+        (("--max-epochs", "9", "--seed", "1"), "--seed was 42 and is now 1"),
+        (("--max-epochs", "9", "--min-epochs", "3"), "--min-epochs was 1 and is now 3"),
+        (("--max-epochs", "9", "--brackets", "1"), "--brackets was None and is now 1"),
+        (("--max-epochs", "9", "--algorithm", "halving"), "--algorithm was hyperband and is now halving"),
+    ],
+)
+def test_changed_settings_are_refused(searches: Searches, options: tuple[str, ...], found: str) -> None:
+    searches.write(script())
+    searches.run("--max-epochs", "9", "--slots", "2")
+    ran = searches.run(*options)
+    assert ran.exit_code == 2
+    assert found in ran.err
+    assert "--clean" in ran.err
+
+
+def test_repeat_may_grow_and_not_shrink(searches: Searches) -> None:
+    searches.write(script())
+    first = searches.run("--max-epochs", "9", "--slots", "2").document
+    grown = searches.run("--max-epochs", "9", "--slots", "2", "--repeat", "2")
+    assert grown.exit_code == 0
+    assert len(grown.document["plan"]) == 6
+    assert grown.document["trials"][: len(first["trials"])] == first["trials"]
+    assert grown.document["jobs"][: len(first["jobs"])] == first["jobs"]
+    refused = searches.run("--max-epochs", "9", "--slots", "2", "--repeat", "1")
+    assert refused.exit_code == 2
+    assert "--repeat was 2 and is now 1" in refused.err
+
+
+def test_another_script_of_the_same_identity_is_refused(searches: Searches) -> None:
+    searches.write(script())
+    searches.run(*ONE)
+    before = searches.path
+    searches.path = searches.folder / "other.py"
+    searches.write(script())
+    ran = searches.run(*ONE)
+    assert ran.exit_code == 2
+    assert str(before) in ran.err
+    assert str(searches.path) in ran.err
+
+
+def test_a_changed_script_is_warned_of(searches: Searches) -> None:
+    searches.write(script("import sys\nsys.exit(1)" if False else "import time; time.sleep(0.2)\n" + LOSS))
+    searches.run("--max-epochs", "9", "--max-time", "0.3")
+    searches.write(script())
+    ran = searches.run("--max-epochs", "9")
+    assert ran.exit_code == 0
+    assert "script has changed" in ran.err
+    shas = {event.script_sha256 for event in read_events(searches.study) if isinstance(event, JobStarted)}
+    assert len(shas) == 2
+
+
+def test_start_with_takes_the_first_trial_numbers(searches: Searches) -> None:
+    searches.write(script())
+    (searches.folder / "ids").write_text("x:0.25\nx:0.75\n")
+    ran = searches.run("--max-epochs", "9", "--start-with", "ids", "--slots", "2")
+    assert [trial["config_id"] for trial in ran.document["trials"][:2]] == ["x:0.25", "x:0.75"]
+    (searches.folder / "ids").write_text("x:0.5\n")
+    refused = searches.run("--max-epochs", "9", "--start-with", "ids")
+    assert refused.exit_code == 2
+    assert "--start-with" in refused.err
+
+
+def test_dry_run_writes_nothing(searches: Searches) -> None:
+    searches.write(script("raise AssertionError"))
+    before = sorted(searches.folder.rglob("*"))
+    ran = searches.run("--dry-run", gpus=None)
+    assert ran.exit_code == 0
+    assert ran.document["state"] == "planned"
+    assert [len(bracket["rungs"]) for bracket in ran.document["plan"]] == [5, 4, 3, 2, 1]
+    assert sorted(searches.folder.rglob("*")) == before
+
+
+def test_clean_begins_anew(searches: Searches) -> None:
+    searches.write(script())
+    searches.run(*ONE)
+    began = (searches.study / "journal.db").stat().st_ino
+    refused = searches.run(*ONE, "--clean")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.err
+    ran = searches.run(*ONE, "--clean", "--yes", "--seed", "7")
+    assert ran.exit_code == 0
+    assert "checkpoints" in ran.err
+    assert len(ran.document["jobs"]) == 1
+    assert began
+
+
+def test_clean_ends_the_jobs_of_a_killed_search_first(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    (about,) = keepers(searches)
+    searches.kill(search)
+    (searches.folder / "off").touch()
+    assert searches.run(*ONE, "--clean", "--yes").exit_code == 0
+    assert keeper.start_ticks(about["job_pid"]) is None
+
+
+def test_the_log_repeats_a_job_by_hand(searches: Searches) -> None:
+    searches.write(script("import os\nprint(os.environ['HYPERBAND_TRIAL'])\n" + LOSS))
+    job = one_job(searches.run(*ONE))
+    (line,) = [line for line in (searches.study / "hyperband.log").read_text().splitlines() if " start " in line]
+    command = line[line.index("cd ") :]
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == Path(job["stdout"]).read_text()
+    assert shlex.split(command)[1] == str(searches.folder)
+
+
+def test_the_clock_of_a_job(searches: Searches) -> None:
+    searches.write(script("import time\ntime.sleep(0.5)\nprint(1)"))
+    before = time.time()
+    job = one_job(searches.run(*ONE))
+    assert before <= job["started_at"] <= job["ended_at"] - 0.5 <= time.time() - 0.5
+
+
+def test_a_sampler_that_breaks_late_stops_the_search_with_what_ran_kept(searches: Searches) -> None:
+    sampler = """
+    import os, time
+    N = [0]
+    def get_random_config_id(rng):
+        N[0] += 1
+        if N[0] == 30:
+            time.sleep(0.2)
+        if N[0] > 40:
+            while not any(name.startswith("ran-") for name in os.listdir(".")):
+                time.sleep(0.01)
+            raise ValueError("the table of architectures is empty")
+        return f"x:{rng.uniform(0, 1):.9f}"
+    """
+    searches.write(script("open(f'ran-{config_id}', 'w').close()\n" + LOSS, sampler=sampler))
+    ran = searches.run("--max-epochs", "27", "--slots", "2")
+    assert ran.exit_code == 2
+    assert "the table of architectures is empty" in ran.err
+    ended = [event for event in read_events(searches.study) if isinstance(event, JobEnded)]
+    assert ended
+    assert all(event.outcome is Outcome.LOSS for event in ended)
+
+
+def test_a_killed_script_host_is_replaced(searches: Searches) -> None:
+    sampler = """
+    import os, signal, time
+    def get_random_config_id(rng):
+        if not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"x:{rng.uniform(0, 1):.9f}"
+    """
+    searches.write(script(sampler=sampler))
+    assert searches.run("--max-epochs", "9", "--slots", "2").exit_code == 0
+
+
+def test_resuming_from_another_folder_runs_where_the_study_began(searches: Searches) -> None:
+    searches.write(script("import os, time\nopen(f'here-{config_id}', 'w').close()\ntime.sleep(0.2)\n" + LOSS))
+    logs = str(searches.folder / "logs")
+    searches.run("--max-epochs", "9", "--logs", logs, "--max-time", "0.3")
+    elsewhere = searches.folder / "elsewhere"
+    elsewhere.mkdir()
+    ran = searches.run("--max-epochs", "9", "--slots", "2", "--logs", logs, cwd=elsewhere)
+    assert ran.exit_code == 0
+    assert not list(elsewhere.iterdir())
+    assert len(list(searches.folder.glob("here-*"))) == 17
