@@ -98,14 +98,14 @@ def test_graphics_and_the_mps_server_are_no_compute_processes(machine: NvmlState
     nvml = opened(bare(machine))
     machine.claim(os.getpid(), 0, kind="G")
     assert nvml.usage(uuid(0)).compute == ()
-    assert nvml.has_other_processes(uuid(0))
-    assert not nvml.has_other_processes(uuid(1))
+    assert nvml.has_visible_processes(uuid(0))
+    assert not nvml.has_visible_processes(uuid(1))
     server = ["bash", "-c", "exec -a /usr/bin/nvidia-cuda-mps-server cat"]
     with subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as mps:
         wait_until_it_runs(mps)
         machine.claim(mps.pid, 2)
         assert nvml.usage(uuid(2)).compute == ()
-        assert nvml.has_other_processes(uuid(2))
+        assert nvml.has_visible_processes(uuid(2))
     machine.claim(os.getpid(), 3, kind="M")
     assert [process.pid for process in nvml.usage(uuid(3)).compute] == [os.getpid()]
 
@@ -235,7 +235,7 @@ def test_an_old_driver_is_asked_in_the_old_way(machine: NvmlState) -> None:
         assert [process.pid for process in usage.compute] == [os.getpid()]
         # It cannot tell its reserve from what is used.
         assert usage.used_bytes == (4 + 600 + 100) * MIB
-    assert not nvml.has_other_processes(uuid(0))
+    assert not nvml.has_visible_processes(uuid(0))
 
 
 @on_stub

@@ -123,7 +123,7 @@ class Place:
             return ""
         if usage.used_bytes <= _IDLE_PART_OF_MEMORY * usage.total_bytes:
             return ""
-        if self._around.nvml.has_other_processes(self.unit.uuid):
+        if self._around.nvml.has_visible_processes(self.unit.uuid):
             return ""
         return f"{self.unit} has {usage.used_bytes >> 20} MiB in use by no process that can be seen"
 

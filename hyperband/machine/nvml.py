@@ -148,8 +148,8 @@ class Nvml:
         """Why the GPU is lost, in words; empty while it is there or when this look does not tell."""
         return self._look(uuid, self._presence).lost
 
-    def has_other_processes(self, uuid: str) -> bool:
-        """True when graphics processes or the MPS server can be seen on the GPU."""
+    def has_visible_processes(self, uuid: str) -> bool:
+        """True when any process can be seen on the GPU, graphics and the MPS server included."""
 
         def look(handle: object) -> Usage:
             found = [*self._processes(handle, "Graphics"), *self._processes(handle, "Compute")]
