@@ -54,15 +54,17 @@ def search_parser(prog: str) -> Parser:
         description=_SEARCH_HELP,
         epilog=_EXAMPLE.format(prog=prog),
     )
+    _add_plan_options(parser)
     _add_search_options(parser)
+    _add_slot_options(parser)
     _add_job_options(parser)
     _add_study_options(parser)
     _add_output_options(parser)
     return parser
 
 
-def _add_search_options(parser: Parser) -> None:
-    group = parser.add_argument_group("the search")
+def _add_plan_options(parser: Parser) -> None:
+    group = parser.add_argument_group("the plan")
     whole = values.whole_number
     group.add_argument(
         "--max-epochs",
@@ -114,10 +116,14 @@ def _add_search_options(parser: Parser) -> None:
         type=whole("--max-trials", at_least=1),
         help="number of configurations; with random only (default: the epochs of hyperband's plan // R)",
     )
+
+
+def _add_search_options(parser: Parser) -> None:
+    group = parser.add_argument_group("the search")
     group.add_argument(
         "--seed",
         metavar="N",
-        type=whole("--seed", at_least=0),
+        type=values.whole_number("--seed", at_least=0),
         default=42,
         help="the same seed samples the same configurations (default: 42)",
     )
@@ -135,9 +141,8 @@ def _add_search_options(parser: Parser) -> None:
     )
 
 
-def _add_job_options(parser: Parser) -> None:
-    group = parser.add_argument_group("where and how jobs run")
-    seconds = values.finite_number
+def _add_slot_options(parser: Parser) -> None:
+    group = parser.add_argument_group("where jobs run")
     group.add_argument(
         "--gpus",
         metavar="LIST",
@@ -163,6 +168,11 @@ def _add_job_options(parser: Parser) -> None:
         action="store_true",
         help="never --multi_gpu: a trial that is alone gets one GPU, not all (default: all)",
     )
+
+
+def _add_job_options(parser: Parser) -> None:
+    group = parser.add_argument_group("how jobs run")
+    seconds = values.finite_number
     group.add_argument(
         "--timeout",
         metavar="S",

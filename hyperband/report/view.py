@@ -6,17 +6,20 @@ Owns the reading of events for people. Decides nothing: brackets, promotions and
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from hyperband.errors import JournalError
 from hyperband.journal import job_folder
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,
+    IdsDrawn,
     JobEnded,
     JobStarted,
     PlanMade,
     SearchEnded,
     SearchStarted,
+    SpaceExhausted,
     StudyCreated,
 )
 from hyperband.search.trial import Best, Outcome, Plan, TrialState, TrialView
@@ -97,50 +100,68 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         JournalError: the journal does not say whose study it is.
     """
     engine = Engine()
-    created: StudyCreated | None = None
-    search_started: SearchStarted | None = None
-    search_ended: SearchEnded | None = None
-    has_plan = False
-    started: dict[tuple[int, int], JobStarted] = {}
-    ended: dict[tuple[int, int], JobEnded] = {}
+    told = _Told()
     for event in events:
         engine.handle(event)
-        match event:
-            case StudyCreated():
-                created = event
-            case SearchStarted():
-                search_started, search_ended = event, None
-            case SearchEnded():
-                search_ended = event
-            case PlanMade():
-                has_plan = True
-            case JobStarted():
-                started[event.job, event.attempt] = event
-            case JobEnded():
-                ended[event.job, event.attempt] = event
-            case _:
-                pass
+        told.hear(event)
+    created = told.created
     if created is None:
         raise JournalError(
             f"The journal in {folder} is empty, expected a study: its first start ended before it was made."
             " Start the search again."
         )
     trials = tuple(engine.trials())
-    jobs = [_job_view(start, ended.get(key), trials[start.trial], folder) for key, start in started.items()]
+    jobs = [
+        _job_view(start, told.job_ends.get(key), trials[start.trial], folder)
+        for key, start in told.job_starts.items()
+    ]
     jobs.sort(key=lambda job: (job.started_at, job.job, job.attempt))
     return StudyView(
         identity=created.identity,
         script=created.script,
         script_args=created.script_args,
         cwd=created.cwd,
-        settings={} if search_started is None else search_started.settings,
-        state=_state(search_ended, engine, running=running),
-        reason="" if search_ended is None else search_ended.reason,
-        plan=engine.plan if has_plan else Plan((), 0),
+        settings={} if told.search_started is None else told.search_started.settings,
+        state=_state(told.search_ended, engine, running=running),
+        reason="" if told.search_ended is None else told.search_ended.reason,
+        plan=engine.plan if told.has_plan else Plan((), 0),
         best=engine.best(),
         trials=trials,
         jobs=tuple(jobs),
     )
+
+
+class _Told:
+    """What the events say that the engine has no use for."""
+
+    def __init__(self) -> None:
+        self.created: StudyCreated | None = None
+        self.has_plan = False
+        self.search_started: SearchStarted | None = None
+        #: None again once another process began to write
+        self.search_ended: SearchEnded | None = None
+        #: both by (job, attempt), in order of starting
+        self.job_starts: dict[tuple[int, int], JobStarted] = {}
+        self.job_ends: dict[tuple[int, int], JobEnded] = {}
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case StudyCreated():
+                self.created = event
+            case PlanMade():
+                self.has_plan = True
+            case SearchStarted():
+                self.search_started, self.search_ended = event, None
+            case SearchEnded():
+                self.search_ended = event
+            case JobStarted():
+                self.job_starts[event.job, event.attempt] = event
+            case JobEnded():
+                self.job_ends[event.job, event.attempt] = event
+            case IdsDrawn() | SpaceExhausted():
+                pass  # the engine's trials and plan have them
+            case _:
+                assert_never(event)
 
 
 def _state(ended: SearchEnded | None, engine: Engine, *, running: bool) -> str:
