@@ -305,6 +305,19 @@ def test_a_closed_output_never_ends_a_search(folder: Path, closing: str) -> None
     assert study_document(read_events(study), folder=study, running=False)["state"] == "finished"
 
 
+def test_a_full_device_under_the_json_is_an_error_of_the_machine(folder: Path) -> None:
+    words = shlex.join([*COMMAND, "train.py", "--dry-run", "--json"])
+    ran = subprocess.run(
+        ["sh", "-c", f"{words} >/dev/full"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert "Standard output cannot be written: No space left on device." in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "Exception ignored" not in ran.stderr
+    both = subprocess.run(["sh", "-c", f"{words} >/dev/full 2>&1"], cwd=folder, check=False)
+    assert both.returncode == 1
+
+
 def test_a_search_on_a_terminal_has_live_lines_and_leaves_none(folder: Path) -> None:
     exit_code, text = on_terminal(folder, ["--max-epochs", "9", "--gpus", "none", "train.py"])
     assert exit_code == 0

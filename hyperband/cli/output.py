@@ -5,6 +5,7 @@ import shutil
 import sys
 from typing import TextIO
 
+from hyperband.errors import MachineError
 from hyperband.report.text import shown
 
 #: where the output is no terminal
@@ -29,13 +30,23 @@ def prepare_streams() -> None:
 
 
 def print_out(text: str) -> None:
-    """Write to standard output. A reader that closed its end (`| head`) has seen enough: no error."""
-    _write(sys.stdout, text)
+    """Write to standard output. A reader that closed its end (`| head`) has seen enough: no error.
+
+    Raises:
+        MachineError: it cannot be written, for example because the disk under it is full.
+    """
+    problem = _write(sys.stdout, text)
+    if problem is not None and not isinstance(problem, BrokenPipeError):
+        raise MachineError(
+            f"Standard output cannot be written: {problem.strerror}. Nothing of the study is lost; send the"
+            " output elsewhere, or read it later with `report`."
+        ) from problem
 
 
 def complain(text: str) -> None:
     """Write a paragraph to standard error, control characters shown as escapes."""
     lines = "\n".join(shown(line) for line in text.split("\n"))
+    # Where this fails too, nobody is left to be told: the exit code still says it.
     _write(sys.stderr, f"hyperband: {lines}\n")
 
 
@@ -44,14 +55,17 @@ def width_of(stream: TextIO | None) -> int:
     return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else _WIDTH
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write and flush; what went wrong."""
     if stream is None:
-        return
+        return None
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
+    except OSError as problem:
         # Python flushes once more at its end and would complain there: what is kept goes nowhere instead.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        return problem
+    return None
