@@ -233,13 +233,14 @@ def test_a_gpu_whose_memory_comes_back_late_is_looked_at_soon_again(machine: Nvm
     given_back(slots, lease)
     assert slots.next_look_s() == 0.0
     waits = []
-    for _ in range(9):
+    for _ in range(10):
         assert slots.take() is None
         wait_s = slots.next_look_s()
         assert wait_s is not None
         waits.append(round(wait_s, 3))
         clock.now_s += wait_s
-    assert waits == [0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert slots.why_none() == "GPU 0 has 70000 MiB in use by no process that can be seen"
+    assert waits == [0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     machine.change(0, used_mib=4)
     [lease] = taken(slots)
     given_back(slots, lease)
@@ -250,10 +251,15 @@ def test_a_gpu_whose_memory_comes_back_late_is_looked_at_soon_again(machine: Nvm
 def test_a_lease_that_the_keeper_has_not_let_go_yet_is_asked_for_soon_again(machine: NvmlState) -> None:
     machine.four_gpus()
     clock = Clock()
-    slots = gpu_slots(gpus="0", clock=clock)
+    slots = gpu_slots(gpus="0,1", clock=clock)
+    machine.claim(os.getpid(), 1)
     [lease] = taken(slots)
     slots.release(lease)  # the descriptor is still open, as in a keeper that is just ending
     assert slots.take() is None
+    assert slots.why_none().startswith(f"GPU 1 is used by pid {os.getpid()} ")
+    (machine.procdir / str(os.getpid())).unlink()
+    clock.now_s += 2
+    assert names(slots) == ["gpu:1"]
     assert slots.why_none() == "GPU 0 is being given back by a job that ended"
     assert slots.next_look_s() == pytest.approx(0.02)
     os.close(lease.descriptors[0])

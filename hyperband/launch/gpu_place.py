@@ -21,7 +21,7 @@ from hyperband.machine.visible import Unit
 _LOOK_S = 2.0
 #: between looks at a GPU that a job of ours has just left: its keeper goes and its memory comes back
 #: within milliseconds, mostly
-_AFTER_RELEASE_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+_AFTER_RELEASE_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 #: another search is inside the gate of the lease, which takes microseconds
 _AT_GATE_S = 0.02
 #: of a GPU's memory: more than this, used by nobody that can be seen, is somebody that cannot
@@ -61,6 +61,10 @@ class Place:
     def has_room(self) -> bool:
         """True when another job of ours may run here as far as we are concerned."""
         return len(self.used) < self.n_shares
+
+    def is_settling(self) -> bool:
+        """True when a job of ours left so lately that what is in the way is probably its remains."""
+        return bool(self.why_not) and self._n_looks < len(_AFTER_RELEASE_S)
 
     def wait_s(self) -> float:
         """Seconds until it is worth another look."""

@@ -169,8 +169,13 @@ class GpuSlots:
         return min((place.wait_s() for place in self._places if place.has_room()), default=None)
 
     def why_none(self) -> str:
-        """One line: what each GPU that is not ours is waiting for."""
-        reasons = [place.why_not for place in self._places if place.has_room() and place.why_not]
+        """One line: what each GPU that is not ours is waiting for.
+
+        A GPU that a job of ours has just left is named only when it is the only reason.
+        """
+        waiting = [place for place in self._places if place.has_room() and place.why_not]
+        reasons = [place.why_not for place in waiting if not place.is_settling()]
+        reasons = reasons or [place.why_not for place in waiting]
         return "; ".join(reasons) or f"{len(self._given)} of {_count(self.n_slots(), 'GPU slot')} run jobs"
 
     def validate(self) -> None:
