@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+# On matrices this small the threads of numpy's BLAS cost many times what they save, the more so with several
+# jobs at once. To be said before numpy is imported; what the user has set stays.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 from numpy.typing import NDArray
 
