@@ -12,6 +12,7 @@ that descends from the searches may be alive. Prints a table; exit code 1 if any
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -30,7 +31,7 @@ from tabulate import tabulate
 HYPERBAND = Path(__file__).resolve().parents[1] / "hyperband.py"
 MARK = "HYPERBAND_KILLS_MARK"
 
-SCRIPT = '''\
+SCRIPT = """\
 import hashlib
 import os
 import sys
@@ -56,7 +57,7 @@ if __name__ == "__main__":
     if luck < 0.1:
         sys.exit("bad luck")
     print(float(config_id[2:]) + 1 / epochs)
-'''
+"""
 
 
 @dataclass
@@ -92,10 +93,18 @@ def main() -> None:
         left = survivors()
     if left:
         tally.wrong["processes left over"] = len(left)
-    checks = ["config ids differ", "promotions or losses differ", "best differs", "jobs run again after they ended"]
+    checks = [
+        "config ids differ",
+        "promotions or losses differ",
+        "best differs",
+        "jobs run again after they ended",
+    ]
     checks += ["jobs not run", "runs of one configuration at once", "processes left over", "exit codes not 0"]
     rows: list[list[object]] = [["kill -9 of the search", tally.n_kills], ["searches", tally.n_searches]]
-    rows += [["jobs run to their end", tally.n_runs], ["of these while the search was dead", tally.n_ended_while_dead]]
+    rows += [
+        ["jobs run to their end", tally.n_runs],
+        ["of these while the search was dead", tally.n_ended_while_dead],
+    ]
     rows += [[check, tally.wrong[check]] for check in checks]
     print(tabulate(rows, headers=[f"--max-epochs {options.max_epochs}, {options.slots} slots", "number"]))
     sys.exit(1 if tally.wrong.total() else 0)
@@ -130,7 +139,9 @@ def disturbed(
         # a third of the kills fall into the start, where locks, adoption and the first starts happen
         span_s = 0.5 if rng.random() < 1 / 3 else min(length_s, 3.0)
         try:
-            output, _ = search.communicate(timeout=rng.uniform(0, span_s) if tally.n_kills < options.kills else None)
+            output, _ = search.communicate(
+                timeout=rng.uniform(0, span_s) if tally.n_kills < options.kills else None
+            )
         except subprocess.TimeoutExpired:
             search.send_signal(signal.SIGKILL)
             search.communicate()
@@ -151,7 +162,9 @@ def start(folder: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
     """Start a search in a folder of its own."""
     argv = [sys.executable, HYPERBAND, "--max-epochs", str(options.max_epochs), "--gpus", "none", "--json"]
     argv += ["--slots", str(options.slots), "../script.py"]
-    return subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
 
 
 def n_ends(folder: Path) -> int:
@@ -190,7 +203,7 @@ def check_record(record: Path, wanted: dict[str, Any], tally: Tally) -> None:
     for runs in spans.values():
         runs.sort()
         tally.wrong["runs of one configuration at once"] += sum(
-            later[0] < earlier[1] for earlier, later in zip(runs, runs[1:], strict=False)
+            later[0] < earlier[1] for earlier, later in itertools.pairwise(runs)
         )
 
 

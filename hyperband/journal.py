@@ -4,6 +4,7 @@ The only module with SQL, and the owner of the names inside a study's folder. It
 them back; what they mean is the engine's business.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -136,7 +137,7 @@ class Journal:
         try:
             connection, write_ahead = _connect(folder)
         except BaseException:
-            os.close(lock)
+            unlock_study(lock)
             raise
         return cls(folder, lock, connection, write_ahead=write_ahead)
 
@@ -167,7 +168,8 @@ class Journal:
                 raise
         except sqlite3.Error as err:
             raise JournalError(
-                f"cannot write {self.folder / JOURNAL_FILE}: {err}; nothing that was stored is lost: make room or mend the "
+                f"cannot write {self.folder / JOURNAL_FILE}: {err}; nothing that was stored is lost: make "
+                "room or mend the "
                 "file system, and start the same command again"
             ) from err
 
@@ -177,9 +179,12 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
+        if self.write_ahead:
+            # one plain file, that anybody can copy and read without the log beside it
+            with contextlib.suppress(sqlite3.OperationalError):  # somebody is reading: then it stays as it is
+                self._connection.execute("PRAGMA journal_mode=delete").fetchone()
         self._connection.close()
-        os.ftruncate(self.lock, 0)
-        os.close(self.lock)
+        unlock_study(self.lock)
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -191,7 +196,8 @@ def read_events(folder: Path) -> list[Event]:
     path = folder / JOURNAL_FILE
     if not path.is_file():
         raise JournalError(
-            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as logs/IDENTITY"
+            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
+            "logs/IDENTITY"
         )
     # a study that nobody has open, in a folder that we may not write to, can only be read as it stands
     alone = not os.access(folder, os.W_OK) and not path.with_name(f"{JOURNAL_FILE}-wal").exists()
@@ -250,6 +256,12 @@ def lock_study(folder: Path) -> int:
         os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
 
 
+def unlock_study(lock: int) -> None:
+    """Take our name out of a study's lock and let go of it."""
+    os.ftruncate(lock, 0)
+    os.close(lock)
+
+
 def _lock(path: Path) -> int:
     folder = path.parent
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -292,7 +304,7 @@ def _read_holder(descriptor: int) -> Holder | None:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that holds `path`, such as `ext4` or `nfs4`; `unknown` if it cannot be told."""
+    """Return the type of the file system that holds `path`, such as `nfs4`; `unknown` if it is not told."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     found = "unknown"
@@ -319,7 +331,8 @@ def _connect(folder: Path) -> tuple[sqlite3.Connection, bool]:
         if isinstance(err, JournalError):
             raise
         raise JournalError(
-            f"cannot open {path}: {err}; if the file is damaged, move the folder away and start anew, or restore it from a copy"
+            f"cannot open {path}: {err}; if the file is damaged, move the folder away and start anew, or "
+            "restore it from a copy"
         ) from err
     return connection, mode == "wal"
 
@@ -329,7 +342,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at_unix_s REAL NOT NULL) STRICT"
+            "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL, "
+            "applied_at_unix_s REAL NOT NULL) STRICT"
         )
         applied = _check_version(connection, path)
         for number, (name, statement) in enumerate(_MIGRATIONS):
@@ -347,7 +361,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> int:
     (applied,) = connection.execute("SELECT count(*) FROM migration").fetchone()
     if applied > len(_MIGRATIONS):
         raise JournalError(
-            f"{path} has {applied} migrations, but this hyperband knows {len(_MIGRATIONS)}: it was written by a newer one; "
+            f"{path} has {applied} migrations, but this hyperband knows {len(_MIGRATIONS)}: it was written "
+            "by a newer one; "
             "use that one, or a newer one still"
         )
     return int(applied)

@@ -12,7 +12,9 @@ MARK = "HYPERBAND_TEST_MARK"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _nothing_is_left_behind(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Fail a test that leaves a process alive, wherever it went, or a descriptor open."""
     monkeypatch.setenv("HYPERBAND_LEASES", str(tmp_path_factory.mktemp("leases")))
     mark = str(uuid.uuid4())
@@ -39,7 +41,9 @@ def _marked(mark: bytes) -> dict[int, str]:
         if process.name.isdigit() and int(process.name) != os.getpid():
             try:
                 if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(process.name)] = (
+                        (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    )
             except (FileNotFoundError, PermissionError, ProcessLookupError):
                 continue
     return found

@@ -33,7 +33,8 @@ LOSS = "print(float(config_id[2:]) + 1 / epochs)"
 
 def script(main: str = LOSS, *, sampler: str = SAMPLER, identity: str = IDENTITY, top: str = "") -> str:
     """Return the text of a script that honours the contract but for what is given."""
-    return f"{textwrap.dedent(top)}{textwrap.dedent(sampler)}{identity}{MAIN}{textwrap.indent(textwrap.dedent(main), '    ')}\n"
+    body = textwrap.indent(textwrap.dedent(main), "    ")
+    return f"{textwrap.dedent(top)}{textwrap.dedent(sampler)}{identity}{MAIN}{body}\n"
 
 
 @dataclass(frozen=True)

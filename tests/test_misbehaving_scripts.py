@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from search_fixture import LOSS, Ran, Searches, one_job, script, searches, until
 
 __all__ = ["searches"]
@@ -113,7 +112,8 @@ def test_a_segfault_while_the_search_is_dead(searches: Searches) -> None:
 def test_one_that_ignores_sigterm_is_killed_after_the_grace(searches: Searches) -> None:
     ran = run_one(
         searches,
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(0.5, flush=True)\ntime.sleep(100)",
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(0.5, "
+        "flush=True)\ntime.sleep(100)",
         *("--timeout", "0.5", "--grace", "0.2"),
     )
     job = one_job(ran)
@@ -125,7 +125,8 @@ def test_one_that_ignores_sigterm_is_killed_after_the_grace(searches: Searches) 
 def test_a_daemon_in_a_session_of_its_own_is_ended_and_told_of(searches: Searches) -> None:
     ran = run_one(
         searches,
-        "import subprocess\nchild = subprocess.Popen(['sleep', '1000'], start_new_session=True)\nprint(child.pid)\nprint(0.5)",
+        "import subprocess\nchild = subprocess.Popen(['sleep', '1000'], "
+        "start_new_session=True)\nprint(child.pid)\nprint(0.5)",
     )
     job = one_job(ran)
     assert job["loss"] == 0.5
@@ -205,7 +206,7 @@ def test_one_that_prints_on_import(searches: Searches) -> None:
     searches.write(
         script(
             LOSS,
-            top="print('hello', flush=True)\nimport os\nif __name__ != '__main__':\n    os.write(1, b'{}' * 100)\n",
+            top="print('hello')\nimport os\nif __name__ != '__main__':\n    os.write(1, b'{}' * 100)\n",
         )
     )
     ran = searches.run(*ONE)

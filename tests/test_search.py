@@ -54,7 +54,11 @@ def test_the_same_on_one_slot_and_on_four(searches: Searches) -> None:
 
 
 def test_each_job_gets_exactly_its_command_line(searches: Searches) -> None:
-    main = "import json, os\njson.dump([sys.argv, dict(os.environ), os.getcwd()], open(f'{config_id}.json', 'w'))\nprint(1)"
+    main = """
+    import json, os
+    json.dump([sys.argv, dict(os.environ), os.getcwd()], open(f"{config_id}.json", "w"))
+    print(1)
+    """
     searches.write(script(main))
     searches.environment["CUDA_VISIBLE_DEVICES"] = "7"
     searches.run(*ONE, after=("--model", "a b", "--", "--seed", "7"))
@@ -69,7 +73,9 @@ def test_each_job_gets_exactly_its_command_line(searches: Searches) -> None:
 
 
 def test_jobs_see_end_of_file_on_their_input_and_no_foreign_descriptors(searches: Searches) -> None:
-    searches.write(script("import os\nassert sys.stdin.read() == ''\nprint(len(os.listdir('/proc/self/fd')))"))
+    searches.write(
+        script("import os\nassert sys.stdin.read() == ''\nprint(len(os.listdir('/proc/self/fd')))")
+    )
     assert one_job(searches.run(*ONE))["loss"] == 4  # 0, 1, 2 and that of the listing
 
 
@@ -116,11 +122,16 @@ def test_a_killed_keeper_takes_its_job_along_and_the_job_is_repeated(searches: S
     until(lambda: is_on(searches, 2), "the second attempt")
     (searches.folder / "off").touch()
     jobs = searches.wait(search).document["jobs"]
-    assert [(job["outcome"], job["attempt"], job["loss"] is None) for job in jobs] == [("Lost", 0, True), ("Loss", 1, False)]
+    assert [(job["outcome"], job["attempt"], job["loss"] is None) for job in jobs] == [
+        ("Lost", 0, True),
+        ("Loss", 1, False),
+    ]
 
 
 def test_the_third_lost_with_the_search_alive_is_a_crash(searches: Searches) -> None:
-    searches.write(script("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(100)"))
+    searches.write(
+        script("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(100)")
+    )
     ran = searches.run(*ONE)
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Lost", "Lost", "Crashed"]
     assert ran.exit_code == 1
@@ -157,7 +168,10 @@ def test_one_interrupt_lets_jobs_finish(searches: Searches) -> None:
     search = searches.start("--max-epochs", "9", "--slots", "2")
     until(lambda: is_on(searches, 2), "two jobs to run")
     search.send_signal(signal.SIGINT)
-    until(lambda: "to finish first" in (searches.study / "hyperband.log").read_text(), "the interrupt to be heeded")
+    until(
+        lambda: "to finish first" in (searches.study / "hyperband.log").read_text(),
+        "the interrupt to be heeded",
+    )
     (searches.folder / "off").touch()
     ran = searches.wait(search)
     assert ran.exit_code == 130
@@ -166,7 +180,9 @@ def test_one_interrupt_lets_jobs_finish(searches: Searches) -> None:
     assert searches.run("--max-epochs", "9", "--slots", "2").exit_code == 0
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["two interrupts", "SIGTERM"])
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)], ids=["two interrupts", "SIGTERM"]
+)
 def test_jobs_are_stopped_and_repeated_later(searches: Searches, numbers: tuple[int, ...]) -> None:
     searches.write(script(HELD))
     search = searches.start("--max-epochs", "9", "--slots", "2")
@@ -174,7 +190,9 @@ def test_jobs_are_stopped_and_repeated_later(searches: Searches, numbers: tuple[
     for number in numbers:
         search.send_signal(number)
         if len(numbers) == 2:
-            until(lambda: "to finish first" in (searches.study / "hyperband.log").read_text(), "the interrupt")
+            until(
+                lambda: "to finish first" in (searches.study / "hyperband.log").read_text(), "the interrupt"
+            )
     ran = searches.wait(search)
     assert ran.exit_code == 130
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Stopped", "Stopped"]
@@ -256,7 +274,9 @@ def test_report_on_a_killed_search(searches: Searches) -> None:
 
 def test_timeout_by_job(searches: Searches) -> None:
     searches.write(script("import time\nif float(config_id[2:]) > 0.5:\n    time.sleep(100)\n" + LOSS))
-    ran = searches.run("--algorithm", "random", "--max-trials", "6", "--max-epochs", "1", "--slots", "3", "--timeout", "1.5")
+    ran = searches.run(
+        "--algorithm", "random", "--max-trials", "6", "--max-epochs", "1", "--slots", "3", "--timeout", "1.5"
+    )
     outcomes = {job["outcome"] for job in ran.document["jobs"]}
     assert outcomes == {"Loss", "TimedOut"}
     assert ran.exit_code == 0
@@ -319,8 +339,11 @@ def test_another_script_of_the_same_identity_is_refused(searches: Searches) -> N
 
 
 def test_a_changed_script_is_warned_of(searches: Searches) -> None:
-    searches.write(script("import sys\nsys.exit(1)" if False else "import time; time.sleep(0.2)\n" + LOSS))
-    searches.run("--max-epochs", "9", "--max-time", "0.3")
+    searches.write(script(HELD))
+    search = searches.start("--max-epochs", "9")
+    until(lambda: is_on(searches), "a job to run")
+    search.send_signal(signal.SIGTERM)
+    searches.wait(search)
     searches.write(script())
     ran = searches.run("--max-epochs", "9")
     assert ran.exit_code == 0
@@ -378,7 +401,9 @@ def test_clean_ends_the_jobs_of_a_killed_search_first(searches: Searches) -> Non
 def test_the_log_repeats_a_job_by_hand(searches: Searches) -> None:
     searches.write(script("import os\nprint(os.environ['HYPERBAND_TRIAL'])\n" + LOSS))
     job = one_job(searches.run(*ONE))
-    (line,) = [line for line in (searches.study / "hyperband.log").read_text().splitlines() if " start " in line]
+    (line,) = [
+        line for line in (searches.study / "hyperband.log").read_text().splitlines() if " start " in line
+    ]
     command = line[line.index("cd ") :]
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == Path(job["stdout"]).read_text()
@@ -429,9 +454,14 @@ def test_a_killed_script_host_is_replaced(searches: Searches) -> None:
 
 
 def test_resuming_from_another_folder_runs_where_the_study_began(searches: Searches) -> None:
-    searches.write(script("import os, time\nopen(f'here-{config_id}', 'w').close()\ntime.sleep(0.2)\n" + LOSS))
+    searches.write(
+        script("import os, time\nopen(f'here-{config_id}', 'w').close()\ntime.sleep(0.2)\n" + LOSS)
+    )
     logs = str(searches.folder / "logs")
-    searches.run("--max-epochs", "9", "--logs", logs, "--max-time", "0.3")
+    search = searches.start("--max-epochs", "9", "--logs", logs)
+    until(lambda: any(searches.folder.glob("here-*")), "a job to run")
+    search.send_signal(signal.SIGINT)
+    searches.wait(search)
     elsewhere = searches.folder / "elsewhere"
     elsewhere.mkdir()
     ran = searches.run("--max-epochs", "9", "--slots", "2", "--logs", logs, cwd=elsewhere)

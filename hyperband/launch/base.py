@@ -155,5 +155,5 @@ class Slots(Protocol):
         ...
 
     def why_none(self) -> str:
-        """One line: what the slots that are not free are waiting for (`GPU 0 is used by pid 123 (python)`)."""
+        """One line: what the slots that are not free wait for (`GPU 0 is used by pid 123 (python)`)."""
         ...

@@ -143,7 +143,8 @@ class LocalLauncher:
             (job.folder / keeper.STOP_FILE).write_text(reason, encoding="ascii")
         except OSError as err:
             raise MachineError(
-                f"cannot ask for the end of the job in {job.folder}: {err.strerror or err}; make the folder writable and start "
+                f"cannot ask for the end of the job in {job.folder}: {err.strerror or err}; make the "
+                "folder writable and start "
                 "the search again, or end the job by hand"
             ) from err
         # a keeper that has not written itself down yet looks for the file after it has
@@ -207,8 +208,10 @@ class LocalLauncher:
 
     def _refuse_foreign(self, folder: Path, about: _About) -> None:
         raise MachineError(
-            f"the job in {folder} was started on {about.host} and may still be running there; go on with the search on "
-            f"{about.host}, or, once that machine is known to be down, delete {folder / keeper.KEEPER_FILE} and start again"
+            f"the job in {folder} was started on {about.host} and may still be running there; go on with "
+            "the search on "
+            f"{about.host}, or, once that machine is known to be down, delete "
+            f"{folder / keeper.KEEPER_FILE} and start again"
         )
 
 

@@ -10,6 +10,7 @@ Standard library only, and nothing of this package: it must start fast and live 
 there because Python has no prctl.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -113,9 +114,7 @@ def serve(channel: socket.socket, lock: int) -> None:
 
     Args:
         channel: sequenced packets, each one byte with the descriptors of one request: the request
-            (JSON), the job folder, standard output, standard error, leases, the pipe to the search. The
-            pipe comes last, since a dying process closes its descriptors in order: its end tells the
-            search that the leases are free.
+            (JSON), the job folder, standard output, standard error, leases, the pipe to the search.
         lock: descriptor of the study's lock. It stays open here and in a keeper until `keeper.json` is
             written: whoever gets the lock later knows of every job that lives.
     """
@@ -192,6 +191,10 @@ class _Keeper:
             "leftovers": leftovers,
         }
         write_file(self._folder, RESULT_FILE, result)
+        # before the pipe's end tells the search that the slot is free; at a process's end the kernel
+        # lets go of descriptors in an order of its own
+        for lease in self._leases:
+            os.close(lease)
         return 0
 
     def _start(self, request: dict[str, Any]) -> float:
@@ -223,10 +226,8 @@ class _Keeper:
         os.close(self._lock)
         if self._read_stop():
             self._signal([self._job], signal.SIGKILL)
-        try:
+        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its exit status says so
             os.write(tell, _WORD)
-        except BrokenPipeError:
-            pass  # the job was killed while it waited: its exit status says so
         os.close(tell)
         return started_at
 

@@ -78,7 +78,8 @@ def require_pidfd() -> None:
     except (AttributeError, OSError) as err:
         found = os.uname()
         raise MachineError(
-            f"this system is {found.sysname} {found.release}, but hyperband needs Linux 5.3 or newer (pidfd_open: {err}); "
+            f"this system is {found.sysname} {found.release}, but hyperband needs Linux 5.3 or newer "
+            f"(pidfd_open: {err}); "
             "run it on a machine with a newer kernel"
         ) from err
 
@@ -129,7 +130,7 @@ class ForkServer:
             opened.append(theirs)
             memory = os.memfd_create("hyperband-request")
             opened.append(memory)
-            with open(memory, "wb", closefd=False) as stream:  # noqa: PTH123 (a descriptor, not a path)
+            with open(memory, "wb", closefd=False) as stream:
                 stream.write(json.dumps(request).encode())
             os.lseek(memory, 0, os.SEEK_SET)
             directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -141,7 +142,8 @@ class ForkServer:
         except OSError as err:
             os.close(mine)
             raise MachineError(
-                f"cannot start a job in {folder}: {err}; free what is missing there and start the search again: "
+                f"cannot start a job in {folder}: {err}; free what is missing there and start the search "
+                "again: "
                 "it goes on where it is"
             ) from err
         finally:

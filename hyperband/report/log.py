@@ -41,7 +41,8 @@ class StudyLog:
             self._stream.write(f"{now} {shown(text)}\n")
         except OSError as err:
             raise JournalError(
-                f"cannot write {self._path}: {err.strerror or err}; no result is lost: make room and start the same command again"
+                f"cannot write {self._path}: {err.strerror or err}; no result is lost: make room and start "
+                "the same command again"
             ) from err
 
     def start(
@@ -52,7 +53,8 @@ class StudyLog:
         added = [f"{name}={value}" for name, value in environment.items() if value is not None]
         command = shlex.join(["env", *removed, *added, *argv])
         self.line(
-            f"start  job {start.job} attempt {start.attempt}: trial {start.trial}, bracket {start.bracket}, rung {start.rung}, "
+            f"start  job {start.job} attempt {start.attempt}: trial {start.trial}, bracket "
+            f"{start.bracket}, rung {start.rung}, "
             f"to epoch {start.epochs} on {slot}: cd {shlex.quote(cwd)} && {command}"
         )
 
@@ -62,7 +64,8 @@ class StudyLog:
         loss = "" if event.loss is None else f" {event.loss!r}"
         note = f" ({event.note})" if event.note else ""
         self.line(
-            f"end    job {event.job} attempt {event.attempt}: trial {trial}: {event.outcome}{loss} after {took_s:.2f} s{note}"
+            f"end    job {event.job} attempt {event.attempt}: trial {trial}: {event.outcome}{loss} after "
+            f"{took_s:.2f} s{note}"
         )
         if event.outcome is not Outcome.LOSS:
             for line in last_error_lines.splitlines():

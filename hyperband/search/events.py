@@ -109,12 +109,5 @@ class SearchEnded:
 
 
 Event = (
-    StudyCreated
-    | SearchStarted
-    | PlanMade
-    | IdsDrawn
-    | SpaceExhausted
-    | JobStarted
-    | JobEnded
-    | SearchEnded
+    StudyCreated | SearchStarted | PlanMade | IdsDrawn | SpaceExhausted | JobStarted | JobEnded | SearchEnded
 )

@@ -1,4 +1,4 @@
-"""One search from its start to its end: the only place that knows script, journal, engine, slots and screen."""
+"""One search from start to end: the only place that knows script, journal, engine, slots and screen."""
 
 from hyperband.study.opening import Opened, open_script
 from hyperband.study.run import SearchResult, dry_run, run_search

@@ -17,7 +17,7 @@ class FirstFailures:
         self._same = True
 
     def see(self, event: JobEnded) -> bool:
-        """Count a job; return True when it is the tenth and all ten failed with one outcome and exit status."""
+        """Count a job; return True at the tenth, if all ten failed with one outcome and exit status."""
         if not event.outcome.is_final or not self._same:
             return False
         self._n += 1

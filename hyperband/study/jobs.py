@@ -38,7 +38,8 @@ class JobFiles:
                 self._seen = seen
         except OSError as err:
             raise ContractError(
-                f"the script {script} cannot be read any more: {err.strerror or err}; put it back and start the same "
+                f"the script {script} cannot be read any more: {err.strerror or err}; put it back and "
+                "start the same "
                 "command again: the search goes on where it is"
             ) from err
         return self._sha256
@@ -75,6 +76,7 @@ class JobFiles:
             folder.mkdir(parents=True)
         except OSError as err:
             raise MachineError(
-                f"cannot make the folder of a job, {folder}: {err.strerror or err}; make room or make it writable, and start "
+                f"cannot make the folder of a job, {folder}: {err.strerror or err}; make room or make it "
+                "writable, and start "
                 "the same command again: the search goes on where it is"
             ) from err

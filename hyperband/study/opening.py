@@ -40,7 +40,8 @@ def open_script(settings: Settings) -> Iterator[Opened]:
     start_with_ids = () if settings.start_with is None else read_start_with(settings.start_with)
     if len(start_with_ids) > plan.n_trials:
         raise UsageError(
-            f"--start-with {settings.start_with} has {len(start_with_ids)} config ids, but the plan has only {plan.n_trials} "
+            f"--start-with {settings.start_with} has {len(start_with_ids)} config ids, but the plan has "
+            f"only {plan.n_trials} "
             "trials; remove some, or make the plan larger (--repeat, --max-trials)"
         )
     with ScriptHost(
@@ -77,17 +78,20 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
     """
     created = created_of(events, opened.folder)
     ways_out = (
-        f"run it with the old value, remove the study with --clean, or keep both by another folder with --logs "
+        "run it with the old value, remove the study with --clean, or keep both by another folder with "
+        "--logs "
         f"(the study is in {opened.folder})"
     )
     if created.identity != opened.identity:
         raise UsageError(
-            f"the study's folder belongs to the identity {created.identity!r}, but run_identity now gives {opened.identity!r}, "
+            f"the study's folder belongs to the identity {created.identity!r}, but run_identity now gives "
+            f"{opened.identity!r}, "
             f"which has the same folder name; {ways_out}"
         )
     if created.script != str(settings.script):
         raise UsageError(
-            f"the identity {opened.identity!r} belongs to the script {created.script}, but this is {settings.script}; "
+            f"the identity {opened.identity!r} belongs to the script {created.script}, but this is "
+            f"{settings.script}; "
             f"let run_identity tell them apart, or {ways_out}"
         )
     if created.start_with_ids != opened.start_with_ids:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
-from hyperband.journal import LOG_FILE, Journal, job_folder, lock_study
+from hyperband.journal import LOG_FILE, Journal, job_folder, lock_study, unlock_study
 from hyperband.launch.base import Slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
@@ -204,7 +204,8 @@ def _launcher(settings: Settings, journal: Journal, created: StudyCreated) -> Lo
     cwd = Path(created.cwd)
     if not cwd.is_dir():
         raise MachineError(
-            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder again, or begin "
+            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder "
+            "again, or begin "
             "a new study with --clean or another folder for --logs"
         )
     errors = journal.folder / _KEEPERS_FILE
@@ -241,7 +242,8 @@ def _warn_of_changes(events: Sequence[Event], files: JobFiles, voice: Voice) -> 
     before = next((event.script_sha256 for event in reversed(events) if isinstance(event, JobStarted)), None)
     if before is not None and before != files.script_sha256():
         voice.says(
-            "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of the old and "
+            "Warning: the script has changed since its last job. The config ids drawn so far stay, and "
+            "losses of the old and "
             "the new script are compared with each other; --clean begins anew."
         )
 
@@ -278,4 +280,4 @@ def _remove(folder: Path) -> None:
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err
     finally:
-        os.close(lock)
+        unlock_study(lock)

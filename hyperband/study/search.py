@@ -30,6 +30,8 @@ from hyperband.study.wake import Wake, earliest
 #: how often GPUs with running jobs are looked after: while a slot is wanted, and else
 _GPU_LOOK_S = 2.0
 _GPU_WATCH_S = 30.0
+#: waiting for a slot is told of when the next look is this far away
+_WORTH_TELLING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +161,10 @@ class Search:
         if self._failures.see(event) and not self._settings.keep_going and self._finish is None:
             how = event.outcome.value if event.exit_status is None else describe_exit(event.exit_status)
             words = (
-                f"the first {N_SAME_FAILURES} jobs all failed in the same way ({event.outcome}, {how}). Repeat one by hand with its "
-                "command in hyperband.log, mend the script, and start again with --clean (failures are final); or go on in spite of it "
+                f"the first {N_SAME_FAILURES} jobs all failed in the same way ({event.outcome}, {how}). "
+                "Repeat one by hand with its "
+                "command in hyperband.log, mend the script, and start again with --clean (failures are "
+                "final); or go on in spite of it "
                 f"with --keep-going.{self._last_words()}"
             )
             self._finish = Verdict(
@@ -199,7 +203,9 @@ class Search:
             if lease is None:
                 look_s = self._slots.next_look_s()
                 self._look_at_s = None if look_s is None else time.monotonic() + look_s
-                if self._engine.n_running < self._slots.n_slots():
+                # shorter waits are for what our own jobs are just giving back
+                long = look_s is not None and look_s >= _WORTH_TELLING_S
+                if long and self._engine.n_running < self._slots.n_slots():
                     waiting_for = self._slots.why_none()
                 break
             started = JobStarted(
@@ -291,7 +297,8 @@ class Search:
         if idle and self._finish is None:
             raise InternalError(
                 "nothing runs, nothing can start and no config id is awaited, but the plan is not complete; "
-                f"this is an error of hyperband's own: please report it with the journal in {self._journal.folder}"
+                "this is an error of hyperband's own: please report it with the journal in "
+                f"{self._journal.folder}"
             )
 
     # The end.

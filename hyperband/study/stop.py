@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.journal import JOURNAL_FILE, Holder, holder, lock_study
+from hyperband.journal import JOURNAL_FILE, Holder, holder, lock_study, unlock_study
 from hyperband.launch.base import Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
 from hyperband.machine.keeper import RESULT_FILE
@@ -23,7 +23,8 @@ def stop_study(folder: Path) -> str:
     folder = folder.absolute()
     if not (folder / JOURNAL_FILE).is_file():
         raise JournalError(
-            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as logs/IDENTITY"
+            f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
+            "logs/IDENTITY"
         )
     found = holder(folder)
     if found is not None:
@@ -32,7 +33,7 @@ def stop_study(folder: Path) -> str:
     try:
         n_ended = end_living_jobs(folder, lock)
     finally:
-        os.close(lock)
+        unlock_study(lock)
     if n_ended == 0:
         return f"Nothing of the study in {folder} was running."
     return f"No search was running; ended {counted(n_ended, 'job')} that an earlier one had left running."
@@ -66,7 +67,8 @@ def end_living_jobs(folder: Path, lock: int) -> int:
 def _stop_search(folder: Path, found: Holder) -> str:
     if not found.is_here:
         raise MachineError(
-            f"the study in {folder} is being written by {found.describe()}; run `hyperband stop` on that machine"
+            f"the study in {folder} is being written by {found.describe()}; run `hyperband stop` on that "
+            "machine"
         )
     search = found.process.open()
     if search is None:
@@ -76,7 +78,8 @@ def _stop_search(folder: Path, found: Holder) -> str:
         wait_for_end(search)
     except PermissionError as err:
         raise MachineError(
-            f"the search ({found.describe()}) belongs to another user and cannot be ended by you; ask its owner"
+            f"the search ({found.describe()}) belongs to another user and cannot be ended by you; ask its "
+            "owner"
         ) from err
     except ProcessLookupError:
         pass  # it ended between our look and the signal

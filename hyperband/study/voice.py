@@ -49,7 +49,8 @@ class Voice:
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
         self._console.line(
-            f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch {started.epochs} on "
+            f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch "
+            f"{started.epochs} on "
             f"{started.slot}: {what}{' (best)' if is_best else ''}, {took}{note}"
         )
 

@@ -59,7 +59,7 @@ class Wake:
         self._selector.unregister(thing)
 
     def sleep(self, timeout_s: float | None) -> set[object]:
-        """Sleep until something watched is readable, a signal came, or the time is up; return what is readable."""
+        """Sleep until something is readable, a signal came, or the time is up; return what is readable."""
         found: set[object] = set()
         for key, _ in self._selector.select(timeout_s):
             if key.fileobj == self._reader:
@@ -68,7 +68,7 @@ class Wake:
                 found.add(key.fileobj)
         return found
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT:
             self.n_interrupts += 1
         elif number == signal.SIGTERM:

@@ -1,0 +1,308 @@
+"""The launcher of this machine: real keepers, real jobs, every way they can end."""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from search_fixture import until
+
+from hyperband.errors import MachineError
+from hyperband.launch.base import Ending, Lease, Order, Slot, StopReason
+from hyperband.launch.local import LocalJob, LocalLauncher
+from hyperband.machine import keeper
+from hyperband.machine.process import ProcessId, end_strays
+
+SLOT = Slot("cpu:0", ("--gpu", "0"), {})
+
+
+class Bench:
+    """A launcher and a folder for its jobs."""
+
+    def __init__(self, folder: Path, *, grace_s: float = 5.0) -> None:
+        self.folder = folder
+        self.lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.launcher = self.another(grace_s=grace_s)
+        self.n = 0
+
+    def another(self, *, grace_s: float = 5.0) -> LocalLauncher:
+        return LocalLauncher(
+            cwd=self.folder, lock=self.lock, errors=self.folder / "keepers.err", grace_s=grace_s
+        )
+
+    def start(
+        self, *argv: str, environment: Mapping[str, str | None] | None = None, leases: tuple[int, ...] = ()
+    ) -> LocalJob:
+        folder = self.folder / f"job-{self.n}"
+        folder.mkdir()
+        self.n += 1
+        return self.launcher.start(Order(folder, argv, environment or {}), Lease(SLOT, leases))
+
+    def python(self, code: str, *, environment: Mapping[str, str | None] | None = None) -> LocalJob:
+        return self.start(sys.executable, "-c", code, environment=environment)
+
+    def wait(self, job: LocalJob, launcher: LocalLauncher | None = None) -> Ending:
+        while True:
+            assert select.select([job], [], [], 60)[0], "the job did not end"
+            if (ending := (launcher or self.launcher).finish(job)) is not None:
+                return ending
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    found = Bench(tmp_path)
+    yield found
+    found.launcher.close()
+    os.close(found.lock)
+
+
+def test_exit_codes_and_output(bench: Bench) -> None:
+    job = bench.python("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.asked, ending.leftovers, ending.note) == (7, None, (), "")
+    assert ending.started_at is not None
+    assert ending.ended_at is not None
+    assert ending.started_at <= ending.ended_at
+    assert (job.folder / "stdout").read_text() == "out\n"
+    assert (job.folder / "stderr").read_text() == "err\n"
+
+
+def test_signals_are_negative(bench: Bench) -> None:
+    assert bench.wait(bench.python("import os; os.kill(os.getpid(), 11)")).exit_status == -11
+
+
+def test_a_program_that_is_not_there(bench: Bench) -> None:
+    job = bench.start("/no/such/python")
+    assert bench.wait(job).exit_status == 127
+    assert "cannot run /no/such/python" in (job.folder / "stderr").read_text()
+
+
+def test_the_environment_is_added_to_and_taken_from(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "1")
+    monkeypatch.setenv("GONE", "1")
+    job = bench.python(
+        "import os; print([os.environ.get(n) for n in ('KEPT', 'GONE', 'NEW')])",
+        environment={"GONE": None, "NEW": "2"},
+    )
+    bench.wait(job)
+    assert (job.folder / "stdout").read_text() == "['1', None, '2']\n"
+
+
+def test_a_job_leads_its_own_session_with_default_signals(bench: Bench) -> None:
+    code = (
+        "import os, signal; print(os.getsid(0) == os.getpgid(0) == os.getpid(), "
+        "signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.pthread_sigmask(signal.SIG_BLOCK, ()), "
+        "open('/proc/self/status').read().split('SigIgn:')[1].split()[0])"
+    )
+    # Python ignores SIGPIPE (13) and SIGXFSZ (25) by itself
+    job = bench.python(code)
+    bench.wait(job)
+    ignored = f"{(1 << 12) | (1 << 24):016x}"
+    assert (job.folder / "stdout").read_text() == f"True True set() {ignored}\n"
+
+
+def test_its_lease_is_held_until_the_last_descendant_is_gone(bench: Bench) -> None:
+    path = bench.folder / "lease"
+    lease = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    job = bench.start(
+        "/bin/sh",
+        "-c",
+        "setsid sh -c 'trap \"\" TERM; touch on; while :; do sleep 1; done' & while [ ! -e on ]; do sleep "
+        "0.01; done",
+        leases=(lease,),
+    )
+    with path.open() as mine:
+        until((bench.folder / "on").exists, "the daemon to run")
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        bench.launcher.stop(job, StopReason.STOP)
+        ending = bench.wait(job)
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert ending.leftovers
+
+
+def test_stop_and_timeout_are_told_apart(bench: Bench) -> None:
+    for reason in StopReason:
+        job = bench.start("/bin/sleep", "1000")
+        bench.launcher.stop(job, reason)
+        ending = bench.wait(job)
+        assert ending.asked is reason
+        assert ending.exit_status in (-signal.SIGTERM, -signal.SIGKILL)
+
+
+def test_a_job_that_ends_well_after_it_was_asked_to_end(bench: Bench) -> None:
+    job = bench.python(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: (print(0.5), sys.exit(0)))\n"
+        "open('on', 'w').close()\nsignal.pause()"
+    )
+    until((bench.folder / "on").exists, "the job to run")
+    bench.launcher.stop(job, StopReason.STOP)
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.asked) == (0, StopReason.STOP)
+
+
+def test_adopted_by_another_launcher(bench: Bench) -> None:
+    job = bench.start("/bin/sh", "-c", "while [ ! -e off ]; do sleep 0.01; done; exit 5")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    second = bench.another()
+    adopted = second.adopt(job.folder, Lease(SLOT, ()))
+    assert adopted is not None
+    assert job.about is not None
+    assert second.owns(job.about.job_pid)
+    assert not second.owns(os.getpid())
+    assert adopted.running_s() > 0
+    (bench.folder / "off").touch()
+    assert bench.wait(adopted, second).exit_status == 5
+    assert bench.wait(job).exit_status == 5
+    assert second.adopt(job.folder, Lease(SLOT, ())) is None
+    second.close()
+
+
+def test_an_adopted_job_can_be_stopped(bench: Bench) -> None:
+    job = bench.start("/bin/sleep", "1000")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    second = bench.another()
+    adopted = second.adopt(job.folder, Lease(SLOT, ()))
+    assert adopted is not None
+    second.stop(adopted, StopReason.TIMEOUT)
+    assert bench.wait(adopted, second).asked is StopReason.TIMEOUT
+    bench.wait(job)
+    second.close()
+
+
+def test_a_pid_of_an_earlier_boot_or_start_is_not_adopted(bench: Bench) -> None:
+    job = bench.start("/bin/true")
+    bench.wait(job)
+    path = job.folder / keeper.KEEPER_FILE
+    about = json.loads(path.read_text())
+    here = ProcessId.of(os.getpid())
+    assert here is not None
+    for changed in (
+        {"pid": here.pid, "start_ticks": here.start_ticks - 1},
+        {"pid": here.pid, "start_ticks": here.start_ticks, "boot_id": "an earlier boot"},
+    ):
+        path.write_text(json.dumps({**about, **changed}))
+        assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
+
+
+def test_a_job_of_another_machine_is_not_called_lost(bench: Bench) -> None:
+    job = bench.start("/bin/true")
+    bench.wait(job)
+    path = job.folder / keeper.KEEPER_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "another", "host": "elsewhere"}))
+    with pytest.raises(MachineError, match="elsewhere"):
+        bench.launcher.adopt(job.folder, Lease(SLOT, ()))
+
+
+def test_a_killed_keeper_leaves_nothing_and_its_job_is_lost(bench: Bench) -> None:
+    job = bench.python(
+        "import subprocess, time\nsubprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "subprocess.Popen(['sleep', '1000'])\nopen('on', 'w').close()\ntime.sleep(1000)",
+        environment={"HYPERBAND_TRIAL": "1"},
+    )
+    until((bench.folder / "on").exists, "the job to run")
+    assert job.about is not None
+    os.kill(job.about.keeper.pid, signal.SIGKILL)
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert ending.ended_at is None
+    assert ending.note.count(",") == 1  # both of its children are named
+
+
+def test_strays_of_others_are_spared(bench: Bench) -> None:
+    job = bench.start("/bin/sleep", "1000", environment={"HYPERBAND_TRIAL": "1"})
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    assert job.about is not None
+    folder = bench.folder / "another"
+    folder.mkdir()
+    assert end_strays(session=job.about.job_pid, marks={"HYPERBAND_TRIAL": "2"}, folder=folder) == []
+    assert keeper.start_ticks(job.about.job_pid) is not None
+    bench.launcher.stop(job, StopReason.STOP)
+    bench.wait(job)
+
+
+def test_a_keeper_that_cannot_write_itself_down_never_runs_its_job(bench: Bench) -> None:
+    folder = bench.folder / "job"
+    folder.mkdir()
+    (folder / keeper.KEEPER_FILE).mkdir()  # a rename onto a folder fails
+    job = bench.launcher.start(Order(folder, ("/bin/sh", "-c", "touch ran"), {}), Lease(SLOT, ()))
+    job._about = None
+    assert select.select([job], [], [], 60)[0]
+    (folder / keeper.KEEPER_FILE).rmdir()
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert "Error" in ending.note
+    assert not (bench.folder / "ran").exists()
+
+
+def test_a_stop_before_the_keeper_is_known_prevents_the_job(bench: Bench) -> None:
+    folder = bench.folder / "job"
+    folder.mkdir()
+    (folder / keeper.STOP_FILE).write_text("stop")
+    job = bench.launcher.start(Order(folder, ("/bin/sh", "-c", "touch ran"), {}), Lease(SLOT, ()))
+    ending = bench.wait(job)
+    assert ending.asked is StopReason.STOP
+    assert not (bench.folder / "ran").exists()
+
+
+def test_a_result_cut_short_by_a_power_cut_is_lost(bench: Bench) -> None:
+    job = bench.start("/bin/true")
+    bench.wait(job)
+    (job.folder / keeper.RESULT_FILE).write_text('{"exit_sta')
+    assert bench.launcher.read(job.folder).exit_status is None
+
+
+def test_a_job_that_never_was(bench: Bench) -> None:
+    folder = bench.folder / "nothing"
+    folder.mkdir()
+    assert bench.launcher.adopt(folder, Lease(SLOT, ())) is None
+    assert bench.launcher.read(folder).note == "it was never started"
+
+
+def test_a_folder_that_is_gone_is_an_error_with_nothing_open(bench: Bench) -> None:
+    lease = os.open(bench.folder / "lease", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    with pytest.raises(MachineError, match="cannot start a job"):
+        bench.launcher.start(Order(bench.folder / "no", ("/bin/true",), {}), Lease(SLOT, (lease,)))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(lease)
+
+
+def test_huge_command_lines_and_environments(bench: Bench) -> None:
+    argument = "x" * 131_000
+    job = bench.start(
+        sys.executable,
+        "-c",
+        "import sys, os; print(len(sys.argv[1]), len(os.environ['BIG']))",
+        argument,
+        environment={"BIG": "y" * 100_000},
+    )
+    bench.wait(job)
+    assert (job.folder / "stdout").read_text() == "131000 100000\n"
+
+
+def test_processes_are_named_for_ever() -> None:
+    here = ProcessId.of(os.getpid())
+    assert here is not None
+    assert here.is_alive()
+    later = ProcessId(here.pid, here.start_ticks + 1, here.boot_id)
+    assert not later.is_alive()
+    assert later.open() is None
+    assert not later.signal(0)
+    assert here.signal(0)
+    assert ProcessId.of(2**22 + 1) is None
+
+
+def test_zombies_are_gone() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    until(lambda: keeper.start_ticks(pid) is None, "the child to end")
+    assert keeper.parent(pid) is None
+    os.waitpid(pid, 0)
