@@ -6,12 +6,13 @@ them back; what they mean is the engine's business.
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import socket
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ _BUSY_S = 30.0
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0
 _LOCK_LOOK_S = 0.01
+_READ_ROWS = 2000
 
 _MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("events", "CREATE TABLE event (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT"),
@@ -81,8 +83,13 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def job_folder(study_folder: Path, job: int, attempt: int) -> Path:
-    """Return the folder of one attempt's files: `jobs/NNNNNN-A`."""
-    return study_folder / "jobs" / f"{job:06d}-{attempt}"
+    """Return the folder of one attempt's files."""
+    return study_folder / job_folder_name(job, attempt)
+
+
+def job_folder_name(job: int, attempt: int) -> str:
+    """Return the path of one attempt's files within the study's folder: `jobs/NNNNNN-A`."""
+    return f"jobs/{job:06d}-{attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,15 +377,43 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _read(connection: sqlite3.Connection, folder: Path) -> list[Event]:
     found: list[Event] = []
-    for seq, kind, body in connection.execute("SELECT seq, kind, body FROM event ORDER BY seq"):
-        try:
-            found.append(_event(kind, json.loads(body)))
-        except (KeyError, TypeError, ValueError) as err:
-            raise JournalError(
-                f"event {seq} in {folder / JOURNAL_FILE} is not readable ({kind}: {err}); "
-                "restore the folder from a copy, or move it away and start anew"
-            ) from err
+    rows = connection.execute("SELECT seq, kind, body FROM event ORDER BY seq")
+    with _no_garbage_collection():
+        while batch := rows.fetchmany(_READ_ROWS):
+            try:
+                # one text for many rows: three times as fast as a call for each
+                bodies = json.loads(f"[{','.join(body for _, _, body in batch)}]")
+                found += [_event(kind, body) for (_, kind, _), body in zip(batch, bodies, strict=True)]
+            except (KeyError, TypeError, ValueError) as err:
+                raise _unreadable(batch, folder) from err
     return found
+
+
+def _unreadable(batch: Sequence[tuple[int, str, str]], folder: Path) -> JournalError:
+    """Return the error that names the first event of a batch that cannot be read."""
+    what = "no events at all"
+    for seq, kind, body in batch:
+        try:
+            _event(kind, json.loads(body))
+        except (KeyError, TypeError, ValueError) as err:
+            what = f"event {seq} ({kind}: {err})"
+            break
+    return JournalError(
+        f"{folder / JOURNAL_FILE} cannot be read: {what}; restore the folder from a copy, or move it away "
+        "and start anew"
+    )
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Make many objects that all stay: looking for garbage among them again and again finds none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _body(event: Event) -> dict[str, object]:
@@ -398,6 +433,9 @@ def _body(event: Event) -> dict[str, object]:
 
 def _event(kind: str, body: dict[str, Any]) -> Event:
     found = _KINDS[kind]
+    if kind == "JobStarted":
+        started: Event = found(**body)
+        return started  # half of all events: nothing in it needs a second look
     match found:
         case event_types.PlanMade:
             brackets = tuple(

@@ -92,6 +92,7 @@ def _plan_rows(plan: Plan) -> list[dict[str, object]]:
 
 def _job_row(job: JobView, penalty: float | None) -> dict[str, object]:
     failed = job.outcome is not None and job.outcome.is_failure
+    folder = job.folder
     row = (
         job.trial,
         job.config_id,
@@ -104,7 +105,7 @@ def _job_row(job: JobView, penalty: float | None) -> dict[str, object]:
         job.attempt,
         job.started_at,
         job.ended_at,
-        None if job.folder is None else str(job.folder / "stdout"),
-        None if job.folder is None else str(job.folder / "stderr"),
+        f"{folder}/stdout" if folder else None,
+        f"{folder}/stderr" if folder else None,
     )
     return dict(zip(JOB_COLUMNS, row, strict=True))

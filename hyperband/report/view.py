@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from hyperband.errors import JournalError
-from hyperband.journal import job_folder
+from hyperband.journal import job_folder_name
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,
@@ -47,8 +47,16 @@ class JobView:
     ended_at: float | None
     #: a few words on what was found instead of a loss
     note: str
-    #: holds its stdout and stderr; None where the study's folder is not known
-    folder: Path | None
+    #: None where it is not known
+    study_folder: Path | None
+
+    @property
+    def folder(self) -> str:
+        """Where its stdout and stderr are; empty where the study's folder is not known."""
+        # a string, and only when asked for: a hundred thousand paths take seconds
+        if self.study_folder is None:
+            return ""
+        return f"{self.study_folder}/{job_folder_name(self.job, self.attempt)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +198,5 @@ def _job_view(start: JobStarted, end: JobEnded | None, trial: TrialView, folder:
         started_at=start.at if end is None else end.started_at,
         ended_at=None if end is None else end.ended_at,
         note="" if end is None else end.note,
-        folder=None if folder is None else job_folder(folder, start.job, start.attempt),
+        study_folder=folder,
     )
