@@ -218,7 +218,7 @@ def test_a_search_for_people(folder: Path) -> None:
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("best ")) :][2:12]
     assert [line.split()[0] for line in table] == [str(place) for place in range(1, 11)]
     # the command at the end trains the best again: the same loss, now by hand
-    command = next(line for line in lines if line.startswith(sys.executable))
+    command = next(line for line in lines if line.startswith(shlex.quote(sys.executable)))
     assert shlex.split(command)[3:-1] == ["--epochs", "9", "--gpu"]
     by_hand = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
     assert float(by_hand.stdout) == pytest.approx(float(table[0].split()[1]), rel=1e-5)

@@ -217,8 +217,9 @@ def test_100_000_seen_ids_and_long_ids_do_not_block(start: Start) -> None:
     assert len({config_id for config_id in ids if len(config_id) > 5000}) == 1000
 
 
-def test_a_reader_that_does_not_read_is_not_flooded(start: Start) -> None:
-    host = start("""
+def test_a_reader_that_does_not_read_is_not_flooded(start: Start, tmp_path: Path) -> None:
+    host = start(
+        """
         n = 0
         def get_random_config_id(rng):
             global n
@@ -226,7 +227,9 @@ def test_a_reader_that_does_not_read_is_not_flooded(start: Start) -> None:
             open("n", "w").write(str(n))
             return "z" * 1000 + str(n)
         def run_identity(argv): return ""
-    """)
+    """,
+        cwd=tmp_path,
+    )
     host.load()
     host.start_sampling(1, 0, 100_000, [])
     process = psutil.Process(host.pid)
@@ -315,7 +318,7 @@ def test_names_of_our_own_files_are_not_importable(start: Start) -> None:
     host = start(
         """
         import importlib.util
-        names = [n for n in ("host", "child", "contract", "failures", "interpreter", "hyperband")
+        names = [n for n in ("host", "child", "contract", "failures", "interpreter")
                  if importlib.util.find_spec(n)]
         assert not names, names
         assert "talk" not in globals() and "Script" not in globals()
@@ -650,7 +653,7 @@ def test_python_is_no_python(start: Start, tmp_path: Path, content: str | None, 
 
 def test_python_may_be_a_wrapper(start: Start, tmp_path: Path) -> None:
     python = tmp_path / "wrapper"
-    python.write_text(f'#!/bin/sh\n{PYTHON} "$@"\nexit $?\n')
+    python.write_text(f'#!/bin/sh\n"{PYTHON}" "$@"\nexit $?\n')
     python.chmod(0o755)
     host = start(GOOD, python=python)
     host.load()
@@ -663,7 +666,7 @@ def test_python_may_be_a_wrapper(start: Start, tmp_path: Path) -> None:
 
 def test_python_without_numpy(start: Start, tmp_path: Path) -> None:
     python = tmp_path / "bare"
-    python.write_text(f'#!/bin/sh\nexec {PYTHON} -S "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec "{PYTHON}" -S "$@"\n')
     python.chmod(0o755)
     refusal(UsageError, start(GOOD, python=python), "has no numpy", "-m pip install numpy", str(python))
 

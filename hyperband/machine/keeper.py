@@ -12,15 +12,18 @@ there because Python has no prctl.
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what is imported is copied at every fork
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
 
 KEEPER_FILE = "keeper.json"
 RESULT_FILE = "result.json"
@@ -43,18 +46,34 @@ _SHUTDOWN_WINDOW_S = 0.5
 #: how often the descendants are listed again while they are being killed: a fork can outrun a listing
 _KILL_AGAIN_S = 0.05
 _WORD = b"go"
+#: what a waiting keeper tells the server: it has a request, or the search is gone
+_TAKEN, _OVER = b"t", b"o"
+_SIGNALS = {signal.SIGCHLD, *ASKED}
 
 
 def boot_id() -> str:
     """Return the kernel's id of this boot: with pid and start time it names a process for ever."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return (_read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
+
+
+def _read(path: str) -> bytes | None:
+    """Return what a small file of /proc says; None if its process is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(descriptor, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _stat(pid: int | str) -> list[bytes] | None:
     """Return the fields of /proc/PID/stat from the state on; None if it is gone or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    stat = _read(f"/proc/{pid}/stat")
+    if not stat:
         return None
     # the name, in brackets, may hold anything: fields are counted after its last bracket
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -76,7 +95,7 @@ def parent(pid: int) -> int | None:
 def descendants(root: int) -> list[int]:
     """Return the pids of every living descendant of a process, parents before children."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 (a Path object per process would double the cost)
+    for name in os.listdir("/proc"):  # noqa: PTH208 (pathlib is more than a keeper should carry)
         fields = _stat(name) if name.isdigit() else None
         if fields is not None:
             children.setdefault(int(fields[1]), []).append(int(name))
@@ -89,7 +108,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def write_file(folder: int, name: str, content: Mapping[str, object]) -> None:
+def write_file(folder: int, name: str, content: "Mapping[str, object]") -> None:
     """Write a JSON file so that it is there whole or not at all: write beside it, then rename."""
     data = json.dumps(content).encode()
     beside = f"{name}.{os.getpid()}"
@@ -102,15 +121,19 @@ def write_file(folder: int, name: str, content: Mapping[str, object]) -> None:
     os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
 def serve(channel: socket.socket, lock: int) -> None:
-    """Fork a keeper per request until the search closes its end.
+    """Keep one keeper waiting for the next request, until the search closes its end.
+
+    A keeper that got a request forks its job at once: the fork that made it was done ahead.
 
     Args:
         channel: sequenced packets, each one byte with the descriptors of one request: the request
@@ -118,7 +141,9 @@ def serve(channel: socket.socket, lock: int) -> None:
         lock: descriptor of the study's lock. It stays open here and in a keeper until `keeper.json` is
             written: whoever gets the lock later knows of every job that lives.
     """
-    boot = boot_id()
+    boot, host = boot_id(), socket.gethostname()
+    # a fork copies what is touched after it: collecting garbage would touch everything
+    gc.disable()
     # a job that took them along would look like a search that still lives
     for inherited in (channel.fileno(), lock):
         os.set_inheritable(inherited, False)
@@ -128,40 +153,70 @@ def serve(channel: socket.socket, lock: int) -> None:
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # it ends with the search, by end of file, and only so
     while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
-        if not message:
-            return
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
-        pipe = descriptors[-1]
+        listen, tell = os.pipe()
         try:
             pid = os.fork()
         except OSError as err:
-            os.write(pipe, f"cannot fork: {err}".encode())
-            pid = -1
+            os.close(listen)
+            os.close(tell)
+            if not _refuse(channel, err):
+                return
+            continue
         if pid == 0:
-            code = 1
+            os.close(listen)
+            _wait_and_keep(channel, lock, boot, host, tell)
+        os.close(tell)
+        answer = os.read(listen, 1)  # nothing: it was killed, and is replaced
+        os.close(listen)
+        if answer == _OVER:
+            return
+
+
+def _refuse(channel: socket.socket, reason: OSError) -> bool:
+    """Answer one request with an error; return False once the search is gone."""
+    message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
+    if message:
+        os.write(descriptors[-1], f"cannot fork: {reason}".encode())
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return bool(message)
+
+
+def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, tell: int) -> "NoReturn":
+    """Wait for a request, and be its keeper; tell the server when it is time for another one."""
+    code = 1
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, _SIGNALS)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # blocked: they wait until they are fetched
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
+        with contextlib.suppress(BrokenPipeError):  # the server was killed: this job runs all the same
+            os.write(tell, _TAKEN if message else _OVER)
+        os.close(tell)
+        channel.close()
+        if message:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
             try:
-                channel.close()
-                code = _Keeper(descriptors, lock, boot).keep()
+                code = _Keeper(descriptors, lock, boot, host).keep()
             except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
-                os.write(pipe, f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
-            finally:
-                os._exit(code)
-        for descriptor in descriptors:
-            os.close(descriptor)
+                os.write(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
+    finally:
+        os._exit(code)
 
 
 class _Keeper:
     """One job, from its fork to the end of its last descendant."""
 
-    def __init__(self, descriptors: list[int], lock: int, boot: str) -> None:
+    def __init__(self, descriptors: list[int], lock: int, boot: str, host: str) -> None:
         self._request, self._folder, self._stdout, self._stderr = descriptors[:_N_FIRST_DESCRIPTORS]
         self._leases = descriptors[_N_FIRST_DESCRIPTORS:-1]
         self._pipe = descriptors[-1]
         self._lock = lock
         self._boot = boot
-        self._signals = {signal.SIGCHLD, *ASKED}
+        self._host = host
         #: exit status of the job: an exit code, or minus a signal; None while it runs
         self._status: int | None = None
         self._ended_at = 0.0
@@ -172,14 +227,9 @@ class _Keeper:
 
     def keep(self) -> int:
         """Start the job, see it to its end, write down how it ended; return the keeper's exit code."""
-        os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._signals)
-        for number in self._signals:
-            signal.signal(number, signal.SIG_DFL)  # blocked: they wait until they are fetched
         with os.fdopen(self._request, "rb") as stream:
             request = json.load(stream)
         self._grace_s = float(request["grace_s"])
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         started_at = self._start(request)
         self._watch()
         leftovers = self._end_descendants()
@@ -197,7 +247,7 @@ class _Keeper:
             os.close(lease)
         return 0
 
-    def _start(self, request: dict[str, Any]) -> float:
+    def _start(self, request: "dict[str, Any]") -> float:
         listen, tell = os.pipe()
         keeper = os.getpid()
         self._job = os.fork()
@@ -216,7 +266,7 @@ class _Keeper:
             "job_pid": self._job,
             "job_start_ticks": start_ticks(self._job),
             "boot_id": self._boot,
-            "host": socket.gethostname(),
+            "host": self._host,
             "started_at": started_at,
             "started_monotonic_s": time.monotonic(),
             "environment": request["environment"],
@@ -241,11 +291,9 @@ class _Keeper:
             self._asked = stream.read()
         return True
 
-    def _become_job(self, request: dict[str, Any], keeper: int, listen: int) -> None:
+    def _become_job(self, request: "dict[str, Any]", keeper: int, listen: int) -> None:
         os.setsid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper or os.read(listen, len(_WORD)) != _WORD:
-            return  # the keeper died before it wrote us down: this job never runs
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -260,6 +308,9 @@ class _Keeper:
             else:
                 environment[name] = value
         argv = request["argv"]
+        # all is ready, and meanwhile the keeper has been writing us down
+        if os.getppid() != keeper or os.read(listen, len(_WORD)) != _WORD:
+            return  # the keeper died before it had: this job never runs
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
             os.execve(argv[0], argv, environment)
@@ -280,9 +331,9 @@ class _Keeper:
     def _wait(self, until_s: float) -> None:
         """Sleep until a child ends, the end is asked for, or a moment of the monotonic clock."""
         if until_s == float("inf"):
-            number = signal.sigwaitinfo(self._signals).si_signo
+            number = signal.sigwaitinfo(_SIGNALS).si_signo
         else:
-            found = signal.sigtimedwait(self._signals, max(0.0, until_s - time.monotonic()))
+            found = signal.sigtimedwait(_SIGNALS, max(0.0, until_s - time.monotonic()))
             number = 0 if found is None else found.si_signo
         if number in ASKED and self._asked is None:
             self._asked = ASKED[signal.Signals(number)]
@@ -334,10 +385,7 @@ class _Keeper:
 
 
 def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return "a process"
+    return (_read(f"/proc/{pid}/comm") or b"a process").decode(errors="replace").strip()
 
 
 if __name__ == "__main__":
