@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from search_fixture import Searches, searches
+from test_floors import FLOOR_OF, PACKAGE
 
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.main import main
@@ -28,6 +29,12 @@ TEXTS = {"README.md": README, **DOCS}
 
 #: options that are the scripts' own in README's examples
 OF_SCRIPTS = {"--epochs", "--gpu", "--multi_gpu", "--model", "--fail-rate", "--lr-schedule"}
+#: options of the benchmarks, which docs/ may show
+OF_BENCHMARKS = {
+    name
+    for path in ROOT.glob("benchmarks/*.py")
+    for name in re.findall(r'"(--[a-z][\w-]*)"', path.read_text())
+}
 #: options shown because they are refused
 REFUSED = {"--max-epoch"}
 #: files that README's examples take for given
@@ -48,7 +55,7 @@ def spaced(text: str) -> str:
 
 
 def option_actions() -> list[tuple[list[str], str | None]]:
-    return [(action.option_strings, action.help) for action in search_parser("hyperband")._actions]
+    return [(list(action.option_strings), action.help) for action in search_parser("hyperband")._actions]
 
 
 def help_text(*words: str) -> str:
@@ -86,17 +93,13 @@ def test_every_option_is_in_the_docs(name: str) -> None:
 def test_every_option_in_the_docs_exists(where: str) -> None:
     known = {name for names, _ in option_actions() for name in names}
     known |= {name for words in ("report", "stop") for name in _OPTION.findall(help_text(words))}
-    assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - REFUSED == set()
+    assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - REFUSED == set()
 
 
 def test_defaults_in_the_tables_are_those_of_the_parser() -> None:
     defaults = {name: a.default for a in search_parser("hyperband")._actions for name in a.option_strings}
     rows = {row[0].split()[0]: row[1] for row in table_of("option")}
-    told = {
-        name: int(found[1])
-        for name, row in rows.items()
-        if (found := re.search(r"\((\d+)\)", row)) is not None
-    }
+    told = {name: int(found[1]) for name, row in rows.items() if (found := re.search(r"\((\d+)\)", row))}
     assert told == {name: defaults[name] for name in told}
     assert {"--max-epochs", "--eta", "--min-epochs", "--seed"} <= told.keys()
 
@@ -124,10 +127,14 @@ def searches_in(line: str) -> Iterator[list[str]]:
         if ">" in command:
             at = command.index(">")
             command = command[: at - 1 if command[at - 1].isdigit() else at]
-        for start in (["python", "hyperband.py"], ["python", "-m", "hyperband"], ["hyperband"]):
-            if any(command[at : at + len(start)] == start for at in (0, 1)):
-                yield command[command.index(start[-1]) + 1 :]
-                break
+        if "=" in command[0]:  # a variable for this command alone
+            del command[0]
+        if Path(command[0]).name == "python":
+            del command[0]
+        if command[:2] == ["-m", "hyperband"]:
+            del command[0]
+        if command[0] in ("hyperband", "hyperband.py"):
+            yield command[1:]
         command = []
 
 
@@ -177,9 +184,8 @@ def test_the_first_script_of_readme_really_runs(searches: Searches) -> None:
     assert ran.document["identity"] == "my-search"
     assert ran.document["state"] == "finished"
     assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}
-    trained = json.loads(
-        (searches.folder / f"checkpoints/{ran.document['best']['config_id']}.json").read_text()
-    )
+    best = ran.document["best"]["config_id"]
+    trained = json.loads((searches.folder / "checkpoints" / f"{best}.json").read_text())
     assert trained["epoch"] == 3
     again = searches.run("--repeat", "2", "--max-epochs", "3")
     assert again.document["jobs"][: len(ran.document["jobs"])] == ran.document["jobs"]
@@ -308,6 +314,16 @@ def test_files_of_ours_that_are_named_exist(where: str) -> None:
 @pytest.mark.parametrize("where", [*TEXTS, "CHANGELOG.md"])
 def test_no_path_of_anybodys_machine(where: str) -> None:
     text = TEXTS.get(where) or (ROOT / where).read_text()
-    paths = set(re.findall(r"(?<![\w.~/*-])/(?:home|root|tmp|work|Users|mnt|srv|var)\b[\w./-]*", text))
+    paths = set(re.findall(r"(?<![\w.~/*-])/(?:home|root|work|tmp|Users|mnt|srv)\b[\w./-]*", text))
     neutral = {path for path in paths if path.startswith("/home/me/demo")}
-    assert paths - neutral <= {"/tmp/hyperband-leases"}
+    assert paths - neutral <= {"/tmp", "/tmp/hyperband-leases"}
+
+
+# The house.
+
+
+def test_the_floors_in_the_design_are_those_that_are_kept() -> None:
+    rows = re.findall(r"^\| (\d) \| `hyperband/(\w+)[./`]", DOCS["docs/design.md"], re.MULTILINE)
+    assert {room: int(floor) for floor, room in rows} == {
+        room: floor for room, floor in FLOOR_OF.items() if room in {path.stem for path in PACKAGE.iterdir()}
+    }
