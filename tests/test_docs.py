@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from hyperband.report.document import JOB_COLUMNS
 from hyperband.report.tables import plan_table
 from hyperband.search.brackets import make_plan
 from hyperband.search.trial import Algorithm, Outcome, TrialState
+from hyperband.settings import Settings
 
 __all__ = ["searches"]
 
@@ -39,6 +41,9 @@ OF_BENCHMARKS = {
 REFUSED = {"--max-epoch"}
 #: files that README's examples take for given
 GIVEN = ("dummy.py", "examples/digits.py", "train.py", "colours.py", "slow.py", "my_script.py", "known.txt")
+
+#: settings that a study keeps
+FIXED = ("algorithm", "max_epochs", "eta", "min_epochs", "brackets", "seed", "start_with")
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
@@ -145,11 +150,14 @@ OURS = [(words, line) for _, line in COMMANDS for words in searches_in(line)]
 def test_the_docs_show_commands() -> None:
     assert len(OURS) >= 20
     assert ["report", "logs/slow", "--top", "3"] in [words for words, _ in OURS]
-    assert ["dummy.py", "--max-epochs", "9", "--slots", "2"] in [words for words, _ in OURS]
+    assert ["dummy.py", "--max-epochs", "9", "--slots", "2", "--logs", "first"] in [
+        words for words, _ in OURS
+    ]
 
 
-@pytest.mark.parametrize(("words", "line"), OURS, ids=lambda found: found if isinstance(found, str) else "")
-def test_every_command_in_the_docs_is_understood(words: list[str], line: str, tmp_path: Path) -> None:
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with all that the examples take for given."""
     here = tmp_path / "here"
     for name in GIVEN:
         path = here / name
@@ -159,12 +167,36 @@ def test_every_command_in_the_docs_is_understood(words: list[str], line: str, tm
     interpreter = tmp_path / "torch-env" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.touch(mode=0o755)
+    return here
+
+
+@pytest.mark.parametrize(("words", "line"), OURS, ids=lambda found: found if isinstance(found, str) else "")
+def test_every_command_in_the_docs_is_understood(words: list[str], line: str, here: Path) -> None:
     if REFUSED & set(words):
         with pytest.raises(HyperbandError) as refused:
             parse(words, cwd=here, environ={})
         assert f"{line}\nhyperband: {refused.value}\n" in README
     else:
         parse(words, cwd=here, environ={})
+
+
+def test_readme_can_be_followed_from_top_to_bottom(here: Path) -> None:
+    """No command asks for other settings of a study that one before it began, `make demo` included."""
+    studies: dict[tuple[str, Path], tuple[str, tuple[object, ...]]] = {}
+    identity_of_dummy = runpy.run_path(str(ROOT / "dummy.py"))["run_identity"]
+    shown = [words for line in command_lines(README) for words in searches_in(line)]
+    for words in [["dummy.py"], *shown]:
+        if REFUSED & set(words):
+            continue
+        settings = parse(words, cwd=here, environ={})
+        if not isinstance(settings, Settings) or settings.dry_run or settings.script.name == "train.py":
+            continue
+        args = list(settings.script_args)
+        identity = identity_of_dummy(args) if settings.script.name == "dummy.py" else settings.script.name
+        fixed = tuple(getattr(settings, name) for name in FIXED)
+        began, before = studies.setdefault((identity, settings.logs), (shlex.join(words), fixed))
+        assert fixed == before, f"{shlex.join(words)} cannot follow on {began}"
+    assert len(studies) > 5
 
 
 def test_every_make_target_in_the_docs_exists() -> None:
@@ -220,7 +252,7 @@ def shape(value: object) -> object:
 def test_the_json_in_readme_has_the_keys_that_are_produced(searches: Searches) -> None:
     shown = json.loads(fenced("json")[0])
     searches.write((ROOT / "dummy.py").read_text())
-    ran = searches.run("--max-epochs", "1", after=["--model", "large"])
+    ran = searches.run("--max-epochs", "1")
     assert ran.exit_code == 0, ran.err
     assert shape(shown) == shape(ran.document)
     assert tuple(shown["jobs"][0]) == JOB_COLUMNS
