@@ -102,9 +102,8 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is (or was) a process of this machine since its last boot."""
-        here = ProcessId.of(os.getpid())
-        return here is not None and self.process.boot_id == here.boot_id
+        """Whether it is, or was, a process that we can see: of this machine's last boot and our container."""
+        return self.process.is_in_sight
 
     def describe(self) -> str:
         """Return words for messages: pid, host and since when."""
@@ -304,7 +303,9 @@ def _lock(path: Path) -> int:
 def _read_holder(descriptor: int) -> Holder | None:
     try:
         about = json.loads(os.pread(descriptor, 4096, 0))
-        process = ProcessId(int(about["pid"]), int(about["start_ticks"]), str(about["boot_id"]))
+        process = ProcessId(
+            int(about["pid"]), int(about["start_ticks"]), str(about["boot_id"]), int(about["pid_namespace"])
+        )
         return Holder(str(about["host"]), process, float(about["since"]))
     except (ValueError, KeyError, TypeError):
         return None  # it has just been locked and its name is not in yet

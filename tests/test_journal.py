@@ -193,7 +193,14 @@ def test_nobody_holds_a_closed_study(tmp_path: Path) -> None:
 
 def test_a_lock_that_another_machine_holds_is_told_of(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path)
-    about = {"host": "elsewhere", "since": 0.0, "pid": 1, "start_ticks": 1, "boot_id": "another boot"}
+    about = {
+        "host": "elsewhere",
+        "since": 0.0,
+        "pid": 1,
+        "start_ticks": 1,
+        "boot_id": "another",
+        "pid_namespace": 1,
+    }
     (tmp_path / LOCK_FILE).write_text(json.dumps(about))
     found = holder(tmp_path)
     assert found is not None

@@ -15,7 +15,7 @@ from search_fixture import until
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, Slot, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.machine import keeper
+from hyperband.machine import keeper, proc
 from hyperband.machine.process import ProcessId, end_strays
 
 SLOT = Slot("cpu:0", ("--gpu", "0"), {})
@@ -223,7 +223,7 @@ def test_strays_of_others_are_spared(bench: Bench) -> None:
     folder = bench.folder / "another"
     folder.mkdir()
     assert end_strays(session=job.about.job_pid, marks={"HYPERBAND_TRIAL": "2"}, folder=folder) == []
-    assert keeper.start_ticks(job.about.job_pid) is not None
+    assert proc.start_ticks(job.about.job_pid) is not None
     bench.launcher.stop(job, StopReason.STOP)
     bench.wait(job)
 
@@ -291,7 +291,7 @@ def test_processes_are_named_for_ever() -> None:
     here = ProcessId.of(os.getpid())
     assert here is not None
     assert here.is_alive()
-    later = ProcessId(here.pid, here.start_ticks + 1, here.boot_id)
+    later = ProcessId(here.pid, here.start_ticks + 1, here.boot_id, here.pid_namespace)
     assert not later.is_alive()
     assert later.open() is None
     assert not later.signal(0)
@@ -303,8 +303,8 @@ def test_zombies_are_gone() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    until(lambda: keeper.start_ticks(pid) is None, "the child to end")
-    assert keeper.parent(pid) is None
+    until(lambda: proc.start_ticks(pid) is None, "the child to end")
+    assert proc.parent(pid) is None
     os.waitpid(pid, 0)
 
 
@@ -312,10 +312,10 @@ def test_a_killed_waiting_keeper_is_replaced(bench: Bench) -> None:
     bench.wait(bench.start("/bin/true"))
     server = bench.launcher._server.pid
     assert server is not None
-    until(lambda: len(keeper.descendants(server)) == 1, "the next keeper to wait")
-    (waiting,) = keeper.descendants(server)
-    os.kill(waiting, signal.SIGKILL)
-    until(lambda: keeper.descendants(server) not in ([], [waiting]), "another to wait in its place")
+    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
+    waiting = proc.descendants(server)
+    os.kill(waiting[0], signal.SIGKILL)
+    until(lambda: len(set(proc.descendants(server)) - set(waiting)) == 2, "another to wait in its place")
     assert bench.wait(bench.start("/bin/sh", "-c", "exit 4")).exit_status == 4
 
 
@@ -323,8 +323,23 @@ def test_nothing_waits_once_the_launcher_is_closed(bench: Bench) -> None:
     bench.wait(bench.start("/bin/true"))
     server = bench.launcher._server.pid
     assert server is not None
-    until(lambda: len(keeper.descendants(server)) == 1, "the next keeper to wait")
-    (waiting,) = keeper.descendants(server)
+    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
+    waiting = proc.descendants(server)
     bench.launcher.close()
-    until(lambda: keeper.start_ticks(waiting) is None, "the waiting keeper to end")
-    assert keeper.start_ticks(server) is None
+    until(lambda: all(proc.start_ticks(pid) is None for pid in waiting), "both to end")
+    assert proc.start_ticks(server) is None
+
+
+def test_a_job_of_another_container_is_neither_adopted_nor_called_lost(bench: Bench) -> None:
+    job = bench.start("/bin/sh", "-c", "while [ ! -e off ]; do sleep 0.01; done")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    path = job.folder / keeper.KEEPER_FILE
+    # in place, as the keeper's lock is on this very file
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pid_namespace": 1}))
+    with pytest.raises(MachineError, match="container"):
+        bench.launcher.adopt(job.folder, Lease(SLOT, ()))
+    (bench.folder / "off").touch()
+    bench.wait(job)
+    (job.folder / keeper.RESULT_FILE).unlink()
+    assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
+    assert "container" in bench.launcher.read(job.folder).note

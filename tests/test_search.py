@@ -13,7 +13,7 @@ import pytest
 from search_fixture import LOSS, Searches, one_job, script, searches, until
 
 from hyperband.journal import holder, read_events
-from hyperband.machine import keeper
+from hyperband.machine import proc
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
@@ -144,7 +144,7 @@ def test_a_keeper_killed_while_the_search_is_dead(searches: Searches) -> None:
     searches.kill(search)
     (about,) = keepers(searches)
     os.kill(about["pid"], signal.SIGKILL)
-    until(lambda: keeper.start_ticks(about["job_pid"]) is None, "the job to die with its keeper")
+    until(lambda: proc.start_ticks(about["job_pid"]) is None, "the job to die with its keeper")
     (searches.folder / "off").touch()
     ran = searches.run(*ONE)
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Lost", "Loss"]
@@ -155,7 +155,7 @@ def test_a_killed_fork_server_is_replaced(searches: Searches) -> None:
     search = searches.start("--algorithm", "random", "--max-trials", "2", "--max-epochs", "1")
     until(lambda: is_on(searches), "the first job to run")
     (about,) = keepers(searches)
-    server = keeper.parent(about["pid"])
+    server = proc.parent(about["pid"])
     assert server is not None
     os.kill(server, signal.SIGKILL)
     (searches.folder / "off").touch()
@@ -395,7 +395,7 @@ def test_clean_ends_the_jobs_of_a_killed_search_first(searches: Searches) -> Non
     searches.kill(search)
     (searches.folder / "off").touch()
     assert searches.run(*ONE, "--clean", "--yes").exit_code == 0
-    assert keeper.start_ticks(about["job_pid"]) is None
+    assert proc.start_ticks(about["job_pid"]) is None
 
 
 def test_the_log_repeats_a_job_by_hand(searches: Searches) -> None:

@@ -4,6 +4,7 @@ Owns the reading of `keeper.json` and `result.json`. Which job runs where and wh
 decided elsewhere.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
-from hyperband.machine import keeper
+from hyperband.machine import keeper, proc
 from hyperband.machine.process import ForkServer, ProcessId, end_strays
 
 _SIGNALS = {StopReason.STOP: keeper.STOP_SIGNAL, StopReason.TIMEOUT: keeper.TIMEOUT_SIGNAL}
@@ -40,7 +41,7 @@ class _About:
         if about is None:
             return None
         return cls(
-            ProcessId(about["pid"], about["start_ticks"], about["boot_id"]),
+            ProcessId(about["pid"], about["start_ticks"], about["boot_id"], about["pid_namespace"]),
             about["job_pid"],
             about["host"],
             about["started_at"],
@@ -59,7 +60,7 @@ class LocalJob:
         self.descriptor = descriptor
         self.is_ours = is_ours
         #: what its keeper said through the pipe
-        self.complaint = ""
+        self.said = b""
         self._asked_at_s = time.monotonic()
         self._about: _About | None = None
 
@@ -124,10 +125,10 @@ class LocalLauncher:
         about = _About.read(folder)
         if about is None:
             return None
+        if not about.keeper.is_in_sight and _may_live(folder, about):
+            self._refuse_foreign(folder, about)
         pidfd = about.keeper.open()
         if pidfd is None:
-            if about.keeper.boot_id != keeper.boot_id() and about.host != socket.gethostname():
-                self._refuse_foreign(folder, about)
             return None
         job = LocalJob(folder, lease, pidfd, is_ours=False)
         self._jobs.add(job)
@@ -153,18 +154,19 @@ class LocalLauncher:
 
     def finish(self, job: LocalJob) -> Ending | None:
         """Give back what a job that is over still takes here, and read how it ended; None: not over yet."""
-        complaint = ""
         if job.is_ours:
             os.set_blocking(job.descriptor, False)
             try:
                 while said := os.read(job.descriptor, _PIPE_BYTES):
-                    job.complaint += said.decode(errors="replace")
+                    job.said += said
+                    if said.endswith(keeper.DONE):
+                        break
             except BlockingIOError:
                 return None  # it complained, and goes on
-            complaint = job.complaint.strip()
         self._jobs.discard(job)
         os.close(job.descriptor)
         ending = self.read(job.folder)
+        complaint = job.said.rstrip(keeper.DONE).decode(errors="replace").strip()
         note = "; ".join(words for words in (complaint, ending.note) if words)
         return replace(ending, note=note)
 
@@ -184,10 +186,12 @@ class LocalLauncher:
         if about is None:
             return Ending(None, None, None, None, (), "it was never started")
         note = "its keeper ended without a word"
-        if about.keeper.boot_id == keeper.boot_id():
+        if about.keeper.is_in_sight:
             strays = end_strays(session=about.job_pid, marks=about.marks, folder=folder)
             if strays:
                 note += f"; ended what was left: pids {', '.join(map(str, strays))}"
+        elif about.keeper.is_of_this_boot:
+            note = f"its container on {about.host} is gone"
         else:
             note = f"{about.host} was started anew since"
         return Ending(None, None, about.started_at, None, (), note)
@@ -199,7 +203,7 @@ class LocalLauncher:
         while above is not None and above > 1:
             if above in keepers:
                 return True
-            above = keeper.parent(above)
+            above = proc.parent(above)
         return False
 
     def close(self) -> None:
@@ -208,11 +212,24 @@ class LocalLauncher:
 
     def _refuse_foreign(self, folder: Path, about: _About) -> None:
         raise MachineError(
-            f"the job in {folder} was started on {about.host} and may still be running there; go on with "
-            "the search on "
-            f"{about.host}, or, once that machine is known to be down, delete "
-            f"{folder / keeper.KEEPER_FILE} and start again"
+            f"the job in {folder} was started on {about.host}, another machine or container, and may still "
+            "be running there; go on with the search there, end it there with `hyperband stop`, or, once "
+            f"it is known to be down, delete {folder / keeper.KEEPER_FILE} and start again"
         )
+
+
+def _may_live(folder: Path, about: _About) -> bool:
+    """Return whether a keeper may live whose pid means nothing here."""
+    if not about.keeper.is_of_this_boot:
+        # a reboot of the same machine ended it; of another machine nothing is known
+        return about.host != socket.gethostname()
+    # another container of this machine: there the keeper holds the lock of its file while it lives
+    with (folder / keeper.KEEPER_FILE).open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

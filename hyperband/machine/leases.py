@@ -40,15 +40,12 @@ class Holder:
     host: str
     #: the search that took the lease; it may have ended since, its job not
     pid: int
-    #: Unix seconds
-    since_s: float
 
     def __str__(self) -> str:
         """In words, fit to follow "leased by "."""
         if not self.study:
             return "an unknown study"
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since_s))
-        return f"study {self.study} (pid {self.pid} on {self.host}, since {since})"
+        return f"study {self.study} (pid {self.pid} on {self.host})"
 
 
 def lease_folder(environ: Mapping[str, str]) -> Path:
@@ -270,8 +267,6 @@ def _read_holder(descriptor: int) -> Holder:
     text = os.pread(descriptor, _MAX_CONTENT_BYTES, 0).decode(errors="replace")
     try:
         content = json.loads(text)
-        return Holder(
-            str(content["study"]), str(content["host"]), int(content["pid"]), float(content["since"])
-        )
+        return Holder(str(content["study"]), str(content["host"]), int(content["pid"]))
     except (ValueError, KeyError, TypeError):
-        return Holder("", "", 0, 0.0)
+        return Holder("", "", 0)

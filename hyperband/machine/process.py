@@ -14,8 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hyperband
 from hyperband.errors import MachineError
-from hyperband.machine import keeper
+from hyperband.machine import proc
+
+_ROOT = Path(hyperband.__file__).parents[1]
+_SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from hyperband.machine.fork_server import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +30,28 @@ class ProcessId:
     #: clock ticks from the boot to its start
     start_ticks: int
     boot_id: str
+    #: number of the namespace in which the pid counts
+    pid_namespace: int
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId | None":
         """Return the identity of a living process, None if it is gone."""
-        ticks = keeper.start_ticks(pid)
-        return None if ticks is None else cls(pid, ticks, keeper.boot_id())
+        ticks = proc.start_ticks(pid)
+        return None if ticks is None else cls(pid, ticks, proc.boot_id(), proc.pid_namespace())
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether it was started on this machine since it was last switched on."""
+        return self.boot_id == proc.boot_id()
+
+    @property
+    def is_in_sight(self) -> bool:
+        """Whether its pid means to us what it meant to whoever wrote it down."""
+        return self.is_of_this_boot and self.pid_namespace == proc.pid_namespace()
 
     def is_alive(self) -> bool:
-        """Return whether this very process lives (a zombie does not)."""
-        return self.boot_id == keeper.boot_id() and keeper.start_ticks(self.pid) == self.start_ticks
+        """Return whether this very process lives, and in sight (a zombie does not live)."""
+        return self.is_in_sight and proc.start_ticks(self.pid) == self.start_ticks
 
     def open(self) -> int | None:
         """Return a pidfd of this very process (readable once it has ended), None if it is gone."""
@@ -176,7 +192,16 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._errors.open("ab") as errors:
             # a bare interpreter (-I -S): seven milliseconds, no site packages, nothing of the user's
-            argv = [sys.executable, "-I", "-S", keeper.__file__, str(theirs.fileno()), str(self._lock)]
+            argv = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _SERVE,
+                str(_ROOT),
+                str(theirs.fileno()),
+                str(self._lock),
+            ]
             try:
                 self._process = subprocess.Popen(
                     argv,
@@ -208,7 +233,7 @@ def end_strays(*, session: int, marks: Mapping[str, str], folder: Path) -> list[
         again = False
         for pid in _pids():
             # looked up anew each time: zombies have no start, and must not be met for ever
-            if pid == os.getpid() or keeper.start_ticks(pid) is None:
+            if pid == os.getpid() or proc.start_ticks(pid) is None:
                 continue
             if (_session(pid) == session and wanted <= _environment(pid)) or _holds(pid, files):
                 again |= _kill(pid, ended)

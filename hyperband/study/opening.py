@@ -77,11 +77,8 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
         JournalError: the journal does not begin as one does.
     """
     created = created_of(events, opened.folder)
-    ways_out = (
-        "run it with the old value, remove the study with --clean, or keep both by another folder with "
-        "--logs "
-        f"(the study is in {opened.folder})"
-    )
+    ways_out = f"remove the study in {opened.folder} with --clean, or keep both by another folder with --logs"
+    back = f"give the old value, {ways_out}"
     if created.identity != opened.identity:
         raise UsageError(
             f"the study's folder belongs to the identity {created.identity!r}, but run_identity now gives "
@@ -92,25 +89,23 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
         raise UsageError(
             f"the identity {opened.identity!r} belongs to the script {created.script}, but this is "
             f"{settings.script}; "
-            f"let run_identity tell them apart, or {ways_out}"
+            f"let run_identity tell them apart, {ways_out}"
         )
     if created.start_with_ids != opened.start_with_ids:
         raise UsageError(
             f"--start-with gave {len(created.start_with_ids)} config ids when the study began, and now gives "
-            f"{len(opened.start_with_ids)}, not the same ones; {ways_out}"
+            f"{len(opened.start_with_ids)}, not the same ones; {back}"
         )
     before = last_settings(events)
     now = settings.document()
     for name in _FIXED:
         if before[name] != now[name]:
-            raise UsageError(
-                f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {ways_out}"
-            )
+            raise UsageError(f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {back}")
     for name in _MAY_GROW:
         old, new = before[name], now[name]
         if isinstance(old, int) and isinstance(new, int) and new < old:
             raise UsageError(
-                f"--{name.replace('_', '-')} was {old} and is now {new}, but it may only grow; {ways_out}"
+                f"--{name.replace('_', '-')} was {old} and is now {new}, but it may only grow; {back}"
             )
 
 

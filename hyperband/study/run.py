@@ -15,7 +15,7 @@ from hyperband.journal import LOG_FILE, Journal, job_folder, lock_study, unlock_
 from hyperband.launch.base import Slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
-from hyperband.machine import keeper
+from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
@@ -135,7 +135,7 @@ def _run(
         files = JobFiles(settings, journal.folder, cwd=created.cwd)
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
-        voice = Voice(journal.folder, log, console, cwd=created.cwd)
+        voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
         _warn_of_changes(events, files, voice)
         with Wake() as wake:
@@ -195,7 +195,7 @@ def _search_started(settings: Settings) -> SearchStarted:
         settings=settings.document(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        boot_id=keeper.boot_id(),
+        boot_id=proc.boot_id(),
         version=hyperband.__version__,
     )
 

@@ -26,13 +26,13 @@ _N_ERROR_LINES = 10
 class Voice:
     """Speaks for one search, to the log and to the screen."""
 
-    def __init__(self, folder: Path, log: StudyLog, console: Console, *, cwd: str) -> None:
-        """Begin to speak of the study in `folder`, whose jobs run in `cwd`."""
+    def __init__(self, folder: Path, log: StudyLog, console: Console, *, cwd: str, best: Best | None) -> None:
+        """Begin to speak of the study in `folder`, whose jobs run in `cwd`; best is the best so far."""
         self._folder = folder
         self._cwd = cwd
         self._log = log
         self._console = console
-        self._best: Best | None = None
+        self._best = best
         self._waiting_for: str | None = None
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
@@ -41,8 +41,10 @@ class Voice:
         if event.outcome is not Outcome.LOSS:
             errors = self.error_lines(started)
         self._log.end(event, started.trial, errors)
-        is_best = progress.best is not None and progress.best != self._best
-        self._best = progress.best
+        best = progress.best
+        is_best = best is not None and best != self._best and best.trial == started.trial
+        if is_best:
+            self._best = best
         if self._console.is_live and event.outcome is Outcome.LOSS and not is_best:
             return  # the live line counts it
         took = duration(event.ended_at - event.started_at)

@@ -1,0 +1,129 @@
+"""The fork server: a bare interpreter that keeps one keeper ready, so that a job starts in a millisecond.
+
+Started by machine/process.py as `python -I -S -c ...`. It owns the waiting keeper and the process that will
+become its job, and ends with the search; keepers that have a job live on. It knows nothing of what jobs are.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+
+from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, prctl
+from hyperband.machine.proc import boot_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what is imported is copied at every fork
+    from typing import NoReturn
+
+_PR_SET_CHILD_SUBREAPER = 36
+#: what a waiting keeper tells the server: it has a request, or the search is gone
+_TAKEN, _OVER = b"t", b"o"
+
+
+def main() -> None:
+    """Serve on the descriptors that the command line names."""
+    channel, lock = sys.argv[-2:]
+    with socket.socket(fileno=int(channel)) as opened:
+        serve(opened, int(lock))
+
+
+def serve(channel: socket.socket, lock: int) -> None:
+    """Keep one keeper waiting for the next request, until the search closes its end.
+
+    A keeper that got a request forks its job at once: the fork that made it was done ahead.
+
+    Args:
+        channel: sequenced packets, each one byte with the descriptors of one request: the request
+            (JSON), the job folder, standard output, standard error, leases, the pipe to the search.
+        lock: descriptor of the study's lock. It stays open here and in a keeper until `keeper.json` is
+            written: whoever gets the lock later knows of every job that lives.
+    """
+    boot, host = boot_id(), socket.gethostname()
+    # a fork copies what is touched after it: collecting garbage would touch everything
+    gc.disable()
+    # a job that took them along would look like a search that still lives
+    for inherited in (channel.fileno(), lock):
+        os.set_inheritable(inherited, False)
+    # orphans of a keeper that was killed come here and are not lost from sight
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)  # it ends with the search, by end of file, and only so
+    while True:
+        listen, tell = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as err:
+            os.close(listen)
+            os.close(tell)
+            if not _refuse(channel, err):
+                return
+            continue
+        if pid == 0:
+            os.close(listen)
+            _wait_and_keep(channel, lock, boot, host, tell)
+        os.close(tell)
+        answer = os.read(listen, 1)  # nothing: it was killed, and is replaced
+        os.close(listen)
+        if answer == _OVER:
+            return
+
+
+def _refuse(channel: socket.socket, reason: OSError) -> bool:
+    """Answer one request with an error; return False once the search is gone."""
+    message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
+    if message:
+        os.write(descriptors[-1], f"cannot fork: {reason}".encode())
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return bool(message)
+
+
+def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, tell: int) -> "NoReturn":
+    """Wait for a request, and be its keeper; tell the server when it is time for another one."""
+    code = 1
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # blocked: they wait until they are fetched
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        job, line = _fork_job(channel, lock, tell)
+        message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
+        with contextlib.suppress(BrokenPipeError):  # the server was killed: this job runs all the same
+            os.write(tell, _TAKEN if message else _OVER)
+        os.close(tell)
+        channel.close()
+        if message:
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+            try:
+                code = Keeper(job, line, descriptors, lock).keep(boot, host)
+            except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
+                os.write(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def _fork_job(channel: socket.socket, lock: int, tell: int) -> tuple[int, socket.socket]:
+    """Fork the process that will become the job; return its pid and the line to it.
+
+    It gets its part of the request, makes itself ready, and then waits for the word.
+    """
+    keeper = os.getpid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            channel.close()
+            os.close(lock)
+            os.close(tell)
+            become_job(theirs, keeper)
+        finally:
+            os._exit(127)
+    theirs.close()
+    return pid, ours

@@ -1,0 +1,73 @@
+"""What /proc says of processes. Owns the reading of it; knows none of our own files or processes.
+
+Standard library only, and little of that: keepers carry it.
+"""
+
+import os
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot: with pid and start time it names a process for ever."""
+    return (_read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
+
+
+def _read(path: str) -> bytes | None:
+    """Return what a small file of /proc says; None if its process is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(descriptor, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _stat(pid: int | str) -> list[bytes] | None:
+    """Return the fields of /proc/PID/stat from the state on; None if it is gone or a zombie."""
+    stat = _read(f"/proc/{pid}/stat")
+    if not stat:
+        return None
+    # the name, in brackets, may hold anything: fields are counted after its last bracket
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else fields
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; None if it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """Return the pid of a process's parent; None if it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def descendants(root: int) -> list[int]:
+    """Return the pids of every living descendant of a process, parents before children."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 (pathlib is more than a keeper should carry)
+        fields = _stat(name) if name.isdigit() else None
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(0), [])
+        found += below
+        queue += below
+    return found
+
+
+def pid_namespace() -> int:
+    """Return the number of the namespace in which our pids count: containers of one machine differ in it."""
+    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 (pathlib is more than a keeper should carry)
+
+
+def name(pid: int) -> str:
+    """Return what a process is called, for messages."""
+    return (_read(f"/proc/{pid}/comm") or b"a process").decode(errors="replace").strip()
