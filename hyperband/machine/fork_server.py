@@ -7,6 +7,7 @@ become its job, and ends with the search; keepers that have a job live on. It kn
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # what is imported is copied at every fork
 _PR_SET_CHILD_SUBREAPER = 36
 #: what a waiting keeper tells the server: it has a request, or the search is gone
 _TAKEN, _OVER = b"t", b"o"
+#: what an interpreter and its first imports take, about
+_QUIET_MS = 50
 
 
 def main() -> None:
@@ -52,6 +55,8 @@ def serve(channel: socket.socket, lock: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # it ends with the search, by end of file, and only so
+    quiet = select.poll()
+    quiet.register(channel, select.POLLIN)
     while True:
         listen, tell = os.pipe()
         try:
@@ -70,6 +75,9 @@ def serve(channel: socket.socket, lock: int) -> None:
         os.close(listen)
         if answer == _OVER:
             return
+        # the job that just began needs the processor more than we do: the next keeper is made in a quiet
+        # moment, or at once if a request for it is there already
+        quiet.poll(_QUIET_MS)
 
 
 def _refuse(channel: socket.socket, reason: OSError) -> bool:

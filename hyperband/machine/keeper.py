@@ -126,7 +126,8 @@ class Keeper:
         self._job = job
         self._line = line
         self._request, self._folder, self._stdout, self._stderr = descriptors[:_N_FIRST_DESCRIPTORS]
-        self._leases = descriptors[_N_FIRST_DESCRIPTORS:-1]
+        #: locks that end with the job: its leases, and in the end that of `keeper.json`
+        self._held = descriptors[_N_FIRST_DESCRIPTORS:-1]
         self._pipe = descriptors[-1]
         self._lock = lock
         #: exit status of the job: an exit code, or minus a signal; None while it runs
@@ -151,13 +152,13 @@ class Keeper:
         }
         write_file(self._folder, RESULT_FILE, result)
         # before the search hears of the end: the slot must be free when it does
-        for lease in self._leases:
-            os.close(lease)
+        for lock in self._held:
+            os.close(lock)
         os.write(self._pipe, DONE)
         return 0
 
     def _start(self, boot: str, host: str) -> float:
-        socket.send_fds(self._line, [b"r"], [self._request, self._stdout, self._stderr, *self._leases])
+        socket.send_fds(self._line, [b"r"], [self._request, self._stdout, self._stderr, *self._held])
         request = _read_request(self._request)
         self._grace_s = float(request["grace_s"])
         for descriptor in (self._request, self._stdout, self._stderr):
@@ -176,7 +177,7 @@ class Keeper:
             "environment": request["environment"],
         }
         # its lock stays with us to the end: where our pid means nothing, it tells that we live
-        self._leases.append(write_file(self._folder, KEEPER_FILE, about))
+        self._held.append(write_file(self._folder, KEEPER_FILE, about))
         # from here on whoever opens the study finds this job by its file
         os.close(self._lock)
         if self._read_stop():
