@@ -204,7 +204,7 @@ def test_csv_has_the_jobs_with_the_columns_of_the_json(tmp_path: Path) -> None:
 def test_plan_table_has_the_numbers_and_both_totals() -> None:
     table = plan_table(small_plan(81))
     lines = table.splitlines()
-    assert " ".join(lines[2].split()) == "0 81 @ 1 27 @ 3 9 @ 9 3 @ 27 1 @ 81 121 297 405"
+    assert " ".join(lines[3].split()) == "0 81 @ 1 27 @ 3 9 @ 9 3 @ 27 1 @ 81 121 297 405"
     assert lines[-1].split() == ["total", "206", "1,581", "1,902"]
 
 
@@ -212,8 +212,8 @@ def test_plan_table_shows_repeats_once_and_counts_them_all() -> None:
     once = small_plan()
     many = Plan(once.brackets * 5, once.max_epochs)
     lines = plan_table(many).splitlines()
-    assert len(lines) == 2 + 3 + 1
-    assert lines[2].startswith("0, 3, .., 12")
+    assert len(lines) == 3 + 3 + 1
+    assert lines[3].startswith("0, 3, .., 12")
     assert lines[-1].split() == ["total", "110", f"{once.epochs_resumed * 5:,}", f"{once.epochs * 5:,}"]
 
 

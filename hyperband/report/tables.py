@@ -35,7 +35,7 @@ def plan_table(plan: Plan) -> str:
         )
     rows.append(["total", *[""] * n_rungs, *_sums(plan)])
     headers = ["bracket", *(f"rung {rung}" for rung in range(n_rungs))]
-    return _table(rows, [*headers, "jobs", "epochs, resuming", "epochs, from scratch"], right=True)
+    return _table(rows, [*headers, "jobs", "epochs\nresuming", "epochs\nfrom scratch"], right=True)
 
 
 def plan_text(plan: Plan, settings: Settings, *, identity: str) -> str:
