@@ -9,6 +9,7 @@ import fcntl
 import gc
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import time
@@ -26,6 +27,8 @@ from hyperband.search.trial import Bracket, Outcome, Plan, Rung
 JOURNAL_FILE = "journal.db"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
+KEEPERS_FILE = "keepers.err"
+JOBS_FOLDER = "jobs"
 
 #: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
 _NETWORK_FILE_SYSTEMS = {
@@ -89,7 +92,7 @@ def job_folder(study_folder: Path, job: int, attempt: int) -> Path:
 
 def job_folder_name(job: int, attempt: int) -> str:
     """Return the path of one attempt's files within the study's folder: `jobs/NNNNNN-A`."""
-    return f"jobs/{job:06d}-{attempt}"
+    return f"{JOBS_FOLDER}/{job:06d}-{attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class Journal:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / JOURNAL_FILE).exists():
+                _refuse_foreign_folder(folder)
             lock = lock_study(folder)
         except OSError as err:
             raise JournalError(
@@ -260,6 +265,35 @@ def lock_study(folder: Path) -> int:
         if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
         os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    others = sorted(
+        path.name for path in folder.iterdir() if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE)
+    )
+    others = [name for name in others if not name.startswith(JOURNAL_FILE)]
+    if others:
+        raise JournalError(
+            f"{folder} is there and is no study (it holds {', '.join(others[:3])}); choose another folder "
+            "with --logs, or let run_identity give another name"
+        )
+
+
+def remove_study_files(folder: Path) -> None:
+    """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
+    if (folder / JOBS_FOLDER).exists():
+        shutil.rmtree(folder / JOBS_FOLDER)
+    for name in (
+        f"{JOURNAL_FILE}-wal",
+        f"{JOURNAL_FILE}-shm",
+        JOURNAL_FILE,
+        LOG_FILE,
+        KEEPERS_FILE,
+        LOCK_FILE,
+    ):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def unlock_study(lock: int) -> None:

@@ -1,4 +1,4 @@
-"""Fifty kill -9 of the search at random moments; the same campaign at full size is a command of benchmarks/."""
+"""Fifty kill -9 of the search at random moments; at full size it is a command of benchmarks/."""
 
 import os
 import subprocess
@@ -17,7 +17,9 @@ def test_fifty_kills(tmp_path: Path) -> None:
     argv = [sys.executable, str(KILLS), "--max-epochs", "9", "--kills", "50"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    numbers = {line.rsplit(maxsplit=1)[0].strip(): int(line.split()[-1]) for line in done.stdout.splitlines()[2:]}
+    numbers = {
+        line.rsplit(maxsplit=1)[0].strip(): int(line.split()[-1]) for line in done.stdout.splitlines()[2:]
+    }
     assert numbers["kill -9 of the search"] == 50
     assert numbers["jobs run to their end"] >= 22 * numbers["searches"]
     assert numbers["of these while the search was dead"] > 0

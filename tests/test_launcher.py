@@ -5,6 +5,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -343,3 +344,90 @@ def test_a_job_of_another_container_is_neither_adopted_nor_called_lost(bench: Be
     (job.folder / keeper.RESULT_FILE).unlink()
     assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
     assert "container" in bench.launcher.read(job.folder).note
+
+
+def test_a_job_that_has_ended_cannot_be_asked_to(bench: Bench) -> None:
+    job = bench.python("import time; time.sleep(0.2); print(0.25)")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    assert job.about is not None
+    os.kill(job.about.keeper.pid, signal.SIGSTOP)  # a machine too busy to run the keeper for a moment
+    until(lambda: proc.start_ticks(job.about.job_pid) is None, "the job to end by itself")  # type: ignore[union-attr]
+    bench.launcher.stop(job, StopReason.TIMEOUT)
+    os.kill(job.about.keeper.pid, signal.SIGCONT)
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.asked) == (0, None)
+
+
+def test_output_that_a_power_cut_ate_is_not_trusted(bench: Bench) -> None:
+    job = bench.python("print(1.0585)")
+    bench.wait(job)
+    path = job.folder / keeper.KEEPER_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "the boot before"}))
+    assert bench.launcher.read(job.folder).exit_status == 0
+    (job.folder / "stdout").write_text("1.0")
+    assert bench.launcher.read(job.folder).exit_status is None
+    (job.folder / "stdout").write_text("")
+    assert bench.launcher.read(job.folder).exit_status is None
+
+
+def test_whoever_reads_along_is_spared(bench: Bench) -> None:
+    job = bench.start("/bin/sleep", "1000")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    assert job.about is not None
+    with subprocess.Popen(["tail", "-f", job.folder / "stdout"], stdout=subprocess.DEVNULL) as reader:
+        until(
+            lambda: any(path.readlink() == job.folder / "stdout" for path in fds_of(reader.pid)),
+            "tail to open it",
+        )
+        os.kill(job.about.keeper.pid, signal.SIGKILL)
+        bench.wait(job)
+        assert reader.poll() is None
+        reader.kill()
+
+
+def opened_by(pid: int) -> list[Path]:
+    return [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_an_empty_stop_file_still_stops(bench: Bench) -> None:
+    folder = bench.folder / "job"
+    folder.mkdir()
+    (folder / keeper.STOP_FILE).write_text("")
+    job = bench.launcher.start(Order(folder, ("/bin/sleep", "1000"), {}), Lease(SLOT, ()))
+    assert bench.wait(job).asked is StopReason.STOP
+
+
+def test_a_job_can_be_stopped_although_its_folder_is_gone(bench: Bench) -> None:
+    job = bench.start("/bin/sleep", "1000")
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    job.folder.rename(bench.folder / "moved")
+    bench.launcher.stop(job, StopReason.STOP)
+    (bench.folder / "moved").rename(job.folder)
+    assert bench.wait(job).asked is StopReason.STOP
+
+
+FORK_FAILS = """
+import os, sys
+sys.path.append(sys.argv[1])
+from hyperband.machine import fork_server
+real, n = os.fork, 0
+def fork():
+    global n
+    n += 1
+    if os.path.exists("full"):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return real()
+os.fork = fork
+fork_server.main()
+"""
+
+
+def test_a_machine_without_room_for_processes_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperband.machine.process._SERVE", FORK_FAILS)
+    (bench.folder / "full").touch()
+    job = bench.start("/bin/true")
+    ending = bench.wait(job)
+    assert ending.never_ran
+    assert "no process" in ending.note
+    (bench.folder / "full").unlink()
+    assert bench.wait(bench.start("/bin/sh", "-c", "exit 6")).exit_status == 6

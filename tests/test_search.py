@@ -5,12 +5,13 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_fixture import LOSS, Searches, one_job, script, searches, until
+from search_fixture import HYPERBAND, LOSS, Searches, one_job, script, searches, until
 
 from hyperband.journal import holder, read_events
 from hyperband.machine import proc
@@ -468,3 +469,126 @@ def test_resuming_from_another_folder_runs_where_the_study_began(searches: Searc
     assert ran.exit_code == 0
     assert not list(elsewhere.iterdir())
     assert len(list(searches.folder.glob("here-*"))) == 17
+
+
+def test_clean_removes_nothing_that_is_not_the_study(searches: Searches) -> None:
+    searches.write(script())
+    mine = searches.folder / "study" / "model.py"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    refused = searches.run(*ONE, "--logs", ".", "--clean", "--yes")
+    assert refused.exit_code == 1
+    assert "is no study" in refused.err
+    assert mine.read_text() == "precious"
+    searches.run(*ONE)
+    (searches.study / "notes.txt").write_text("mine")
+    assert searches.run(*ONE, "--clean", "--yes", "--seed", "1").exit_code == 1
+    assert (searches.study / "notes.txt").read_text() == "mine"
+
+
+def test_a_smaller_number_of_random_trials_is_refused(searches: Searches) -> None:
+    searches.write(script())
+    options = ("--algorithm", "random", "--max-epochs", "3")
+    searches.run(*options, "--slots", "2")
+    refused = searches.run(*options, "--max-trials", "2")
+    assert refused.exit_code == 2
+    assert "--max-trials was 4 (its default) and is now 2" in refused.err
+    grown = searches.run(*options, "--max-trials", "6")
+    assert grown.exit_code == 0
+    assert len(grown.document["trials"]) == 6
+
+
+def test_stop_while_a_search_opens_ends_the_jobs_too(searches: Searches) -> None:
+    searches.write(script(HELD))
+    first = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    searches.kill(first)
+    second = searches.start(*ONE)
+    until(lambda: holder(searches.study) is not None, "the second search to have the study")
+    done = searches.command("stop", str(searches.study))
+    assert done.exit_code == 0
+    searches.wait(second)
+    (about,) = keepers(searches)
+    assert proc.start_ticks(about["job_pid"]) is None
+
+
+def test_stop_reaches_a_suspended_search(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(*ONE)
+    until(lambda: is_on(searches), "the job to run")
+    search.send_signal(signal.SIGSTOP)
+    assert searches.command("stop", str(searches.study)).exit_code == 0
+    assert searches.wait(search).exit_code == 130
+
+
+def test_a_script_that_is_away_for_a_moment(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--algorithm", "random", "--max-trials", "2", "--max-epochs", "1", "--slots", "1")
+    until(lambda: is_on(searches), "the first job to run")
+    away = searches.path.rename(searches.folder / "away")
+    (searches.folder / "off").touch()
+    log = searches.study / "hyperband.log"
+    until(lambda: "is not there" in log.read_text(), "the search to notice")
+    away.rename(searches.path)
+    ran = searches.wait(search)
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Loss", "Loss"]
+
+
+def test_a_script_that_changes_meanwhile_is_warned_of(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--algorithm", "random", "--max-trials", "2", "--max-epochs", "1", "--slots", "1")
+    until(lambda: is_on(searches), "the first job to run")
+    searches.write(script())
+    (searches.folder / "off").touch()
+    ran = searches.wait(search)
+    assert ran.err.count("the script has changed") == 1
+
+
+def test_nohup_keeps_the_output(searches: Searches) -> None:
+    searches.write(script(HELD))
+    out = searches.folder / "nohup.out"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with out.open("w") as stream:
+            argv = [sys.executable, str(HYPERBAND), *ONE, "--gpus", "none", str(searches.path)]
+            search = subprocess.Popen(
+                argv, cwd=searches.folder, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
+            )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    until(lambda: is_on(searches), "the job to run")
+    search.send_signal(signal.SIGHUP)
+    (searches.folder / "off").touch()
+    assert search.wait(timeout=60) == 0
+    assert "train the best" in out.read_text()
+
+
+def test_an_id_with_a_tab_can_be_repeated_by_hand(searches: Searches) -> None:
+    searches.write(
+        script(
+            "print(repr(config_id))\nprint(1)", sampler="def get_random_config_id(rng):\n    return 'a\\tb'\n"
+        )
+    )
+    job = one_job(searches.run(*ONE))
+    (line,) = [
+        line for line in (searches.study / "hyperband.log").read_text().splitlines() if " start " in line
+    ]
+    done = subprocess.run(
+        ["bash", "-c", line[line.index("cd ") :]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == Path(job["stdout"]).read_text() == "'a\\tb'\n1\n"
+
+
+def test_a_finished_study_tells_its_result_without_its_gpus(searches: Searches) -> None:
+    searches.write(script())
+    searches.run(*ONE)
+    again = searches.run(*ONE, "--gpus", "5", gpus=None)
+    assert again.exit_code == 0
+    assert again.document["best"] is not None
+
+
+def test_a_repeat_that_cannot_be_meant(searches: Searches) -> None:
+    searches.write(script())
+    ran = searches.run("--repeat", "1000000000")
+    assert ran.exit_code == 2
+    assert "--repeat is 1,000,000,000" in ran.err

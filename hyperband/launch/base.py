@@ -64,6 +64,8 @@ class Ending:
     leftovers: tuple[str, ...]
     #: what went wrong around the job, in words; empty if nothing did
     note: str
+    #: nothing of the script was ever run
+    never_ran: bool = False
 
 
 class RunningJob(Protocol):

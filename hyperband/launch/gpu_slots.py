@@ -16,6 +16,9 @@ from hyperband.machine.leases import Leases
 from hyperband.machine.nvml import Nvml
 from hyperband.machine.visible import Choice, Unit
 
+#: more leases than one message to a keeper can carry
+_MAX_DESCRIPTORS = 200
+
 
 class GpuSlots:
     """Slots on GPUs and MIG instances in PCI order; jobs are spread before GPUs are shared."""
@@ -104,7 +107,7 @@ class GpuSlots:
         leased = [(place, place.lease_whole()) for place in whole if place.look()]
         places = [place for place, descriptors in leased if descriptors]
         descriptors = tuple(descriptor for _place, some in leased for descriptor in some)
-        if len(places) < 2:
+        if len(places) < 2 or len(descriptors) > _MAX_DESCRIPTORS:
             for descriptor in descriptors:
                 os.close(descriptor)
             return None

@@ -140,17 +140,22 @@ class LocalLauncher:
         Raises:
             MachineError: the reason cannot be written into the job's folder.
         """
+        if job.about is not None:
+            job.about.keeper.signal(_SIGNALS[reason])
+            return
+        # a keeper that has not written itself down yet looks for this file after it has
+        beside = job.folder / f"{keeper.STOP_FILE}.new"
         try:
-            (job.folder / keeper.STOP_FILE).write_text(reason, encoding="ascii")
+            beside.write_text(reason, encoding="ascii")
+            beside.replace(job.folder / keeper.STOP_FILE)
         except OSError as err:
             raise MachineError(
                 f"cannot ask for the end of the job in {job.folder}: {err.strerror or err}; make the "
-                "folder writable and start "
-                "the search again, or end the job by hand"
+                "folder writable and start the search again, or end the job by hand"
             ) from err
-        # a keeper that has not written itself down yet looks for the file after it has
-        if job.about is not None:
-            job.about.keeper.signal(_SIGNALS[reason])
+        about = _About.read(job.folder)
+        if about is not None:  # it did so just before the file was there
+            about.keeper.signal(_SIGNALS[reason])
 
     def finish(self, job: LocalJob) -> Ending | None:
         """Give back what a job that is over still takes here, and read how it ended; None: not over yet."""
@@ -173,6 +178,11 @@ class LocalLauncher:
     def read(self, folder: Path) -> Ending:
         """Read how an attempt ended that no longer lives, and end what is left of a lost one."""
         result = _read_json(folder / keeper.RESULT_FILE)
+        about = _About.read(folder)
+        if result is not None and not _is_whole(folder, result, about):
+            return Ending(
+                None, None, None, None, (), "its output did not reach the disk before the power went"
+            )
         if result is not None:
             return Ending(
                 exit_status=result["exit_status"],
@@ -182,9 +192,8 @@ class LocalLauncher:
                 leftovers=tuple(result["leftovers"]),
                 note="",
             )
-        about = _About.read(folder)
         if about is None:
-            return Ending(None, None, None, None, (), "it was never started")
+            return Ending(None, None, None, None, (), "it was never started", never_ran=True)
         note = "its keeper ended without a word"
         if about.keeper.is_in_sight:
             strays = end_strays(session=about.job_pid, marks=about.marks, folder=folder)
@@ -216,6 +225,17 @@ class LocalLauncher:
             "be running there; go on with the search there, end it there with `hyperband stop`, or, once "
             f"it is known to be down, delete {folder / keeper.KEEPER_FILE} and start again"
         )
+
+
+def _is_whole(folder: Path, result: Mapping[str, Any], about: _About | None) -> bool:
+    """Return whether the output is what the keeper saw: a restart of the machine may have cut it short."""
+    if about is not None and about.keeper.is_of_this_boot:
+        return True
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return keeper.checksum_of(descriptor, "stdout") == (result["stdout_bytes"], result["stdout_crc32"])
+    finally:
+        os.close(descriptor)
 
 
 def _may_live(folder: Path, about: _About) -> bool:

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, prctl
+from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, prctl, tell
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # what is imported is copied at every fork
 _PR_SET_CHILD_SUBREAPER = 36
 #: what a waiting keeper tells the server: it has a request, or the search is gone
 _TAKEN, _OVER = b"t", b"o"
+#: ... or it cannot have a process for a job
+_FAILED = b"f"
 #: what an interpreter and its first imports take, about
 _QUIET_MS = 50
 
@@ -55,42 +57,47 @@ def serve(channel: socket.socket, lock: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # it ends with the search, by end of file, and only so
-    quiet = select.poll()
-    quiet.register(channel, select.POLLIN)
+    request = select.poll()
+    request.register(channel, select.POLLIN)
+    has_failed = False
     while True:
-        listen, tell = os.pipe()
+        listen, answer = os.pipe()
         try:
             pid = os.fork()
-        except OSError as err:
-            os.close(listen)
-            os.close(tell)
-            if not _refuse(channel, err):
-                return
-            continue
+        except OSError:
+            pid = -1
         if pid == 0:
             os.close(listen)
-            _wait_and_keep(channel, lock, boot, host, tell)
-        os.close(tell)
-        answer = os.read(listen, 1)  # nothing: it was killed, and is replaced
+            _wait_and_keep(channel, lock, boot, host, answer)
+        os.close(answer)
+        answered = os.read(listen, 1)  # nothing: it was killed, and is replaced
         os.close(listen)
-        if answer == _OVER:
+        if answered == _OVER:
             return
+        if pid == -1 or answered == _FAILED:
+            # tried again when a request is there, which is then taken here, and refused, if that fails too
+            if has_failed and not _refuse(channel):
+                return
+            has_failed = not has_failed
+            request.poll()
+            continue
+        has_failed = False
         # the job that just began needs the processor more than we do: the next keeper is made in a quiet
         # moment, or at once if a request for it is there already
-        quiet.poll(_QUIET_MS)
+        request.poll(_QUIET_MS)
 
 
-def _refuse(channel: socket.socket, reason: OSError) -> bool:
+def _refuse(channel: socket.socket) -> bool:
     """Answer one request with an error; return False once the search is gone."""
     message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
     if message:
-        os.write(descriptors[-1], f"cannot fork: {reason}".encode())
+        tell(descriptors[-1], b"no process could be made for it")
     for descriptor in descriptors:
         os.close(descriptor)
     return bool(message)
 
 
-def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, tell: int) -> "NoReturn":
+def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answer: int) -> "NoReturn":
     """Wait for a request, and be its keeper; tell the server when it is time for another one."""
     code = 1
     try:
@@ -99,11 +106,15 @@ def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, tell
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)  # blocked: they wait until they are fetched
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        job, line = _fork_job(channel, lock, tell)
+        try:
+            job, line = _fork_job(channel, lock, answer)
+        except OSError:
+            os.write(answer, _FAILED)
+            raise
         message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
         with contextlib.suppress(BrokenPipeError):  # the server was killed: this job runs all the same
-            os.write(tell, _TAKEN if message else _OVER)
-        os.close(tell)
+            os.write(answer, _TAKEN if message else _OVER)
+        os.close(answer)
         channel.close()
         if message:
             for descriptor in descriptors:
@@ -111,12 +122,12 @@ def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, tell
             try:
                 code = Keeper(job, line, descriptors, lock).keep(boot, host)
             except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
-                os.write(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
+                tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
     finally:
         os._exit(code)
 
 
-def _fork_job(channel: socket.socket, lock: int, tell: int) -> tuple[int, socket.socket]:
+def _fork_job(channel: socket.socket, lock: int, answer: int) -> tuple[int, socket.socket]:
     """Fork the process that will become the job; return its pid and the line to it.
 
     It gets its part of the request, makes itself ready, and then waits for the word.
@@ -129,7 +140,7 @@ def _fork_job(channel: socket.socket, lock: int, tell: int) -> tuple[int, socket
             ours.close()
             channel.close()
             os.close(lock)
-            os.close(tell)
+            os.close(answer)
             become_job(theirs, keeper)
         finally:
             os._exit(127)

@@ -8,6 +8,7 @@ Standard library only, and little of that: it is forked from a bare interpreter 
 is there because Python has no prctl.
 """
 
+import binascii
 import contextlib
 import ctypes
 import fcntl
@@ -43,6 +44,7 @@ _PR_SET_PDEATHSIG = 1
 _SHUTDOWN_WINDOW_S = 0.5
 #: how often the descendants are listed again while they are being killed: a fork can outrun a listing
 _KILL_AGAIN_S = 0.05
+_TAIL_BYTES = 64 * 1024
 _WORD = b"go"
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
@@ -74,6 +76,26 @@ def write_file(folder: int, file: str, content: "Mapping[str, object]") -> int:
         data = data[os.write(descriptor, data) :]
     os.rename(beside, file, src_dir_fd=folder, dst_dir_fd=folder)
     return descriptor
+
+
+def checksum_of(folder: int, file: str) -> tuple[int, int]:
+    """Return a file's size in bytes and the CRC-32 of its last 64 KiB: what a power cut may have eaten."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return 0, 0
+    try:
+        n_bytes = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, _TAIL_BYTES, max(0, n_bytes - _TAIL_BYTES))
+        return n_bytes, binascii.crc32(tail)
+    finally:
+        os.close(descriptor)
+
+
+def tell(pipe: int, words: bytes) -> None:
+    """Say something to whoever listens; that nobody does any more changes nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, words)
 
 
 def become_job(line: socket.socket, keeper: int) -> None:
@@ -143,8 +165,11 @@ class Keeper:
         started_at = self._start(boot, host)
         self._watch()
         leftovers = self._end_descendants()
+        n_bytes, checksum = checksum_of(self._folder, "stdout")
         result = {
             "exit_status": self._status,
+            "stdout_bytes": n_bytes,
+            "stdout_crc32": checksum,
             "asked": self._asked,
             "started_at": started_at,
             "ended_at": self._ended_at,
@@ -154,7 +179,7 @@ class Keeper:
         # before the search hears of the end: the slot must be free when it does
         for lock in self._held:
             os.close(lock)
-        os.write(self._pipe, DONE)
+        tell(self._pipe, DONE)
         return 0
 
     def _start(self, boot: str, host: str) -> float:
@@ -194,7 +219,7 @@ class Keeper:
         except FileNotFoundError:
             return False
         with os.fdopen(descriptor, encoding="ascii") as stream:
-            self._asked = stream.read()
+            self._asked = stream.read() or ASKED[STOP_SIGNAL]
         return True
 
     def _watch(self) -> None:
@@ -216,6 +241,10 @@ class Keeper:
             found = signal.sigtimedwait(SIGNALS, max(0.0, until_s - time.monotonic()))
             number = 0 if found is None else found.si_signo
         if number in ASKED and self._asked is None:
+            # both may have come, and signals are fetched by number: a job that had ended was not asked
+            self._has_children()
+            if self._status is not None:
+                return
             self._asked = ASKED[signal.Signals(number)]
             self._kill_at_s = time.monotonic() + self._grace_s
             try:
@@ -261,4 +290,4 @@ class Keeper:
             except ProcessLookupError:
                 pass  # gone already, which is what was wanted
             except PermissionError:
-                os.write(self._pipe, f"not allowed to end pid {pid}\n".encode())
+                tell(self._pipe, f"not allowed to end pid {pid}\n".encode())

@@ -19,7 +19,7 @@ from hyperband.errors import MachineError
 from hyperband.machine import proc
 
 _ROOT = Path(hyperband.__file__).parents[1]
-_SERVE = "import sys; sys.path.insert(0, sys.argv[1]); from hyperband.machine.fork_server import main; main()"
+_SERVE = "import sys; sys.path.append(sys.argv[1]); from hyperband.machine.fork_server import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +281,17 @@ def _holds(pid: int, files: set[str]) -> bool:
         return False
     for link in links:
         try:
-            if os.readlink(f"/proc/{pid}/fd/{link}") in files:  # noqa: PTH115
+            # a reader, such as the user's own `tail -f`, is none of the job's processes
+            if os.readlink(f"/proc/{pid}/fd/{link}") in files and _is_writable(pid, link):  # noqa: PTH115
                 return True
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue
+    return False
+
+
+def _is_writable(pid: int, link: str) -> bool:
+    for line in Path(f"/proc/{pid}/fdinfo/{link}").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "flags":
+            return int(value, 8) & os.O_ACCMODE != os.O_RDONLY
     return False

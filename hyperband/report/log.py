@@ -1,13 +1,12 @@
 """`hyperband.log`: what happened and why, in lines that a person can follow and repeat by hand."""
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from hyperband.errors import JournalError
-from hyperband.report.text import shown
+from hyperband.report.text import command_line, shown
 from hyperband.search.decisions import Decision
 from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome, Start
@@ -51,11 +50,11 @@ class StudyLog:
         """Write that an attempt starts, with the command that repeats it by hand."""
         removed = [word for name, value in environment.items() if value is None for word in ("-u", name)]
         added = [f"{name}={value}" for name, value in environment.items() if value is not None]
-        command = shlex.join(["env", *removed, *added, *argv])
+        command = command_line(["env", *removed, *added, *argv])
         self.line(
             f"start  job {start.job} attempt {start.attempt}: trial {start.trial}, bracket "
             f"{start.bracket}, rung {start.rung}, "
-            f"to epoch {start.epochs} on {slot}: cd {shlex.quote(cwd)} && {command}"
+            f"to epoch {start.epochs} on {slot}: {command_line(['cd', cwd])} && {command}"
         )
 
     def end(self, event: JobEnded, trial: int, last_error_lines: str) -> None:

@@ -60,6 +60,7 @@ class Console:
             monotonic: the clock that limits how often is drawn, in seconds.
         """
         self._outlet = Outlet(stream)
+        self._is_terminal = stream is not None and stream.isatty()
         self._monotonic = monotonic
         self._screen: _LiveScreen | None = None
         self._latest: Status | None = None
@@ -120,8 +121,13 @@ class Console:
         return max(0.0, self._drawn_at + _REDRAW_S - self._monotonic())
 
     def give_up(self) -> None:
-        """Never print again (SIGHUP: the terminal is gone)."""
+        """Never print again."""
         self._outlet.give_up()
+
+    def hang_up(self) -> None:
+        """Never print again on a terminal that is gone (SIGHUP); a file or a pipe goes on."""
+        if self._is_terminal:
+            self.give_up()
 
     def close(self) -> None:
         """Take the live lines away. `line` goes on working; may be called again."""

@@ -21,7 +21,7 @@ from errno import ECONNRESET, EPIPE  # noqa: E402
 from importlib.machinery import PathFinder, SourceFileLoader  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 from json import JSONDecoder, JSONEncoder  # noqa: E402
-from os import _exit, close, getpid, kill, read, write  # noqa: E402
+from os import _exit, chdir, close, getpid, kill, read, write  # noqa: E402
 from resource import RLIMIT_NOFILE, getrlimit  # noqa: E402
 from select import POLLHUP, poll  # noqa: E402
 from signal import SIGKILL  # noqa: E402
@@ -238,6 +238,9 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The answers to one request."""
     if request["do"] == "load":
         yield script.load()
+    elif request["do"] == "chdir":
+        chdir(request["folder"])
+        yield {"kind": "changed"}
     elif request["do"] == "identity":
         yield script.identity(request["argv"])
     else:

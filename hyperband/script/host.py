@@ -120,6 +120,14 @@ class ScriptHost:
             ) from err
         return identity
 
+    def change_folder(self, folder: Path) -> None:
+        """Make `folder`, which is there, the working directory of the script.
+
+        Raises:
+            MachineError: a signal ended the process.
+        """
+        self._ask("chdir", {"do": "chdir", "folder": str(folder)}, "changed")
+
     def start_sampling(self, seed: int, first: int, count: int, seen: Sequence[str]) -> None:
         """Ask for the config ids of `count` trials from number `first` on.
 

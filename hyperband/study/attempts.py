@@ -60,6 +60,9 @@ class Attempts:
         self._log = log
         self._wake = wake
         self._attempts: dict[int, Attempt] = {}
+        #: attempts in a row of which nothing ran, and what was said of the latest
+        self.n_never_ran = 0
+        self.why_never_ran = ""
 
     def __len__(self) -> int:
         """Return how many run."""
@@ -93,9 +96,10 @@ class Attempts:
             lease = self._slots.adopt(started.slot)
             job = self._launcher.adopt(folder, lease)
             if job is None:
-                self._slots.release(lease)
                 ending = self._launcher.read(folder)
-                ended.append((started, self._judge(started, ending, gpu_is_lost=False, adopted=True)))
+                lost = ending.exit_status != 0 and self._slots.is_lost(lease)
+                self._slots.release(lease)
+                ended.append((started, self._judge(started, ending, gpu_is_lost=lost, adopted=True)))
             else:
                 self._add(Attempt(started, job, adopted=True))
         return ended
@@ -111,6 +115,8 @@ class Attempts:
             if ending is None:
                 self._wake.watch(attempt.job)
                 continue
+            self.n_never_ran = self.n_never_ran + 1 if ending.never_ran else 0
+            self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
             ended.append((started, self._judge(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)))
@@ -144,15 +150,17 @@ class Attempts:
         stdout = job_folder(self._folder, started.job, started.attempt) / "stdout"
         reading = judge(ending, stdout=stdout, gpu_is_lost=gpu_is_lost)
         now = time.time()
+        # what never ran says nothing of the job: it does not count towards what makes a Lost job Crashed
+        alive = not adopted and not ending.never_ran
         return JobEnded(
             at=now,
             job=started.job,
             attempt=started.attempt,
-            outcome=self._engine.final_outcome(started.job, reading.outcome, search_alive=not adopted),
+            outcome=self._engine.final_outcome(started.job, reading.outcome, search_alive=alive),
             loss=reading.loss,
             exit_status=ending.exit_status,
             started_at=started.at if ending.started_at is None else ending.started_at,
             ended_at=now if ending.ended_at is None else ending.ended_at,
-            search_alive=not adopted,
+            search_alive=alive,
             note=remark(ending, reading),
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
@@ -11,37 +12,57 @@ from hyperband.script.contract import job_argv
 from hyperband.search.trial import Start
 from hyperband.settings import Settings
 
+#: how long the script may be away, in seconds, before the search gives up
+_ABSENCE_S = 10.0
+
 
 class JobFiles:
     """Makes the orders of one study's jobs."""
 
-    def __init__(self, settings: Settings, study_folder: Path, *, cwd: str) -> None:
-        """Remember where and how; cwd is where every job of the study runs."""
+    def __init__(self, settings: Settings, study_folder: Path, *, cwd: str, last_sha256: str | None) -> None:
+        """Remember where and how.
+
+        Args:
+            settings: of the search.
+            study_folder: where each attempt gets its folder.
+            cwd: where every job of the study runs.
+            last_sha256: the fingerprint of the script when its latest job started; None: there was none.
+        """
         self.cwd = cwd
         self._settings = settings
         self._study_folder = study_folder
         self._seen: tuple[int, int, int] | None = None
-        self._sha256 = ""
+        self._sha256 = last_sha256
+        self._gone_since_s: float | None = None
+        #: the script is not the one that jobs before it ran; whoever tells of it sets it back
+        self.has_changed = False
 
-    def script_sha256(self) -> str:
+    def script_sha256(self) -> str | None:
         """Return the sha256 of the script as it is now, in hexadecimal; read again only when it changed.
 
+        None while it is not there: an editor that saves it takes it away for a moment.
+
         Raises:
-            ContractError: it is not there any more.
+            ContractError: it has not been there for a while.
         """
         script = self._settings.script
         try:
             stat = script.stat()
             seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if seen != self._seen:
-                self._sha256 = hashlib.sha256(script.read_bytes()).hexdigest()
-                self._seen = seen
+                found = hashlib.sha256(script.read_bytes()).hexdigest()
+                self.has_changed |= self._sha256 not in (None, found)
+                self._sha256, self._seen = found, seen
         except OSError as err:
+            now_s = time.monotonic()
+            self._gone_since_s = self._gone_since_s or now_s
+            if now_s - self._gone_since_s < _ABSENCE_S:
+                return None
             raise ContractError(
-                f"the script {script} cannot be read any more: {err.strerror or err}; put it back and "
-                "start the same "
-                "command again: the search goes on where it is"
+                f"the script {script} cannot be read any more: {err.strerror or err}; put it back and start "
+                "the same command again: the search goes on where it is"
             ) from err
+        self._gone_since_s = None
         return self._sha256
 
     def order(self, start: Start, slot: Slot) -> Order:

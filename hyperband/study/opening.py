@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.errors import JournalError, UsageError
-from hyperband.script.contract import read_start_with, study_folder_name
+from hyperband.script.contract import read_start_with, shortened, study_folder_name
 from hyperband.script.host import ScriptHost
-from hyperband.search.brackets import make_plan
-from hyperband.search.events import Event, SearchStarted, StudyCreated
+from hyperband.search.brackets import is_extension, make_plan
+from hyperband.search.events import Event, PlanMade, SearchStarted, StudyCreated
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 
 #: a study is one search: these make it what it is
 _FIXED = ("algorithm", "max_epochs", "eta", "min_epochs", "brackets", "seed")
 _MAY_GROW = ("repeat", "max_trials")
+_MAX_REPEAT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,16 @@ def open_script(settings: Settings) -> Iterator[Opened]:
 
 
 def plan_of(settings: Settings) -> Plan:
-    """Return the plan that the settings ask for."""
+    """Return the plan that the settings ask for.
+
+    Raises:
+        UsageError: it cannot be made, or is too large to be meant.
+    """
+    if settings.repeat > _MAX_REPEAT:
+        raise UsageError(
+            f"--repeat is {settings.repeat:,}, but at most {_MAX_REPEAT:,} are allowed: a plan is written "
+            "out in full"
+        )
     return make_plan(
         algorithm=settings.algorithm,
         max_epochs=settings.max_epochs,
@@ -92,15 +102,19 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
             f"let run_identity tell them apart, {ways_out}"
         )
     if created.start_with_ids != opened.start_with_ids:
-        raise UsageError(
-            f"--start-with gave {len(created.start_with_ids)} config ids when the study began, and now gives "
-            f"{len(opened.start_with_ids)}, not the same ones; {back}"
-        )
+        place, was, is_now = _first_difference(created.start_with_ids, opened.start_with_ids)
+        raise UsageError(f"config id {place} of --start-with was {was} and is now {is_now}; {back}")
     before = last_settings(events)
     now = settings.document()
     for name in _FIXED:
         if before[name] != now[name]:
             raise UsageError(f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {back}")
+    plans = [event.plan for event in events if isinstance(event, PlanMade)]
+    if plans and not is_extension(opened.plan, of=plans[-1]) and before["max_trials"] != now["max_trials"]:
+        raise UsageError(
+            f"--max-trials was {before['max_trials'] or f'{plans[-1].n_trials} (its default)'} and is now "
+            f"{now['max_trials'] or f'{opened.plan.n_trials} (its default)'}, but it may only grow; {back}"
+        )
     for name in _MAY_GROW:
         old, new = before[name], now[name]
         if isinstance(old, int) and isinstance(new, int) and new < old:
@@ -125,3 +139,12 @@ def created_of(events: Sequence[Event], folder: Path) -> StudyCreated:
 def last_settings(events: Sequence[Event]) -> dict[str, object]:
     """Return the settings of the latest start; empty if there was none."""
     return next((dict(event.settings) for event in reversed(events) if isinstance(event, SearchStarted)), {})
+
+
+def _first_difference(old: Sequence[str], new: Sequence[str]) -> tuple[int, str, str]:
+    """Return the place, from 1, where two lists of ids begin to differ, and what stands there in each."""
+    place = next((n for n, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), None)
+    if place is None:
+        place = min(len(old), len(new))
+    found = [shortened(ids[place]) if place < len(ids) else "none" for ids in (old, new)]
+    return place + 1, found[0], found[1]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,16 @@ from pathlib import Path
 
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
-from hyperband.journal import LOG_FILE, Journal, job_folder, lock_study, unlock_study
+from hyperband.journal import (
+    JOURNAL_FILE,
+    KEEPERS_FILE,
+    LOG_FILE,
+    Journal,
+    job_folder,
+    lock_study,
+    remove_study_files,
+    unlock_study,
+)
 from hyperband.launch.base import Slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
@@ -43,8 +51,6 @@ from hyperband.study.search import Search, Verdict
 from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
-
-_KEEPERS_FILE = "keepers.err"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +91,34 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
     with open_script(settings) as opened:
-        owners.append(lambda pid: _session(pid) == opened.host.pid)
-        slots = make_slots(
-            settings,
-            environ=os.environ,
-            study=str(opened.folder),
-            owns=lambda pid: any(owns(pid) for owns in owners),
-        )
-        if settings.clean and opened.folder.exists():
+        if settings.clean and (opened.folder / JOURNAL_FILE).exists():
             confirm(opened.folder)
             _remove(opened.folder)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
-        with contextlib.closing(Journal.open(opened.folder)) as journal:
-            return _run(settings, opened, journal, slots, owners, console)
+
+        def find_slots() -> Slots:
+            return make_slots(
+                settings,
+                environ=os.environ,
+                study=str(opened.folder),
+                owns=lambda pid: any(owns(pid) for owns in owners),
+            )
+
+        # wrong GPUs leave no folder of a new study behind; an old one may have its result to tell
+        slots = None if (opened.folder / JOURNAL_FILE).exists() else find_slots()
+        # from the moment the study is ours, whoever ends us must find its jobs ended as well
+        with Wake() as wake, contextlib.closing(Journal.open(opened.folder)) as journal:
+            return _run(settings, opened, journal, slots or find_slots, owners, console, wake)
 
 
 def _run(
     settings: Settings,
     opened: Opened,
     journal: Journal,
-    slots: Slots,
+    found_slots: Slots | Callable[[], Slots],
     owners: list[Callable[[int], bool]],
     console: Console,
+    wake: Wake,
 ) -> SearchResult:
     events = journal.events()
     if events:
@@ -120,6 +132,7 @@ def _run(
     if not grows and engine.is_complete:
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         return _finished_before(engine, events, journal.folder)
+    slots = found_slots() if callable(found_slots) else found_slots
     with (
         StudyLog(journal.folder / LOG_FILE) as log,
         contextlib.closing(_launcher(settings, journal, created)) as launcher,
@@ -132,36 +145,36 @@ def _run(
         for event in begin:
             engine.handle(event)
         journal.append(*begin, durable=True)
-        files = JobFiles(settings, journal.folder, cwd=created.cwd)
+        before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
+        files = JobFiles(settings, journal.folder, cwd=created.cwd, last_sha256=before)
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
-        _warn_of_changes(events, files, voice)
-        with Wake() as wake:
-            attempts = Attempts(
-                folder=journal.folder,
+        attempts = Attempts(
+            folder=journal.folder,
+            engine=engine,
+            launcher=launcher,
+            slots=slots,
+            files=files,
+            log=log,
+            wake=wake,
+        )
+        with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
+            owners.append(sampling.owns)
+            search = Search(
+                settings=settings,
+                journal=journal,
                 engine=engine,
-                launcher=launcher,
                 slots=slots,
+                attempts=attempts,
+                sampling=sampling,
                 files=files,
-                log=log,
+                voice=voice,
+                console=console,
                 wake=wake,
             )
-            with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
-                search = Search(
-                    settings=settings,
-                    journal=journal,
-                    engine=engine,
-                    slots=slots,
-                    attempts=attempts,
-                    sampling=sampling,
-                    files=files,
-                    voice=voice,
-                    console=console,
-                    wake=wake,
-                )
-                verdict = _watched(search, attempts, journal, log)
+            verdict = _watched(search, attempts, journal, log)
     return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
 
 
@@ -208,22 +221,21 @@ def _launcher(settings: Settings, journal: Journal, created: StudyCreated) -> Lo
             "again, or begin "
             "a new study with --clean or another folder for --logs"
         )
-    errors = journal.folder / _KEEPERS_FILE
+    errors = journal.folder / KEEPERS_FILE
     return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s)
 
 
 def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine: Engine) -> Sampling:
-    unused: list[ScriptHost] = []
-    if Path(created.cwd) == Path.cwd():
-        unused.append(opened.host)
-    else:
-        opened.host.close()
+    cwd = Path(created.cwd)
+    if cwd != Path.cwd():
+        opened.host.change_folder(cwd)
+    unused = [opened.host]
 
     def open_host() -> ScriptHost:
         if unused:
             return unused.pop()
         host = ScriptHost(
-            settings.python, settings.script, settings.script_args, cwd=Path(created.cwd), write_bytecode=True
+            settings.python, settings.script, settings.script_args, cwd=cwd, write_bytecode=True
         )
         try:
             host.load()
@@ -236,16 +248,6 @@ def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine:
     if sampling.host is None:
         opened.host.close()  # nothing is left to ask it, and it may hold a GPU
     return sampling
-
-
-def _warn_of_changes(events: Sequence[Event], files: JobFiles, voice: Voice) -> None:
-    before = next((event.script_sha256 for event in reversed(events) if isinstance(event, JobStarted)), None)
-    if before is not None and before != files.script_sha256():
-        voice.says(
-            "Warning: the script has changed since its last job. The config ids drawn so far stay, and "
-            "losses of the old and "
-            "the new script are compared with each other; --clean begins anew."
-        )
 
 
 def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:
@@ -264,19 +266,12 @@ def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> S
     return SearchResult(folder, "failed", 1, "no job gave a loss", SearchFailedError(words))
 
 
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except (ProcessLookupError, PermissionError):
-        return None
-
-
 def _remove(folder: Path) -> None:
-    """Remove a study: nobody may be writing it, and its living jobs are ended first."""
+    """Remove a study, and nothing else: nobody may be writing it, and its living jobs are ended first."""
     lock = lock_study(folder)
     try:
         end_living_jobs(folder, lock)
-        shutil.rmtree(folder)
+        remove_study_files(folder)
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err
     finally:

@@ -1,5 +1,6 @@
 """Config ids from the script's own sampler, in the background, as events for the journal."""
 
+import os
 from collections.abc import Callable
 
 from hyperband.errors import MachineError
@@ -35,6 +36,13 @@ class Sampling:
         """The process that draws; None once all ids are there."""
         return self._host
 
+    def owns(self, pid: int) -> bool:
+        """Return whether a process of this machine is the script's, imported to draw, or of its session."""
+        try:
+            return self._host is not None and os.getsid(pid) == self._host.pid
+        except (ProcessLookupError, PermissionError):
+            return False
+
     def receive(self) -> list[IdsDrawn | SpaceExhausted]:
         """Return what came in, as events that the engine must be fed at once and in this order.
 
@@ -53,13 +61,11 @@ class Sampling:
             self._start()
             return []
         events: list[IdsDrawn | SpaceExhausted] = []
-        n_ids = len(self._engine.ids()) if found else 0
         for message in found:
             if isinstance(message, Exhausted):
-                events.append(SpaceExhausted(n_ids, self._engine.will_train_all(n_ids)))
+                events.append(SpaceExhausted(message.n_ids, self._engine.will_train_all(message.n_ids)))
             else:
                 events.append(IdsDrawn(message.first, message.ids))
-                n_ids += len(message.ids)
         return events
 
     def close(self) -> None:

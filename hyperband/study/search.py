@@ -8,7 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from hyperband.errors import HyperbandError, InternalError, SearchFailedError
+from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
 from hyperband.launch.base import Lease, Slots, StopReason
 from hyperband.report.screen import Console, Status
@@ -32,6 +32,16 @@ _GPU_LOOK_S = 2.0
 _GPU_WATCH_S = 30.0
 #: waiting for a slot is told of when the next look is this far away
 _WORTH_TELLING_S = 1.0
+#: so many attempts in a row of which nothing ran are this machine's fault
+_N_NEVER_RAN = 3
+#: how soon a script that is away for a moment is looked for again
+_SCRIPT_LOOK_S = 0.2
+
+_SCRIPT_CHANGED = (
+    "Warning: the script has changed since the job before. The config ids drawn so far stay, and losses of "
+    "the "
+    "old and the new script are compared with each other; --clean begins anew."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class Search:
             self._receive_ids(events, decisions)
         self._heed_signals()
         self._heed_max_time()
+        self._heed_never_ran()
         starts = self._choose(events)
         if events:
             self._journal.append(*events, durable=bool(ended))
@@ -131,6 +142,9 @@ class Search:
             self._voice.decided(decision)
         for start, lease, order in orders:
             self._voice.started(start, lease.slot.name, order)
+        if self._files.has_changed:
+            self._files.has_changed = False
+            self._voice.says(_SCRIPT_CHANGED)
         # only now, with every end read, is it certain which jobs still run
         self._watch_over()
         self._show()
@@ -155,7 +169,7 @@ class Search:
             self._voice.decided(decision)
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
-        self._pace.see(event, started.epochs)
+        self._pace.see(event, started.epochs - self._epochs_before(started))
         if event.outcome.is_failure:
             self._last_failure = (started, event)
         if self._failures.see(event) and not self._settings.keep_going and self._finish is None:
@@ -174,6 +188,13 @@ class Search:
                 SearchFailedError(words),
             )
             self._stop_all()
+
+    def _epochs_before(self, started: JobStarted) -> int:
+        """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
+        if started.rung == 0:
+            return 0
+        bracket = self._engine.trial(started.trial).bracket
+        return self._engine.plan.brackets[bracket].rungs[started.rung - 1].epochs
 
     def _receive_ids(self, events: list[Event], decisions: list[Decision]) -> None:
         """Take in what the script's sampler gave; an error ends the search when the running jobs are done."""
@@ -199,14 +220,14 @@ class Search:
         self._look_at_s = None
         waiting_for: str | None = None
         while self._finish is None and (start := self._engine.next_start()) is not None:
+            sha256 = self._files.script_sha256()
+            if sha256 is None:
+                self._look_at_s = time.monotonic() + _SCRIPT_LOOK_S
+                waiting_for = f"the script {self._settings.script} is not there"
+                break
             lease, several = self._lease(start)
             if lease is None:
-                look_s = self._slots.next_look_s()
-                self._look_at_s = None if look_s is None else time.monotonic() + look_s
-                # shorter waits are for what our own jobs are just giving back
-                long = look_s is not None and look_s >= _WORTH_TELLING_S
-                if long and self._engine.n_running < self._slots.n_slots():
-                    waiting_for = self._slots.why_none()
+                waiting_for = self._look_later()
                 break
             started = JobStarted(
                 at=time.time(),
@@ -217,7 +238,7 @@ class Search:
                 epochs=start.epochs,
                 slot=lease.slot.name,
                 several_gpus=several,
-                script_sha256=self._files.script_sha256(),
+                script_sha256=sha256,
                 host=self._host_name,
             )
             self._engine.handle(started)
@@ -226,6 +247,15 @@ class Search:
         self._waiting_for = waiting_for
         self._voice.waits(waiting_for)
         return starts
+
+    def _look_later(self) -> str | None:
+        """Note when the slots are worth another look; return what is waited for, if that is worth telling."""
+        look_s = self._slots.next_look_s()
+        self._look_at_s = None if look_s is None else time.monotonic() + look_s
+        # shorter waits are for what our own jobs are just giving back
+        if look_s is None or look_s < _WORTH_TELLING_S or self._engine.n_running >= self._slots.n_slots():
+            return None
+        return self._slots.why_none()
 
     def _lease(self, start: Start) -> tuple[Lease | None, bool]:
         """Lease what this job gets: every free GPU if it is the only work there is, else one slot."""
@@ -239,9 +269,10 @@ class Search:
 
     def _heed_signals(self) -> None:
         wake = self._wake
-        if wake.hung_up and not self._console.lost:
-            self._console.give_up()
-            self._voice.says("SIGHUP: going on without a screen")
+        if wake.hung_up:
+            wake.hung_up = False
+            self._console.hang_up()
+            self._voice.says("SIGHUP: going on without the terminal")
         if wake.n_interrupts == 0 and not wake.terminated:
             return
         now = wake.terminated or wake.n_interrupts >= 2
@@ -260,6 +291,16 @@ class Search:
             self._voice.says(
                 f"--max-time is over: {counted(len(self._attempts), 'running job')} to finish first."
             )
+
+    def _heed_never_ran(self) -> None:
+        """End the search when this machine cannot make processes: no configuration is to blame for that."""
+        if self._attempts.n_never_ran >= _N_NEVER_RAN and self._finish is None:
+            error = MachineError(
+                f"{self._attempts.n_never_ran} jobs in a row could not be started: "
+                f"{self._attempts.why_never_ran}. Nothing is lost: look for a limit on processes "
+                "(`ulimit -u`, a container's), on memory or on the disk, and start the same command again."
+            )
+            self._finish = Verdict("failed", 1, "jobs could not be started", error)
 
     def _stop_all(self) -> None:
         for attempt in self._attempts:

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.journal import JOURNAL_FILE, Holder, holder, lock_study, unlock_study
+from hyperband.journal import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, lock_study, unlock_study
 from hyperband.launch.base import Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
 from hyperband.machine.keeper import RESULT_FILE
@@ -27,13 +27,15 @@ def stop_study(folder: Path) -> str:
             "logs/IDENTITY"
         )
     found = holder(folder)
-    if found is not None:
-        return _stop_search(folder, found)
+    stopped = None if found is None else _stop_search(folder, found)
+    # also when a search was there: it may have been killed meanwhile
     lock = lock_study(folder)
     try:
         n_ended = end_living_jobs(folder, lock)
     finally:
         unlock_study(lock)
+    if stopped is not None:
+        return f"{stopped} {counted(n_ended, 'job')} of it ended." if n_ended else stopped
     if n_ended == 0:
         return f"Nothing of the study in {folder} was running."
     return f"No search was running; ended {counted(n_ended, 'job')} that an earlier one had left running."
@@ -49,7 +51,7 @@ def end_living_jobs(folder: Path, lock: int) -> int:
     Raises:
         MachineError: a job was started on another machine, where it may live still.
     """
-    launcher = LocalLauncher(cwd=folder, lock=lock, errors=folder / "keepers.err", grace_s=0.0)
+    launcher = LocalLauncher(cwd=folder, lock=lock, errors=folder / KEEPERS_FILE, grace_s=0.0)
     lease = Lease(Slot("stop", (), {}), ())
     jobs = [
         job
@@ -75,6 +77,7 @@ def _stop_search(folder: Path, found: Holder) -> str:
         return f"The search ({found.describe()}) ended by itself."
     try:
         signal.pidfd_send_signal(search, signal.SIGTERM)
+        signal.pidfd_send_signal(search, signal.SIGCONT)  # a suspended one would not hear it
         wait_for_end(search)
     except PermissionError as err:
         raise MachineError(

@@ -36,6 +36,8 @@ class Wake:
         """Take the signals over."""
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: nobody wants to hear of it, and what we print goes to a file
             self._before[number] = signal.signal(number, self._note)
         return self
 
