@@ -137,8 +137,6 @@ class Journal:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / JOURNAL_FILE).exists():
-                _refuse_foreign_folder(folder)
             lock = lock_study(folder)
         except OSError as err:
             raise JournalError(
@@ -267,7 +265,14 @@ def lock_study(folder: Path) -> int:
         os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
 
 
-def _refuse_foreign_folder(folder: Path) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
+    """Refuse to make a study of a folder that is somebody's already.
+
+    Raises:
+        JournalError: it holds what no study has.
+    """
+    if not folder.is_dir() or (folder / JOURNAL_FILE).exists():
+        return
     others = sorted(
         path.name for path in folder.iterdir() if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE)
     )

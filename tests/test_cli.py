@@ -351,7 +351,8 @@ def test_clean_without_a_terminal_needs_yes(folder: Path) -> None:
     assert cleaned.returncode == 0
     assert "checkpoints stay" in cleaned.stdout
     assert "trial 0 " in cleaned.stdout
-    assert not (study / "mine").exists()
+    assert (study / "mine").exists()  # only what the study itself wrote goes
+    assert len(list((study / "jobs").iterdir())) == 22
 
 
 @pytest.mark.parametrize(
@@ -359,14 +360,14 @@ def test_clean_without_a_terminal_needs_yes(folder: Path) -> None:
 )
 def test_clean_asks_on_a_terminal(folder: Path, answer: bytes, exit_code: int) -> None:
     assert search(folder, "--brackets", "1").returncode == 0
-    mine = folder / "logs" / "study" / "mine"
-    mine.write_text("")
+    journal = folder / "logs" / "study" / "journal.db"
+    before = journal.stat().st_ctime_ns
     words = ["--max-epochs", "9", "--gpus", "none", "--brackets", "1", "--clean", "train.py"]
     found, text = on_terminal(folder, words, answer=answer)
     assert found == exit_code
     assert "remove it? [y/N]" in text
-    assert str(mine.parent) in text
-    assert mine.exists() == (exit_code == 130)
+    assert str(journal.parent) in text
+    assert (journal.stat().st_ctime_ns == before) == (exit_code == 130)
 
 
 def test_stop_ends_a_running_search(folder: Path) -> None:

@@ -375,10 +375,7 @@ def test_whoever_reads_along_is_spared(bench: Bench) -> None:
     until(lambda: job.about is not None, "the keeper to write itself down")
     assert job.about is not None
     with subprocess.Popen(["tail", "-f", job.folder / "stdout"], stdout=subprocess.DEVNULL) as reader:
-        until(
-            lambda: any(path.readlink() == job.folder / "stdout" for path in fds_of(reader.pid)),
-            "tail to open it",
-        )
+        until(lambda: job.folder / "stdout" in opened_by(reader.pid), "tail to open it")
         os.kill(job.about.keeper.pid, signal.SIGKILL)
         bench.wait(job)
         assert reader.poll() is None

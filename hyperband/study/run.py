@@ -17,6 +17,7 @@ from hyperband.journal import (
     Journal,
     job_folder,
     lock_study,
+    refuse_foreign_folder,
     remove_study_files,
     unlock_study,
 )
@@ -95,6 +96,8 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
             confirm(opened.folder)
             _remove(opened.folder)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
+        else:
+            refuse_foreign_folder(opened.folder)
 
         def find_slots() -> Slots:
             return make_slots(

@@ -38,7 +38,7 @@ _N_NEVER_RAN = 3
 _SCRIPT_LOOK_S = 0.2
 
 _SCRIPT_CHANGED = (
-    "Warning: the script has changed since the job before. The config ids drawn so far stay, and losses of "
+    "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of "
     "the "
     "old and the new script are compared with each other; --clean begins anew."
 )
