@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hyperband.journal import JOURNAL_FILE, Journal, read_events
+from hyperband.folder import JOURNAL_FILE
+from hyperband.journal import Journal, read_events
 from hyperband.search.brackets import make_plan
 from hyperband.search.engine import Engine
 from hyperband.search.events import (

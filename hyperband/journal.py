@@ -1,70 +1,31 @@
-"""The journal of a study: its events in order, in one SQLite file, and the lock of its one writer.
+"""The journal of a study: its events in order, in one SQLite file.
 
-The only module with SQL, and the owner of the names inside a study's folder. It stores events and gives
-them back; what they mean is the engine's business.
+The only module with SQL. It stores events and gives them back; what they mean is the engine's business.
 """
 
 import contextlib
-import fcntl
 import gc
 import json
 import os
-import shutil
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hyperband.errors import JournalError, StudyBusyError
-from hyperband.machine.process import ProcessId
+from hyperband.errors import JournalError
+from hyperband.folder import JOURNAL_FILE, file_system, lock_study, unlock_study
 from hyperband.search import events as event_types
 from hyperband.search.events import Event
 from hyperband.search.trial import Bracket, Outcome, Plan, Rung
 
-JOURNAL_FILE = "journal.db"
-LOCK_FILE = "lock"
-LOG_FILE = "hyperband.log"
-KEEPERS_FILE = "keepers.err"
-JOBS_FOLDER = "jobs"
-
 #: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
-_NETWORK_FILE_SYSTEMS = {
-    *(
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "ceph",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "panfs",
-        "pvfs2",
-    ),
-    *(
-        "glusterfs",
-        "orangefs",
-        "virtiofs",
-        "ncpfs",
-        "coda",
-        "wekafs",
-        "cvfs",
-        "gfs2",
-        "ocfs2",
-        "vboxsf",
-        "prl_fs",
-    ),
-}
+_NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs4 cifs smb3 smbfs 9p afs ceph lustre gpfs beegfs panfs pvfs2 glusterfs orangefs virtiofs "
+    "ncpfs coda wekafs cvfs gfs2 ocfs2 vboxsf prl_fs".split()  # noqa: SIM905 (a line a name would fill a page)
+)
 _BUSY_S = 30.0
-#: how long the last processes of a killed search may take to let go of its lock
-_LOCK_PATIENCE_S = 10.0
-_LOCK_LOOK_S = 0.01
 _READ_ROWS = 2000
 
 _MIGRATIONS: tuple[tuple[str, str], ...] = (
@@ -83,35 +44,6 @@ _KINDS: dict[str, type[Any]] = {
         event_types.SearchEnded,
     )
 }
-
-
-def job_folder(study_folder: Path, job: int, attempt: int) -> Path:
-    """Return the folder of one attempt's files."""
-    return study_folder / job_folder_name(job, attempt)
-
-
-def job_folder_name(job: int, attempt: int) -> str:
-    """Return the path of one attempt's files within the study's folder: `jobs/NNNNNN-A`."""
-    return f"{JOBS_FOLDER}/{job:06d}-{attempt}"
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who writes, or last wrote, a study."""
-
-    host: str
-    process: ProcessId
-    since: float
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is, or was, a process that we can see: of this machine's last boot and our container."""
-        return self.process.is_in_sight
-
-    def describe(self) -> str:
-        """Return words for messages: pid, host and since when."""
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"pid {self.process.pid} on {self.host} since {since}"
 
 
 class Journal:
@@ -228,138 +160,6 @@ def read_events(folder: Path) -> list[Event]:
         ) from err
     finally:
         connection.close()
-
-
-def holder(folder: Path) -> Holder | None:
-    """Return who writes the study in `folder` at this moment, None if nobody does."""
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        found = _read_holder(descriptor)
-        if found is None:
-            return None
-        if found.is_here:
-            return found if found.process.is_alive() else None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return found
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def lock_study(folder: Path) -> int:
-    """Return a descriptor that holds the lock of the study in `folder`, with our name in it.
-
-    Raises:
-        StudyBusyError: another process has it.
-    """
-    path = folder / LOCK_FILE
-    while True:
-        descriptor = _lock(path)
-        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
-            return descriptor
-        os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
-
-
-def refuse_foreign_folder(folder: Path) -> None:
-    """Refuse to make a study of a folder that is somebody's already.
-
-    Raises:
-        JournalError: it holds what no study has.
-    """
-    if not folder.is_dir() or (folder / JOURNAL_FILE).exists():
-        return
-    others = sorted(
-        path.name for path in folder.iterdir() if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE)
-    )
-    others = [name for name in others if not name.startswith(JOURNAL_FILE)]
-    if others:
-        raise JournalError(
-            f"{folder} is there and is no study (it holds {', '.join(others[:3])}); choose another folder "
-            "with --logs, or let run_identity give another name"
-        )
-
-
-def remove_study_files(folder: Path) -> None:
-    """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
-    if (folder / JOBS_FOLDER).exists():
-        shutil.rmtree(folder / JOBS_FOLDER)
-    for name in (
-        f"{JOURNAL_FILE}-wal",
-        f"{JOURNAL_FILE}-shm",
-        JOURNAL_FILE,
-        LOG_FILE,
-        KEEPERS_FILE,
-        LOCK_FILE,
-    ):
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def unlock_study(lock: int) -> None:
-    """Take our name out of a study's lock and let go of it."""
-    os.ftruncate(lock, 0)
-    os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    folder = path.parent
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        patience_ends_s = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as err:
-                found = _read_holder(descriptor)
-                lives = found is not None and (not found.is_here or found.process.is_alive())
-                if lives or time.monotonic() > patience_ends_s:
-                    who = "another process" if found is None else found.describe()
-                    raise StudyBusyError(
-                        f"the study in {folder} is being written by {who}; wait for it, end it with "
-                        f"`hyperband stop {folder}`, or use another folder with --logs"
-                    ) from err
-                # the search that wrote its name there is dead, and its last helpers are letting go:
-                # a foreign lock gives no event, so it is looked at
-                time.sleep(_LOCK_LOOK_S)
-        here = ProcessId.of(os.getpid())
-        assert here is not None
-        about = {"host": socket.gethostname(), "since": time.time(), **asdict(here)}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _read_holder(descriptor: int) -> Holder | None:
-    try:
-        about = json.loads(os.pread(descriptor, 4096, 0))
-        process = ProcessId(
-            int(about["pid"]), int(about["start_ticks"]), str(about["boot_id"]), int(about["pid_namespace"])
-        )
-        return Holder(str(about["host"]), process, float(about["since"]))
-    except (ValueError, KeyError, TypeError):
-        return None  # it has just been locked and its name is not in yet
-
-
-def file_system(path: Path) -> str:
-    """Return the type of the file system that holds `path`, such as `nfs4`; `unknown` if it is not told."""
-    device = path.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    found = "unknown"
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        left, _, right = line.partition(" - ")
-        if left.split()[2] == wanted:
-            found = right.split()[0]
-    return found
 
 
 def _connect(folder: Path) -> tuple[sqlite3.Connection, bool]:

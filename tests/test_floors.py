@@ -18,6 +18,7 @@ FLOORS = (
     {"settings"},
     {"machine", "script"},
     # over the machine: who holds a study's lock is told by the identity of a process
+    {"folder"},
     {"journal"},
     {"report", "fleet"},
     {"launch"},

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperband.errors import JournalError, StudyBusyError
-from hyperband.journal import JOURNAL_FILE, LOCK_FILE, Journal, file_system, holder, job_folder, read_events
+from hyperband.folder import JOURNAL_FILE, LOCK_FILE, file_system, holder, job_folder
+from hyperband.journal import Journal, read_events
 from hyperband.search.events import (
     Event,
     IdsDrawn,

@@ -14,7 +14,8 @@ from study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write
 
 from hyperband.cli.main import main
 from hyperband.errors import InternalError, JournalError
-from hyperband.journal import JOURNAL_FILE, Journal
+from hyperband.folder import JOURNAL_FILE
+from hyperband.journal import Journal
 from hyperband.report.document import JOB_COLUMNS, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.tables import (

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from search_fixture import HYPERBAND, LOSS, Searches, one_job, script, searches, until
 
-from hyperband.journal import holder, read_events
+from hyperband.folder import holder
+from hyperband.journal import read_events
 from hyperband.machine import proc
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome

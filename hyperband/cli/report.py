@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hyperband.cli.options import ReportOptions
 from hyperband.cli.output import print_out, width_of
-from hyperband.journal import holder, read_events
+from hyperband.folder import holder
+from hyperband.journal import read_events
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.tables import report_text

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from hyperband.cli.output import print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
-from hyperband.journal import JOURNAL_FILE, holder, read_events
+from hyperband.folder import JOURNAL_FILE, holder
+from hyperband.journal import read_events
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
 from hyperband.report.screen import Console

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from hyperband.errors import JournalError
-from hyperband.journal import job_folder_name
+from hyperband.folder import job_folder_name
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,

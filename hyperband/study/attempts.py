@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperband.journal import job_folder
+from hyperband.folder import job_folder
 from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.report.log import StudyLog

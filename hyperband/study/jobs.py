@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
-from hyperband.journal import job_folder
+from hyperband.folder import job_folder
 from hyperband.launch.base import Order, Slot
 from hyperband.script.contract import job_argv
 from hyperband.search.trial import Start

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
-from hyperband.journal import (
+from hyperband.folder import (
     JOURNAL_FILE,
     KEEPERS_FILE,
     LOG_FILE,
-    Journal,
     job_folder,
     lock_study,
     refuse_foreign_folder,
     remove_study_files,
     unlock_study,
 )
+from hyperband.journal import Journal
 from hyperband.launch.base import Slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots

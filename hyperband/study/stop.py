@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.journal import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, lock_study, unlock_study
+from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, lock_study, unlock_study
 from hyperband.launch.base import Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
 from hyperband.machine.keeper import RESULT_FILE

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hyperband.journal import job_folder
+from hyperband.folder import job_folder
 from hyperband.launch.base import Order
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
