@@ -22,8 +22,32 @@ from hyperband.search.trial import Bracket, Outcome, Plan, Rung
 
 #: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
 _NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs 9p afs ceph lustre gpfs beegfs panfs pvfs2 glusterfs orangefs virtiofs "
-    "ncpfs coda wekafs cvfs gfs2 ocfs2 vboxsf prl_fs".split()  # noqa: SIM905 (a line a name would fill a page)
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "panfs",
+        "pvfs2",
+        "glusterfs",
+        "orangefs",
+        "virtiofs",
+        "ncpfs",
+        "coda",
+        "wekafs",
+        "cvfs",
+        "gfs2",
+        "ocfs2",
+        "vboxsf",
+        "prl_fs",
+    ]
 )
 _BUSY_S = 30.0
 _READ_ROWS = 2000
