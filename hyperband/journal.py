@@ -53,7 +53,7 @@ _BUSY_S = 30.0
 _READ_ROWS = 2000
 
 _MIGRATIONS: tuple[tuple[str, str], ...] = (
-    ("events", "CREATE TABLE event (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT"),
+    ("events", "CREATE TABLE event (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL)"),
 )
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -214,7 +214,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     try:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL, "
-            "applied_at_unix_s REAL NOT NULL) STRICT"
+            "applied_at_unix_s REAL NOT NULL)"
         )
         applied = _check_version(connection, path)
         for number, (name, statement) in enumerate(_MIGRATIONS):
