@@ -258,6 +258,9 @@ def test_stop_ends_the_jobs_of_a_killed_search(searches: Searches) -> None:
     done = searches.command("stop", str(searches.study))
     assert done.exit_code == 0
     assert "ended 1 job" in done.out
+    reported = json.loads(searches.command("report", str(searches.study), "--json").out)
+    assert [job["outcome"] for job in reported["jobs"]] == ["Stopped"]
+    assert reported["state"] == "stopped"
     (searches.folder / "off").touch()
     assert [job["outcome"] for job in searches.run(*ONE).document["jobs"]] == ["Stopped", "Loss"]
 
@@ -593,3 +596,60 @@ def test_a_repeat_that_cannot_be_meant(searches: Searches) -> None:
     ran = searches.run("--repeat", "1000000000")
     assert ran.exit_code == 2
     assert "--repeat is 1,000,000,000" in ran.err
+
+
+def test_other_options_for_the_script_are_warned_of(searches: Searches) -> None:
+    searches.write(script())
+    searches.run(*ONE, after=("--lr", "5"))
+    again = searches.run(*ONE, "--max-trials", "2", after=("--lr", "2"))
+    assert again.exit_code == 0
+    assert "was handed --lr 5 before, and is now handed --lr 2" in again.err
+
+
+def test_going_on_after_a_failed_search_is_warned_of(searches: Searches) -> None:
+    searches.write(script("raise RuntimeError('no such dataset')"))
+    searches.run("--max-epochs", "27", "--slots", "2")
+    searches.write(script())
+    again = searches.run("--max-epochs", "27", "--slots", "2")
+    assert again.exit_code == 0
+    assert "failed jobs stay failed" in again.err
+
+
+def test_an_option_that_the_script_does_not_know(searches: Searches) -> None:
+    identity = """
+def run_identity(argv):
+    import argparse
+    parser = argparse.ArgumentParser(prog="script.py")
+    parser.add_argument("--model")
+    return parser.parse_args(argv).model
+"""
+    searches.write(script(identity=identity))
+    ran = searches.run(*ONE, after=("--modle", "large"))
+    assert ran.exit_code == 2
+    assert "unrecognized arguments: --modle large" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.slow
+def test_a_slow_import_is_told_of(searches: Searches) -> None:
+    top = "import time\nif __name__ != '__main__':\n    print('epoch 1', flush=True)\n    time.sleep(4)\n"
+    searches.write(script(top=top))
+    ran = searches.run(*ONE)
+    assert ran.exit_code == 0
+    assert "still importing" in ran.err
+    assert "it last printed: epoch 1" in ran.err
+
+
+def test_a_crash_is_told_with_its_last_line(searches: Searches) -> None:
+    searches.write(script("x = float(config_id[2:])\nif x < 0.4:\n    1 / 0\nprint(x)"))
+    ran = searches.run("--max-epochs", "9", "--slots", "2")
+    assert "exit code 1: ZeroDivisionError: division by zero" in ran.err
+
+
+def test_a_python_without_our_packages(searches: Searches) -> None:
+    searches.write(script())
+    argv = [sys.executable, "-S", str(HYPERBAND), *ONE, str(searches.path)]
+    done = subprocess.run(argv, cwd=searches.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install ." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -35,6 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(f"{error}{_where_more(own)}", error.exit_code, debug="--debug" in own)
     except HyperbandError as error:
         return _complain(str(error), error.exit_code, debug="--debug" in own)
+    except ModuleNotFoundError as error:
+        text = (
+            f"the Python that runs this, {sys.executable}, has no {error.name}, which hyperband needs. Run "
+            "it with the "
+            "Python of its environment (.venv/bin/python after `make demo`), or install it there: pip "
+            "install ."
+        )
+        return _complain(text, _FAILED, debug="--debug" in own)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         text = (

@@ -57,7 +57,7 @@ def run(settings: Settings, *, cwd: Path) -> int:
 
 
 def _show_plan(settings: Settings, console: Console) -> int:
-    identity, plan = dry_run(settings)
+    identity, plan = dry_run(settings, console=console)
     console.line(plan_text(plan, settings, identity=identity))
     console.drain()
     if settings.json:

@@ -98,7 +98,7 @@ def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
         counts[kind] = counts.get(kind, 0) + 1
     order = [*(str(outcome) for outcome in Outcome), "running"]
     rows = [
-        [kind, str(counts[kind]), shown(latest[kind].folder), shortened(latest[kind].note, 60)]
+        [kind, str(counts[kind]), shown(latest[kind].folder), shortened(latest[kind].note, 100)]
         for kind in order
         if kind in counts
     ]

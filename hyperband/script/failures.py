@@ -77,6 +77,13 @@ def ended(doing: str, exit_status: int, scene: Scene) -> HyperbandError:
     )
 
 
+def slow(scene: Scene) -> str:
+    """Words for people who wait for an import."""
+    printed = scene.output.splitlines()
+    last = f"; it last printed: {printed[-1]}" if printed else ""
+    return f"still importing {scene.script}{last}. If it trains there, put that under `{_GUARD}`."
+
+
 def too_old(version: list[int], scene: Scene) -> UsageError:
     """The error for an interpreter that child.py does not run under."""
     found = ".".join(str(part) for part in version)
@@ -88,6 +95,14 @@ def too_old(version: list[int], scene: Scene) -> UsageError:
 
 def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
     error = shortened(message["error"].splitlines()[-1] if message["error"] else "an error", 300)[1:-1]
+    if message["doing"] != "import" and message["exits"]:
+        return ContractError(
+            f"{message['doing']} in {scene.script} raised {error}: most likely it does not know an option "
+            "that was "
+            "handed on to it. Check what stands after the script's path; it must return a string for "
+            "whatever "
+            f"it is to be started with.{_below('It printed', scene.output)}"
+        )
     if message["doing"] != "import":
         return ContractError(
             f"{message['doing']} in {scene.script} raised {error}. It must return a string for "

@@ -4,7 +4,7 @@ Owns the questions to the process that imported it and the checks on its answers
 be slow, crash or take a GPU: never in ours. Must not know studies, plans or journals.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +12,12 @@ from typing import Any, Self
 
 from hyperband.errors import ContractError, InternalError, UsageError
 from hyperband.script.contract import check_config_id, shortened
-from hyperband.script.failures import OLDEST_PYTHON, failure, too_old
+from hyperband.script.failures import OLDEST_PYTHON, failure, slow, too_old
 from hyperband.script.interpreter import Interpreter
+
+#: after so long it is said that the import takes long, and then again after each of the longer times
+_SLOW_S = 3.0
+_STILL_SLOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,11 @@ class ScriptHost:
         """True from `start_sampling` until the last id, Exhausted or an error was received."""
         return self._is_sampling
 
-    def load(self) -> None:
+    def load(self, on_slow: Callable[[str], None] | None = None) -> None:
         """Import the script and check that it has its functions; waits for as long as the import takes.
+
+        Args:
+            on_slow: called with words for people when the import takes long, and again now and then.
 
         Raises:
             ContractError: the import fails or exits, or a function is missing or no function.
@@ -100,7 +107,7 @@ class ScriptHost:
         hello = self._ask("start", None, "hello")
         if tuple(hello["version"]) < OLDEST_PYTHON:
             raise too_old(hello["version"], self._interpreter.scene())
-        self._ask("import", {"do": "load"}, "loaded")
+        self._ask("import", {"do": "load"}, "loaded", on_slow)
 
     def identity(self) -> str:
         """What `run_identity` answers for the arguments that are handed on to the script.
@@ -190,12 +197,21 @@ class ScriptHost:
         if ids:
             yield Sampled(message["first"], ids)
 
-    def _ask(self, doing: str, request: dict[str, object] | None, kind: str) -> dict[str, Any]:
+    def _ask(
+        self,
+        doing: str,
+        request: dict[str, object] | None,
+        kind: str,
+        on_slow: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
         """Ask, and wait for the one answer, which must be of this kind."""
+        patience_s = None if on_slow is None else _SLOW_S
         self._interpreter.begin(doing, request)
         try:
             while not (messages := self._interpreter.exchange()):
-                self._interpreter.wait()
+                if not self._interpreter.wait(patience_s) and on_slow is not None:
+                    patience_s = _STILL_SLOW_S
+                    on_slow(slow(self._interpreter.scene()))
         finally:
             self._interpreter.finish()
         (message,) = messages

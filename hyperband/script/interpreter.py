@@ -120,9 +120,13 @@ class Interpreter:
         if not self._is_line_closed:
             self._epoll.unregister(self._line)
 
-    def wait(self) -> None:
-        """Wait until `exchange` has something to do; a signal handler that raises ends the wait."""
-        self._epoll.poll()
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until `exchange` has something to do; a signal handler that raises ends the wait.
+
+        Returns:
+            False when the time was up before.
+        """
+        return bool(self._epoll.poll(timeout_s))
 
     def exchange(self) -> list[dict[str, Any]]:
         """Send and receive what is possible without waiting; the messages that are complete.

@@ -3,7 +3,6 @@
 Owns the link between the journal's jobs, the launcher's processes and the leases on their slots.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Start
 from hyperband.study.jobs import JobFiles
-from hyperband.study.verdict import judge, remark
+from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
 
 
@@ -99,7 +98,7 @@ class Attempts:
                 ending = self._launcher.read(folder)
                 lost = ending.exit_status != 0 and self._slots.is_lost(lease)
                 self._slots.release(lease)
-                ended.append((started, self._judge(started, ending, gpu_is_lost=lost, adopted=True)))
+                ended.append((started, self._ended(started, ending, gpu_is_lost=lost, adopted=True)))
             else:
                 self._add(Attempt(started, job, adopted=True))
         return ended
@@ -119,7 +118,7 @@ class Attempts:
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
-            ended.append((started, self._judge(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)))
+            ended.append((started, self._ended(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)))
             del self._attempts[started.job]
             self._slots.release(lease)
         return ended
@@ -146,21 +145,7 @@ class Attempts:
         self._attempts[attempt.started.job] = attempt
         self._wake.watch(attempt.job)
 
-    def _judge(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool, adopted: bool) -> JobEnded:
-        stdout = job_folder(self._folder, started.job, started.attempt) / "stdout"
-        reading = judge(ending, stdout=stdout, gpu_is_lost=gpu_is_lost)
-        now = time.time()
-        # what never ran says nothing of the job: it does not count towards what makes a Lost job Crashed
-        alive = not adopted and not ending.never_ran
-        return JobEnded(
-            at=now,
-            job=started.job,
-            attempt=started.attempt,
-            outcome=self._engine.final_outcome(started.job, reading.outcome, search_alive=alive),
-            loss=reading.loss,
-            exit_status=ending.exit_status,
-            started_at=started.at if ending.started_at is None else ending.started_at,
-            ended_at=now if ending.ended_at is None else ending.ended_at,
-            search_alive=alive,
-            note=remark(ending, reading),
+    def _ended(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool, adopted: bool) -> JobEnded:
+        return ended_event(
+            self._engine, self._folder, started, ending, gpu_is_lost=gpu_is_lost, search_alive=not adopted
         )

@@ -1,7 +1,7 @@
 """Opening a study: the script's identity, the folder, the settings that must not change, the plan."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,12 @@ class Opened:
 
 
 @contextlib.contextmanager
-def open_script(settings: Settings) -> Iterator[Opened]:
+def open_script(settings: Settings, *, say: Callable[[str], None] | None = None) -> Iterator[Opened]:
     """Check the settings, import the script in a child process, and name the study.
+
+    Args:
+        settings: from the command line.
+        say: told when the import takes long.
 
     Raises:
         UsageError, ContractError: something is wrong with the arguments or the script; nothing was written.
@@ -52,7 +56,7 @@ def open_script(settings: Settings) -> Iterator[Opened]:
         cwd=Path.cwd(),
         write_bytecode=not settings.dry_run,
     ) as host:
-        host.load()
+        host.load(say)
         identity = host.identity()
         yield Opened(host, identity, settings.logs / study_folder_name(identity), plan, start_with_ids)
 

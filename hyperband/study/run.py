@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.jobs import JobFiles
-from hyperband.study.opening import Opened, check_same_study, created_of, open_script
+from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
 from hyperband.study.sampling import Sampling
 from hyperband.study.search import Search, Verdict
 from hyperband.study.stop import end_living_jobs
@@ -67,13 +68,13 @@ class SearchResult:
     error: HyperbandError | None
 
 
-def dry_run(settings: Settings) -> tuple[str, Plan]:
+def dry_run(settings: Settings, *, console: Console) -> tuple[str, Plan]:
     """Return the study's identity and plan; imports the script, writes nothing.
 
     Raises:
         UsageError, ContractError: the arguments or the script are wrong.
     """
-    with open_script(settings) as opened:
+    with open_script(settings, say=console.line) as opened:
         return opened.identity, opened.plan
 
 
@@ -91,7 +92,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     """
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
-    with open_script(settings) as opened:
+    with open_script(settings, say=console.line) as opened:
         if settings.clean and (opened.folder / JOURNAL_FILE).exists():
             confirm(opened.folder)
             _remove(opened.folder)
@@ -134,6 +135,8 @@ def _run(
     grows = not plans or plans[-1] != opened.plan
     if not grows and engine.is_complete:
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
+        for warning in _warnings(events, settings):
+            console.line(warning)
         return _finished_before(engine, events, journal.folder)
     slots = found_slots() if callable(found_slots) else found_slots
     with (
@@ -153,6 +156,8 @@ def _run(
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
+        for warning in _warnings(events, settings):
+            voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
         attempts = Attempts(
             folder=journal.folder,
@@ -251,6 +256,29 @@ def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine:
     if sampling.host is None:
         opened.host.close()  # nothing is left to ask it, and it may hold a GPU
     return sampling
+
+
+def _warnings(events: Sequence[Event], settings: Settings) -> list[str]:
+    """Return what somebody who goes on with a study should know."""
+    found: list[str] = []
+    before = last_settings(events).get("script_args")
+    if isinstance(before, list) and before != list(settings.script_args):
+        found.append(
+            f"Warning: the script was handed {shlex.join(map(str, before)) or 'nothing'} before, and is "
+            "now handed "
+            f"{shlex.join(settings.script_args) or 'nothing'}; losses of both are compared with each "
+            "other. If that "
+            "is another search, let run_identity tell them apart."
+        )
+    ended = next((event for event in reversed(events) if isinstance(event, SearchEnded)), None)
+    n_failed = sum(isinstance(event, JobEnded) and event.outcome.is_failure for event in events)
+    if ended is not None and ended.state == "failed" and n_failed:
+        found.append(
+            f"Warning: the search before this one stopped ({ended.reason}). Its {n_failed} failed jobs "
+            "stay failed; "
+            "if the script was to blame, --clean begins anew."
+        )
+    return found
 
 
 def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:

@@ -1,16 +1,22 @@
 """Ending a study from outside: its search if there is one, else the jobs that a killed one left running."""
 
+import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, lock_study, unlock_study
+from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, job_folder
+from hyperband.journal import Journal
 from hyperband.launch.base import Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
+from hyperband.search.engine import Engine
+from hyperband.search.events import Event, SearchEnded
+from hyperband.study.verdict import ended_event
 
 
 def stop_study(folder: Path) -> str:
@@ -29,16 +35,35 @@ def stop_study(folder: Path) -> str:
     found = holder(folder)
     stopped = None if found is None else _stop_search(folder, found)
     # also when a search was there: it may have been killed meanwhile
-    lock = lock_study(folder)
-    try:
-        n_ended = end_living_jobs(folder, lock)
-    finally:
-        unlock_study(lock)
+    n_ended = _end_what_is_left(folder)
     if stopped is not None:
         return f"{stopped} {counted(n_ended, 'job')} of it ended." if n_ended else stopped
     if n_ended == 0:
         return f"Nothing of the study in {folder} was running."
     return f"No search was running; ended {counted(n_ended, 'job')} that an earlier one had left running."
+
+
+def _end_what_is_left(folder: Path) -> int:
+    """End living jobs and journal the end of every attempt that no search saw; return how many lived."""
+    with contextlib.closing(Journal.open(folder)) as journal:
+        n_ended = end_living_jobs(folder, journal.lock)
+        engine = Engine()
+        for event in journal.events():
+            engine.handle(event)
+        launcher = _launcher(folder, journal.lock)
+        events: list[Event] = []
+        for started in engine.running():
+            ending = launcher.read(job_folder(folder, started.job, started.attempt))
+            ended = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            engine.handle(ended)
+            events.append(ended)
+        if events:
+            journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
+    return n_ended
+
+
+def _launcher(folder: Path, lock: int) -> LocalLauncher:
+    return LocalLauncher(cwd=folder, lock=lock, errors=folder / KEEPERS_FILE, grace_s=0.0)
 
 
 def end_living_jobs(folder: Path, lock: int) -> int:
@@ -51,7 +76,7 @@ def end_living_jobs(folder: Path, lock: int) -> int:
     Raises:
         MachineError: a job was started on another machine, where it may live still.
     """
-    launcher = LocalLauncher(cwd=folder, lock=lock, errors=folder / KEEPERS_FILE, grace_s=0.0)
+    launcher = _launcher(folder, lock)
     lease = Lease(Slot("stop", (), {}), ())
     jobs = [
         job

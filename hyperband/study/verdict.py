@@ -1,9 +1,13 @@
-"""From the way an attempt ended to its outcome: pure but for the reading of the last line of its output."""
+"""From the way an attempt ended to its outcome: pure but for the clock and the last lines of its output."""
 
+import time
 from pathlib import Path
 
+from hyperband.folder import job_folder
 from hyperband.launch.base import Ending, StopReason
-from hyperband.script.contract import Reading, read_outcome
+from hyperband.script.contract import Reading, last_lines, read_outcome
+from hyperband.search.engine import Engine
+from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
 
@@ -28,9 +32,42 @@ def judge(ending: Ending, *, stdout: Path, gpu_is_lost: bool) -> Reading:
     return read_outcome(stdout, ending.exit_status)
 
 
-def remark(ending: Ending, reading: Reading) -> str:
-    """Return the words on one attempt's end that the journal keeps."""
-    words = [reading.note, ending.note if ending.note != reading.note else ""]
+def remark(ending: Ending, reading: Reading, *, stderr: Path) -> str:
+    """Return the words on one attempt's end that the journal keeps: of a crash with its last error line."""
+    error = last_lines(stderr, 1) if reading.outcome is Outcome.CRASHED else ""
+    words = [
+        f"{reading.note}: {error}" if error else reading.note,
+        ending.note if ending.note != reading.note else "",
+    ]
     if ending.leftovers:
         words.append(f"ended what it left behind: {', '.join(ending.leftovers)}")
     return "; ".join(word for word in words if word)
+
+
+def ended_event(
+    engine: Engine,
+    study_folder: Path,
+    started: JobStarted,
+    ending: Ending,
+    *,
+    gpu_is_lost: bool,
+    search_alive: bool,
+) -> JobEnded:
+    """Return the event that says how an attempt ended; the engine is only read."""
+    folder = job_folder(study_folder, started.job, started.attempt)
+    reading = judge(ending, stdout=folder / "stdout", gpu_is_lost=gpu_is_lost)
+    now = time.time()
+    # what never ran says nothing of the job: it does not count towards what makes a Lost job Crashed
+    alive = search_alive and not ending.never_ran
+    return JobEnded(
+        at=now,
+        job=started.job,
+        attempt=started.attempt,
+        outcome=engine.final_outcome(started.job, reading.outcome, search_alive=alive),
+        loss=reading.loss,
+        exit_status=ending.exit_status,
+        started_at=started.at if ending.started_at is None else ending.started_at,
+        ended_at=now if ending.ended_at is None else ending.ended_at,
+        search_alive=alive,
+        note=remark(ending, reading, stderr=folder / "stderr"),
+    )

@@ -53,7 +53,7 @@ class Voice:
         self._console.line(
             f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch "
             f"{started.epochs} on "
-            f"{started.slot}: {what}{' (best)' if is_best else ''}, {took}{note}"
+            f"{started.slot}: {what}{f' (best at {started.epochs})' if is_best else ''}, {took}{note}"
         )
 
     def started(self, start: Start, slot: str, order: Order) -> None:
