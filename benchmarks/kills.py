@@ -68,7 +68,7 @@ class Tally:
     n_searches: int = 0
     n_runs: int = 0
     n_ended_while_dead: int = 0
-    wrong: dict[str, int] = field(default_factory=lambda: collections.Counter())
+    wrong: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
 def main() -> None:
@@ -160,7 +160,15 @@ def disturbed(
 
 def start(folder: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
     """Start a search in a folder of its own."""
-    argv = [sys.executable, HYPERBAND, "--max-epochs", str(options.max_epochs), "--gpus", "none", "--json"]
+    argv = [
+        sys.executable,
+        str(HYPERBAND),
+        "--max-epochs",
+        str(options.max_epochs),
+        "--gpus",
+        "none",
+        "--json",
+    ]
     argv += ["--slots", str(options.slots), "../script.py"]
     return subprocess.Popen(
         argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL

@@ -176,6 +176,8 @@ def read_events(folder: Path) -> list[Event]:
     except sqlite3.Error as err:
         raise JournalError(f"cannot read {path}: {err}; check that you may read it") from err
     try:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
+            return []  # its first start is just making it
         _check_version(connection, path)
         return _read(connection, folder)
     except sqlite3.Error as err:

@@ -290,3 +290,9 @@ def test_write_ahead_only_where_it_works(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_folders_of_attempts() -> None:
     assert job_folder(Path("/s"), 17, 2) == Path("/s/jobs/000017-2")
+
+
+def test_a_study_that_is_just_being_made(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / JOURNAL_FILE).close()
+    (tmp_path / JOURNAL_FILE).touch()
+    assert read_events(tmp_path) == []

@@ -428,3 +428,53 @@ def test_a_machine_without_room_for_processes_says_so(bench: Bench, monkeypatch:
     assert "no process" in ending.note
     (bench.folder / "full").unlink()
     assert bench.wait(bench.start("/bin/sh", "-c", "exit 6")).exit_status == 6
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time; time.sleep(100)",
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nopen('on', 'w').close()\ntime.sleep(100)",
+    ],
+    ids=["by the signal", "by its handler"],
+)
+@pytest.mark.parametrize("job_first", [True, False])
+def test_a_machine_that_goes_down_fails_no_job(bench: Bench, code: str, job_first: bool) -> None:
+    job = bench.python(code)
+    until(lambda: job.about is not None, "the keeper to write itself down")
+    if "signal.signal" in code:
+        until((bench.folder / "on").exists, "the job to run")
+    assert job.about is not None
+    pids = [job.about.job_pid, job.about.keeper.pid]
+    for pid in pids if job_first else reversed(pids):
+        os.kill(pid, signal.SIGTERM)
+    ending = bench.wait(job)
+    assert ending.asked is StopReason.STOP
+    assert ending.exit_status in (-15, 143)
+
+
+def test_a_job_that_crashes_by_itself_is_not_called_stopped(bench: Bench) -> None:
+    ending = bench.wait(bench.start("/bin/sh", "-c", "kill -TERM $$"))
+    assert (ending.exit_status, ending.asked) == (-15, None)
+
+
+def test_signals_to_those_who_wait_are_not_spent_on_the_next_job(bench: Bench) -> None:
+    bench.wait(bench.start("/bin/true"))
+    server = bench.launcher._server.pid
+    assert server is not None
+    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
+    for pid in proc.descendants(server):
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.kill(pid, number)
+    ending = bench.wait(bench.start("/bin/sh", "-c", "exit 3"))
+    assert (ending.exit_status, ending.asked) == (3, None)
+
+
+def test_a_patience_beyond_all_clocks(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, grace_s=1e300)
+    job = bench.start("/bin/sleep", "1000")
+    bench.launcher.stop(job, StopReason.STOP)
+    assert bench.wait(job).asked is StopReason.STOP
+    bench.launcher.close()
+    os.close(bench.lock)

@@ -653,3 +653,28 @@ def test_a_python_without_our_packages(searches: Searches) -> None:
     assert done.returncode == 1
     assert "pip install ." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_limits_of_a_month(searches: Searches) -> None:
+    searches.write(script("import time\ntime.sleep(0.3)\nprint(1)"))
+    ran = searches.run(*ONE, "--max-time", "2592000", "--timeout", "2592000")
+    assert ran.exit_code == 0
+
+
+def test_a_free_setting_of_a_finished_study(searches: Searches) -> None:
+    searches.write(script("x = float(config_id[2:])\nif x < 0.4:\n    1 / 0\nprint(x)"))
+    searches.run("--max-epochs", "9", "--slots", "2")
+    again = searches.run("--max-epochs", "9", "--slots", "2", "--penalty", "3")
+    assert again.document["settings"]["penalty"] == 3
+    assert {job["loss"] for job in again.document["jobs"] if job["outcome"] == "Crashed"} == {3}
+    assert again.document["state"] == "finished"
+
+
+def test_more_slots_than_are_filled_at_once(searches: Searches) -> None:
+    searches.write(script(HELD))
+    search = searches.start(
+        "--algorithm", "random", "--max-trials", "40", "--max-epochs", "1", "--slots", "40"
+    )
+    until(lambda: is_on(searches, 40), "forty jobs to run")
+    (searches.folder / "off").touch()
+    assert searches.wait(search).exit_code == 0

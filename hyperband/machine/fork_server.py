@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, prctl, tell
+from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, forget_signals, prctl, tell
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False
@@ -117,6 +117,7 @@ def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answ
         os.close(answer)
         channel.close()
         if message:
+            forget_signals()
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
             try:

@@ -42,6 +42,10 @@ _PR_SET_PDEATHSIG = 1
 #: a machine that goes down sends SIGTERM to everybody, in any order: how long a keeper whose job died of
 #: one waits for its own, before it calls that death the job's fault
 _SHUTDOWN_WINDOW_S = 0.5
+#: how a job ends that was told to: by the signal, or by an exit code that a shell would give for it
+_ENDED_BY_TERM = (-signal.SIGTERM, 128 + signal.SIGTERM)
+#: the kernel's clock takes no more than this at once
+_LONGEST_WAIT_S = 86400.0
 #: how often the descendants are listed again while they are being killed: a fork can outrun a listing
 _KILL_AGAIN_S = 0.05
 _TAIL_BYTES = 64 * 1024
@@ -92,6 +96,16 @@ def checksum_of(folder: int, file: str) -> tuple[int, int]:
         os.close(descriptor)
 
 
+def forget_signals() -> None:
+    """Forget what was sent to a process that was only waiting: it was not meant for the job to come."""
+    while signal.sigtimedwait(SIGNALS, 0) is not None:
+        pass
+
+
+def _bounded(wait_s: float) -> float:
+    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
+
+
 def tell(pipe: int, words: bytes) -> None:
     """Say something to whoever listens; that nobody does any more changes nothing."""
     with contextlib.suppress(BrokenPipeError):
@@ -108,6 +122,7 @@ def become_job(line: socket.socket, keeper: int) -> None:
     message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
     if not message:
         return
+    forget_signals()
     request = _read_request(descriptors[0])
     for target, descriptor in enumerate((nothing, *descriptors[1:3])):
         os.dup2(descriptor, target)
@@ -224,26 +239,36 @@ class Keeper:
 
     def _watch(self) -> None:
         """Wait for the job's own process; end it when asked to: SIGTERM to its group, grace, SIGKILL."""
+        self._has_children()  # it may have been killed while it waited for the word
         while self._status is None:
             self._wait(self._kill_at_s)
             self._has_children()
             if self._status is None and self._asked is not None and time.monotonic() >= self._kill_at_s:
                 self._signal([self._job, *descendants(os.getpid())], signal.SIGKILL)
                 self._kill_at_s = float("inf")
-        if self._status == -signal.SIGTERM and self._asked is None:
-            self._wait(time.monotonic() + _SHUTDOWN_WINDOW_S)
+        for number in signal.sigpending() & {STOP_SIGNAL}:
+            self._note_shutdown(number)
+        until_s = time.monotonic() + _SHUTDOWN_WINDOW_S
+        while self._status in _ENDED_BY_TERM and self._asked is None and time.monotonic() < until_s:
+            self._wait(until_s)
+
+    def _note_shutdown(self, number: int) -> None:
+        """Take a job that failed just when everything here was told to end for one that was told, too."""
+        if number == STOP_SIGNAL and self._status != 0 and self._asked is None:
+            self._asked = ASKED[STOP_SIGNAL]
 
     def _wait(self, until_s: float) -> None:
         """Sleep until a child ends, the end is asked for, or a moment of the monotonic clock."""
         if until_s == float("inf"):
             number = signal.sigwaitinfo(SIGNALS).si_signo
         else:
-            found = signal.sigtimedwait(SIGNALS, max(0.0, until_s - time.monotonic()))
+            found = signal.sigtimedwait(SIGNALS, _bounded(until_s - time.monotonic()))
             number = 0 if found is None else found.si_signo
         if number in ASKED and self._asked is None:
             # both may have come, and signals are fetched by number: a job that had ended was not asked
             self._has_children()
             if self._status is not None:
+                self._note_shutdown(number)
                 return
             self._asked = ASKED[signal.Signals(number)]
             self._kill_at_s = time.monotonic() + self._grace_s
@@ -280,7 +305,7 @@ class Keeper:
                 self._signal(descendants(os.getpid()), signal.SIGKILL)
                 kill_at_s = time.monotonic() + again_s
                 again_s = min(1.0, 2 * again_s)
-            signal.sigtimedwait([signal.SIGCHLD], max(0.0, kill_at_s - time.monotonic()))
+            signal.sigtimedwait([signal.SIGCHLD], _bounded(kill_at_s - time.monotonic()))
         return leftovers
 
     def _signal(self, pids: list[int], number: int) -> None:

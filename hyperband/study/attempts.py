@@ -4,7 +4,7 @@ Owns the link between the journal's jobs, the launcher's processes and the lease
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.folder import job_folder
@@ -49,8 +49,10 @@ class Attempts:
         files: JobFiles,
         log: StudyLog,
         wake: Wake,
+        is_timed: bool,
     ) -> None:
-        """Begin with none; the engine is only read here."""
+        """Begin with none; the engine is only read here. is_timed: whether jobs have a time limit."""
+        self._is_timed = is_timed
         self._folder = folder
         self._engine = engine
         self._launcher = launcher
@@ -111,6 +113,9 @@ class Attempts:
                 continue
             self._wake.forget(attempt.job)
             ending = self._launcher.finish(attempt.job)
+            if ending is not None and ending.asked is StopReason.TIMEOUT and attempt.asked is None:
+                # a batch system may send the same signal: no job times out that nobody timed
+                ending = replace(ending, asked=StopReason.TIMEOUT if self._is_timed else StopReason.STOP)
             if ending is None:
                 self._wake.watch(attempt.job)
                 continue

@@ -137,6 +137,11 @@ def _run(
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         for warning in _warnings(events, settings):
             console.line(warning)
+        if last_settings(events) != settings.document():
+            again = SearchEnded(
+                time.time(), "finished" if engine.best() else "failed", "the plan was complete before"
+            )
+            journal.append(_search_started(settings), again, durable=True)
         return _finished_before(engine, events, journal.folder)
     slots = found_slots() if callable(found_slots) else found_slots
     with (
@@ -167,6 +172,7 @@ def _run(
             files=files,
             log=log,
             wake=wake,
+            is_timed=settings.timeout_s is not None,
         )
         with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
             owners.append(sampling.owns)

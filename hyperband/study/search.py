@@ -34,6 +34,9 @@ _GPU_WATCH_S = 30.0
 _WORTH_TELLING_S = 1.0
 #: so many attempts in a row of which nothing ran are this machine's fault
 _N_NEVER_RAN = 3
+#: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
+_N_STARTS = 32
+_STARTS_PAUSE_S = 0.25
 #: how soon a script that is away for a moment is looked for again
 _SCRIPT_LOOK_S = 0.2
 
@@ -220,6 +223,9 @@ class Search:
         self._look_at_s = None
         waiting_for: str | None = None
         while self._finish is None and (start := self._engine.next_start()) is not None:
+            if len(starts) == _N_STARTS:
+                self._look_at_s = time.monotonic() + _STARTS_PAUSE_S
+                break
             sha256 = self._files.script_sha256()
             if sha256 is None:
                 self._look_at_s = time.monotonic() + _SCRIPT_LOOK_S

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Protocol
 
+#: the kernel takes no more than some weeks at once; waking for nothing does no harm
+_LONGEST_SLEEP_S = 86400.0
+
 
 class HasDescriptor(Protocol):
     """Anything that becomes readable."""
@@ -63,7 +66,7 @@ class Wake:
     def sleep(self, timeout_s: float | None) -> set[object]:
         """Sleep until something is readable, a signal came, or the time is up; return what is readable."""
         found: set[object] = set()
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(None if timeout_s is None else min(timeout_s, _LONGEST_SLEEP_S)):
             if key.fileobj == self._reader:
                 os.read(self._reader, 4096)
             else:
