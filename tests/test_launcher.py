@@ -430,21 +430,15 @@ def test_a_machine_without_room_for_processes_says_so(bench: Bench, monkeypatch:
     assert bench.wait(bench.start("/bin/sh", "-c", "exit 6")).exit_status == 6
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import time; time.sleep(100)",
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nopen('on', 'w').close()\ntime.sleep(100)",
-    ],
-    ids=["by the signal", "by its handler"],
-)
+BY_SIGNAL = "import time\nopen('on', 'w').close()\ntime.sleep(100)"
+BY_HANDLER = f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n{BY_SIGNAL}"
+
+
+@pytest.mark.parametrize("code", [BY_SIGNAL, BY_HANDLER], ids=["by the signal", "by its handler"])
 @pytest.mark.parametrize("job_first", [True, False])
 def test_a_machine_that_goes_down_fails_no_job(bench: Bench, code: str, job_first: bool) -> None:
     job = bench.python(code)
-    until(lambda: job.about is not None, "the keeper to write itself down")
-    if "signal.signal" in code:
-        until((bench.folder / "on").exists, "the job to run")
+    until((bench.folder / "on").exists, "the job to run")
     assert job.about is not None
     pids = [job.about.job_pid, job.about.keeper.pid]
     for pid in pids if job_first else reversed(pids):
