@@ -1,5 +1,6 @@
 """The launcher of this machine: real keepers, real jobs, every way they can end."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -53,6 +54,18 @@ class Bench:
             assert select.select([job], [], [], 60)[0], "the job did not end"
             if (ending := (launcher or self.launcher).finish(job)) is not None:
                 return ending
+
+
+def those_who_wait(bench: Bench) -> tuple[int, list[int]]:
+    """Pids of the fork server, and of the keeper that waits with its job to be."""
+    first = bench.start("/bin/true")
+    bench.wait(first)
+    assert first.about is not None
+    until(lambda: not first.about.keeper.is_alive(), "the first keeper to go")  # type: ignore[union-attr]
+    server = bench.launcher._server.pid
+    assert server is not None
+    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
+    return server, proc.descendants(server)
 
 
 @pytest.fixture
@@ -310,22 +323,14 @@ def test_zombies_are_gone() -> None:
 
 
 def test_a_killed_waiting_keeper_is_replaced(bench: Bench) -> None:
-    bench.wait(bench.start("/bin/true"))
-    server = bench.launcher._server.pid
-    assert server is not None
-    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
-    waiting = proc.descendants(server)
+    server, waiting = those_who_wait(bench)
     os.kill(waiting[0], signal.SIGKILL)
     until(lambda: len(set(proc.descendants(server)) - set(waiting)) == 2, "another to wait in its place")
     assert bench.wait(bench.start("/bin/sh", "-c", "exit 4")).exit_status == 4
 
 
 def test_nothing_waits_once_the_launcher_is_closed(bench: Bench) -> None:
-    bench.wait(bench.start("/bin/true"))
-    server = bench.launcher._server.pid
-    assert server is not None
-    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
-    waiting = proc.descendants(server)
+    server, waiting = those_who_wait(bench)
     bench.launcher.close()
     until(lambda: all(proc.start_ticks(pid) is None for pid in waiting), "both to end")
     assert proc.start_ticks(server) is None
@@ -442,7 +447,8 @@ def test_a_machine_that_goes_down_fails_no_job(bench: Bench, code: str, job_firs
     assert job.about is not None
     pids = [job.about.job_pid, job.about.keeper.pid]
     for pid in pids if job_first else reversed(pids):
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # the keeper may have ended its job already
+            os.kill(pid, signal.SIGTERM)
     ending = bench.wait(job)
     assert ending.asked is StopReason.STOP
     assert ending.exit_status in (-15, 143)
@@ -454,11 +460,7 @@ def test_a_job_that_crashes_by_itself_is_not_called_stopped(bench: Bench) -> Non
 
 
 def test_signals_to_those_who_wait_are_not_spent_on_the_next_job(bench: Bench) -> None:
-    bench.wait(bench.start("/bin/true"))
-    server = bench.launcher._server.pid
-    assert server is not None
-    until(lambda: len(proc.descendants(server)) == 2, "the next keeper to wait, with its job to be")
-    for pid in proc.descendants(server):
+    for pid in those_who_wait(bench)[1]:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             os.kill(pid, number)
     ending = bench.wait(bench.start("/bin/sh", "-c", "exit 3"))
