@@ -6,7 +6,9 @@ that is not in the journal ever happens; what is in the journal and did not happ
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
@@ -37,6 +39,8 @@ _N_NEVER_RAN = 3
 #: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
 _N_STARTS = 32
 _STARTS_PAUSE_S = 0.25
+#: words may wait for jobs, but not for ever
+_MOST_UNSAID = 200
 #: how soon a script that is away for a moment is looked for again
 _SCRIPT_LOOK_S = 0.2
 
@@ -98,6 +102,8 @@ class Search:
         #: when, on the monotonic clock, slots and GPUs are worth another look although nothing ended
         self._look_at_s: float | None = None
         self._gpu_watch_at_s: float | None = None
+        #: what the voice has still to say, in order
+        self._unsaid: list[Callable[[], None]] = []
         #: why nothing starts although something could, in words
         self._waiting_for: str | None = None
 
@@ -114,9 +120,14 @@ class Search:
         while True:
             self._turn(ready)
             if len(self._attempts) == 0 and (self._finish is not None or self._engine.is_complete):
+                self._say()
                 return self._verdict()
             self._refuse_deadlock()
-            ready = self._wake.sleep(self._sleep_s())
+            # who waits for a slot comes before who waits for words: they are said when nothing else is ready
+            ready = self._wake.sleep(0.0 if self._unsaid else self._sleep_s())
+            if self._unsaid and (not ready or len(self._unsaid) > _MOST_UNSAID):
+                self._say()
+                ready |= self._wake.sleep(0.0 if ready else self._sleep_s())
 
     # One turn.
 
@@ -139,20 +150,28 @@ class Search:
             self._journal.append(*events, durable=bool(ended))
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(start, lease, self._attempts.start(start, lease, event)) for start, lease, event in starts]
-        for started, event in ended:
-            self._voice.ended(started, event, self._engine.progress())
-        for decision in decisions:
-            self._voice.decided(decision)
-        for start, lease, order in orders:
-            self._voice.started(start, lease.slot.name, order)
+        progress = self._engine.progress()
+        self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
+        self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
+        self._unsaid += [
+            partial(self._voice.started, start, lease.slot.name, order) for start, lease, order in orders
+        ]
         if self._files.has_changed:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
         # only now, with every end read, is it certain which jobs still run
         self._watch_over()
-        self._show()
+        if not self._unsaid:
+            self._show()
         if self._settings.debug:
             self._engine.validate()
+
+    def _say(self) -> None:
+        """Say what happened, in order."""
+        unsaid, self._unsaid = self._unsaid, []
+        for words in unsaid:
+            words()
+        self._show()
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier search, and journal those that ended meanwhile."""
