@@ -678,3 +678,29 @@ def test_more_slots_than_are_filled_at_once(searches: Searches) -> None:
     until(lambda: is_on(searches, 40), "forty jobs to run")
     (searches.folder / "off").touch()
     assert searches.wait(search).exit_code == 0
+
+
+SIGNAL_BEFORE_WORDS = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from hyperband.study.wake import Wake
+real, sent = Wake.sleep, []
+def sleep(self, timeout_s):
+    if timeout_s == 0.0 and not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+    return real(self, timeout_s)
+Wake.sleep = sleep
+from hyperband.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_while_words_wait_is_heeded_at_once(searches: Searches) -> None:
+    searches.write(script(HELD))
+    argv = [sys.executable, "-c", SIGNAL_BEFORE_WORDS, str(HYPERBAND.parent), *ONE, "--gpus", "none"]
+    search = subprocess.Popen([*argv, str(searches.path)], cwd=searches.folder, stdout=subprocess.DEVNULL)
+    try:
+        assert search.wait(timeout=20) == 130
+    finally:
+        (searches.folder / "off").touch()
+        search.wait(timeout=20)

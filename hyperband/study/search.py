@@ -126,8 +126,7 @@ class Search:
             # who waits for a slot comes before who waits for words: they are said when nothing else is ready
             ready = self._wake.sleep(0.0 if self._unsaid else self._sleep_s())
             if self._unsaid and (not ready or len(self._unsaid) > _MOST_UNSAID):
-                self._say()
-                ready |= self._wake.sleep(0.0 if ready else self._sleep_s())
+                self._say()  # and then another turn: a signal may have come, which is no descriptor
 
     # One turn.
 
