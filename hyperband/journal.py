@@ -65,6 +65,9 @@ _KINDS: dict[str, type[Any]] = {
         event_types.SpaceExhausted,
         event_types.JobStarted,
         event_types.JobEnded,
+        event_types.SlotQuarantined,
+        event_types.SlotReleased,
+        event_types.CheckpointsRemoved,
         event_types.SearchEnded,
     )
 }
@@ -299,10 +302,10 @@ def _body(event: Event) -> dict[str, object]:
 
 def _event(kind: str, body: dict[str, Any]) -> Event:
     found = _KINDS[kind]
-    if kind == "JobStarted":
-        started: Event = found(**body)
-        return started  # half of all events: nothing in it needs a second look
     match found:
+        case event_types.JobStarted:
+            if "gpu_uuids" in body:
+                body["gpu_uuids"] = tuple(body["gpu_uuids"])
         case event_types.PlanMade:
             brackets = tuple(
                 Bracket(tuple(Rung(n, epochs) for n, epochs in rungs)) for rungs in body["plan"]["brackets"]
@@ -310,6 +313,8 @@ def _event(kind: str, body: dict[str, Any]) -> Event:
             body["plan"] = Plan(brackets, body["plan"]["max_epochs"])
         case event_types.JobEnded:
             body["outcome"] = Outcome(body["outcome"])
+        case event_types.CheckpointsRemoved:
+            body["trials"] = tuple(body["trials"])
         case event_types.IdsDrawn:
             body["ids"] = tuple(body["ids"])
         case event_types.StudyCreated:

@@ -1,9 +1,31 @@
 """Settings: everything the command line can say about one search; frozen, with the defaults."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from hyperband.search.trial import Algorithm
+
+
+class WhenShared(StrEnum):
+    """What happens on a GPU of ours when a process of somebody else comes."""
+
+    #: our job goes on; the next one waits until the other process is gone
+    WAIT = "wait"
+    #: our job goes on, and so do the next ones
+    SHARE = "share"
+    #: our job is stopped, and queued again for another GPU
+    YIELD = "yield"
+
+
+class KeepCheckpoints(StrEnum):
+    """Which trials keep their checkpoint files; the best trial's always stay."""
+
+    ALL = "all"
+    #: those that reached the last rung of their bracket
+    BEST = "best"
+    #: none but the best trial's
+    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +50,24 @@ class Settings:
     gpus: str = "all"
     #: CPU slots; None: half of the usable cores, at least 1
     slots: int | None = None
-    jobs_per_gpu: int = 1
+    #: None: as many as fit by their measured memory
+    jobs_per_gpu: int | None = 1
+    isolate: bool = False
+    when_shared: WhenShared = WhenShared.WAIT
+    #: so many idle GPUs are left to others
+    leave_free: int = 0
     multi_gpu: bool = True
     timeout_s: float | None = None
+    timeout_per_epoch_s: float | None = None
+    stall_timeout_s: float | None = None
+    retries: int = 1
+    quarantine_s: float = 3600.0
+    #: nothing starts while a file system that jobs write to has less free space
+    min_free_disk_gib: float = 1.0
+    keep_checkpoints: KeepCheckpoints = KeepCheckpoints.ALL
+    #: pattern of a trial's checkpoint files, relative to where the jobs run
+    checkpoints: str | None = None
+    warm: bool = False
     max_time_s: float | None = None
     #: interpreter that runs the script, absolute, symbolic links kept (a virtual environment's is one)
     python: Path
@@ -59,9 +96,20 @@ class Settings:
             "penalty": self.penalty,
             "gpus": self.gpus,
             "slots": self.slots,
-            "jobs_per_gpu": self.jobs_per_gpu,
+            "jobs_per_gpu": "auto" if self.jobs_per_gpu is None else self.jobs_per_gpu,
+            "isolate": self.isolate,
+            "when_shared": str(self.when_shared),
+            "leave_free": self.leave_free,
             "no_multi_gpu": not self.multi_gpu,
             "timeout": self.timeout_s,
+            "timeout_per_epoch": self.timeout_per_epoch_s,
+            "stall_timeout": self.stall_timeout_s,
+            "retries": self.retries,
+            "quarantine_s": self.quarantine_s,
+            "min_free_disk": self.min_free_disk_gib,
+            "keep_checkpoints": str(self.keep_checkpoints),
+            "checkpoints": self.checkpoints,
+            "warm": self.warm,
             "max_time": self.max_time_s,
             "python": str(self.python),
             "logs": str(self.logs),

@@ -14,7 +14,7 @@ from nvml_stub import UNKNOWN, VERSIONS_DIFFER, NvmlState, mig_uuid, uuid
 from nvml_stub.cases import built_stub, child_environment, on_old_driver, on_stub, without_library
 
 from hyperband.errors import InternalError, MachineError, UsageError
-from hyperband.launch.base import Lease, Slots
+from hyperband.launch.base import NO_WISH, Lease, Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
 from hyperband.launch.gpu_slots import GpuSlots
 from hyperband.launch.slots import make_slots
@@ -72,7 +72,7 @@ def made(study: str = "/study", *, visible: str | None = None, **changes: object
 def taken(slots: Slots) -> list[Lease]:
     """Everything that can be had."""
     leases = []
-    while (lease := slots.take()) is not None:
+    while (lease := slots.take(NO_WISH)) is not None:
         leases.append(lease)
     return leases
 
@@ -130,7 +130,7 @@ def test_two_searches_never_hold_one_gpu(machine: NvmlState) -> None:
     machine.four_gpus()
     clock = Clock()
     mine, theirs = gpu_slots(study="/mine", clock=clock), gpu_slots(study="/theirs", n_shares=2, clock=clock)
-    mine_first, mine_second = mine.take(), mine.take()
+    mine_first, mine_second = mine.take(NO_WISH), mine.take(NO_WISH)
     assert mine_first is not None
     assert mine_second is not None
     # What is held elsewhere is not asked for again at once, and the free ones are still found.
@@ -138,10 +138,10 @@ def test_two_searches_never_hold_one_gpu(machine: NvmlState) -> None:
     assert theirs.why_none().startswith(f"GPU 0 is leased by study /mine (pid {os.getpid()} on ")
     assert theirs.next_look_s() == 2.0
     given_back(mine, mine_first)
-    assert theirs.take() is None
+    assert theirs.take(NO_WISH) is None
     clock.now_s += 2.0
     assert names(theirs) == ["gpu:0/0", "gpu:0/1"]
-    assert mine.take() is None
+    assert mine.take(NO_WISH) is None
 
 
 @on_stub
@@ -155,9 +155,9 @@ def test_a_foreign_process_keeps_a_gpu_until_it_ends(machine: NvmlState) -> None
         assert slots.why_none() == f"GPU 0 is used by pid {pid} (cat)"
         assert slots.next_look_s() == 2.0
         clock.now_s += 2.0
-        assert slots.take() is None
+        assert slots.take(NO_WISH) is None
     clock.now_s += 1.5
-    assert slots.take() is None  # not looked at before its time
+    assert slots.take(NO_WISH) is None  # not looked at before its time
     assert slots.next_look_s() == 0.5
     clock.now_s += 0.5
     assert names(slots) == ["gpu:0"]
@@ -171,7 +171,7 @@ def test_with_no_gpu_free_all_waits_for_one(machine: NvmlState) -> None:
             machine.claim(pid, number)
         slots = made()
         assert isinstance(slots, GpuSlots)
-        assert slots.take() is None
+        assert slots.take(NO_WISH) is None
         wait_s = slots.next_look_s()
         assert wait_s is not None
         assert 0 < wait_s <= 2
@@ -209,18 +209,18 @@ def test_a_share_is_not_hidden_by_our_own_job_beside_it(machine: NvmlState) -> N
     machine.four_gpus()
     clock = Clock()
     slots = gpu_slots(gpus="0", n_shares=3, owns=lambda pid: pid == os.getpid(), clock=clock)
-    assert slots.take() is not None
+    assert slots.take(NO_WISH) is not None
     machine.claim(os.getpid(), 0, mib=40000)
-    assert slots.take() is not None
+    assert slots.take(NO_WISH) is not None
     # Memory that no visible pid explains is that of our jobs, as in containers.
     (machine.procdir / str(os.getpid())).unlink()
     machine.change(0, used_mib=60000)
     with process() as pid:
         machine.claim(pid, 0)
-        assert slots.take() is None
+        assert slots.take(NO_WISH) is None
         assert "is used by pid" in slots.why_none()
     clock.now_s += 2
-    assert slots.take() is not None
+    assert slots.take(NO_WISH) is not None
 
 
 @on_stub
@@ -234,7 +234,7 @@ def test_a_gpu_whose_memory_comes_back_late_is_looked_at_soon_again(machine: Nvm
     assert slots.next_look_s() == 0.0
     waits = []
     for _ in range(10):
-        assert slots.take() is None
+        assert slots.take(NO_WISH) is None
         wait_s = slots.next_look_s()
         assert wait_s is not None
         waits.append(round(wait_s, 3))
@@ -255,7 +255,7 @@ def test_a_lease_that_the_keeper_has_not_let_go_yet_is_asked_for_soon_again(mach
     machine.claim(os.getpid(), 1)
     [lease] = taken(slots)
     slots.release(lease)  # the descriptor is still open, as in a keeper that is just ending
-    assert slots.take() is None
+    assert slots.take(NO_WISH) is None
     assert slots.why_none().startswith(f"GPU 1 is used by pid {os.getpid()} ")
     (machine.procdir / str(os.getpid())).unlink()
     clock.now_s += 2
@@ -277,7 +277,7 @@ def test_a_lost_gpu_leaves_and_its_job_knows(machine: NvmlState) -> None:
     assert not slots.is_lost(first)
     assert slots.is_lost(second)
     given_back(slots, second)
-    assert slots.take() is None
+    assert slots.take(NO_WISH) is None
     assert slots.why_none() == "GPU 1 is lost (GPU is lost)"
     given_back(slots, first)
     assert names(slots) == ["gpu:0"]
@@ -292,7 +292,7 @@ def test_a_search_whose_gpus_are_all_lost_cannot_go_on(machine: NvmlState) -> No
     machine.lose(1)
     given_back(slots, lease)
     with pytest.raises(MachineError, match=r"Every GPU of this search is lost: GPU 1 is lost.*dmesg"):
-        slots.take()
+        slots.take(NO_WISH)
 
 
 @on_stub
@@ -301,7 +301,7 @@ def test_an_error_of_one_look_does_not_take_a_gpu_away_for_ever(machine: NvmlSta
     clock = Clock()
     slots = gpu_slots(gpus="0", clock=clock)
     machine.change(0, error=UNKNOWN)
-    assert slots.take() is None
+    assert slots.take(NO_WISH) is None
     assert slots.why_none() == "GPU 0 could not be looked at (Unknown Error)"
     machine.change(0, error=0)
     clock.now_s += 2
@@ -335,8 +335,8 @@ def test_all_free_gpus_go_to_one_job(machine: NvmlState) -> None:
     assert lease.slot.gpu_uuids == (uuid(0), uuid(2), uuid(3))
     assert len(lease.descriptors) == 6
     slots.validate()
-    assert slots.take() is None
-    assert gpu_slots(study="/theirs", gpus="0,2,3").take() is None
+    assert slots.take(NO_WISH) is None
+    assert gpu_slots(study="/theirs", gpus="0,2,3").take(NO_WISH) is None
     machine.lose(2)
     assert slots.is_lost(lease)
     machine.change(2, error=0)
@@ -349,19 +349,19 @@ def test_all_free_gpus_go_to_one_job(machine: NvmlState) -> None:
 def test_one_free_gpu_is_not_enough_and_is_let_go_again(machine: NvmlState) -> None:
     machine.four_gpus()
     mine, theirs = gpu_slots(study="/mine", gpus="0,1"), gpu_slots(study="/theirs")
-    first = theirs.take()
+    first = theirs.take(NO_WISH)
     assert first is not None
     assert mine.take_all() is None
     assert names(mine) == ["gpu:1"]
     assert gpu_slots(study="/third", gpus="3").take_all() is None
-    assert gpu_slots(study="/third", gpus="3").take() is not None
+    assert gpu_slots(study="/third", gpus="3").take(NO_WISH) is not None
 
 
 @on_stub
 def test_gpus_that_run_our_own_jobs_are_not_taken_twice(machine: NvmlState) -> None:
     machine.four_gpus()
     slots = gpu_slots(n_shares=2)
-    assert slots.take() is not None
+    assert slots.take(NO_WISH) is not None
     lease = slots.take_all()
     assert lease is not None
     assert lease.slot.name == "gpu:1,2,3"
@@ -375,7 +375,7 @@ def test_gpus_that_run_our_own_jobs_are_not_taken_twice(machine: NvmlState) -> N
 def test_a_slot_of_a_living_job_is_taken_until_it_is_released(machine: NvmlState) -> None:
     machine.four_gpus()
     before = gpu_slots()
-    kept = before.take()
+    kept = before.take(NO_WISH)
     assert kept is not None
     slots = gpu_slots(owns=lambda pid: pid == os.getpid())
     machine.claim(os.getpid(), 0)
@@ -396,17 +396,17 @@ def test_a_slot_of_a_living_job_is_taken_until_it_is_released(machine: NvmlState
 @on_stub
 def test_other_shares_of_a_gpu_are_ours_although_our_keeper_holds_one(machine: NvmlState) -> None:
     machine.four_gpus()
-    kept = gpu_slots(gpus="0", n_shares=2).take()
+    kept = gpu_slots(gpus="0", n_shares=2).take(NO_WISH)
     assert kept is not None
     slots = gpu_slots(gpus="0", n_shares=2)
     slots.adopt("gpu:0/0")
     assert names(slots) == ["gpu:0/1"]
-    assert gpu_slots(study="/theirs", gpus="0", n_shares=3).take() is None
+    assert gpu_slots(study="/theirs", gpus="0", n_shares=3).take(NO_WISH) is None
     # With fewer jobs on a GPU than before, the old ones count.
     fewer = gpu_slots(gpus="0", n_shares=1)
     fewer.adopt("gpu:0/1")
     fewer.validate()
-    assert fewer.take() is None
+    assert fewer.take(NO_WISH) is None
 
 
 @on_stub
@@ -545,7 +545,7 @@ def test_cpu_slots_adopt_what_an_earlier_search_left() -> None:
     slots = CpuSlots(2, "a test")
     leases = [slots.adopt(name) for name in ("cpu:1", "cpu:7", "gpu:0/1")]
     slots.validate()
-    assert slots.take() is None
+    assert slots.take(NO_WISH) is None
     slots.release(leases[1])
     assert names(slots) == ["cpu:0"]
     with pytest.raises(InternalError, match="adopted twice"):
@@ -579,7 +579,7 @@ def end(lease):
     slots.release(lease)
 
 while n_done < n_jobs:
-    lease = slots.take()
+    lease = slots.take(NO_WISH)
     slots.validate()
     if lease is not None:
         uuid, n_done = lease.slot.gpu_uuids[0], n_done + 1

@@ -7,6 +7,7 @@ from hyperband.cli import values
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
+from hyperband.settings import KeepCheckpoints, WhenShared
 
 _SEARCH_HELP = """\
 Search the hyperparameters of a training script on every free GPU, or on CPU slots where there is none.
@@ -159,9 +160,31 @@ def _add_slot_options(parser: Parser) -> None:
     group.add_argument(
         "--jobs-per-gpu",
         metavar="N",
-        type=values.whole_number("--jobs-per-gpu", at_least=1),
+        type=values.number_or_auto("--jobs-per-gpu", at_least=1),
         default=1,
-        help="jobs at a time on one GPU (default: 1)",
+        help="jobs at a time on one GPU; auto: as many as fit by the memory that the first rung was seen to"
+        " take, but one in the last rung (default: 1)",
+    )
+    group.add_argument(
+        "--isolate",
+        action="store_true",
+        help="each job sees its own GPU only, as --gpu 0: for scripts that use cuda:0 whatever they are told",
+    )
+    group.add_argument(
+        "--when-shared",
+        metavar="HOW",
+        type=values.one_of("--when-shared", tuple(WhenShared)),
+        default=str(WhenShared.WAIT),
+        help="when somebody else's process comes to a GPU with a job: wait: the job goes on, the next one"
+        " waits until the GPU is ours alone; share: so does the next one; yield: the job is stopped and"
+        " queued again (default: wait)",
+    )
+    group.add_argument(
+        "--leave-free",
+        metavar="N",
+        type=values.whole_number("--leave-free", at_least=0),
+        default=0,
+        help="idle GPUs that are left to others (default: 0)",
     )
     group.add_argument(
         "--no-multi-gpu",
@@ -180,6 +203,41 @@ def _add_job_options(parser: Parser) -> None:
         help="seconds that one job may take (default: no limit)",
     )
     group.add_argument(
+        "--timeout-per-epoch",
+        metavar="S",
+        type=seconds("--timeout-per-epoch", unit="seconds", above=0),
+        help="seconds that one job may take for each epoch of its --epochs (default: no limit)",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        metavar="S",
+        type=seconds("--stall-timeout", unit="seconds", above=0),
+        help="seconds that a job may be without any output (default: no limit)",
+    )
+    group.add_argument(
+        "--retries",
+        metavar="N",
+        type=values.whole_number("--retries", at_least=0),
+        default=1,
+        help="times that a job which crashed, ran out of memory or printed no loss is tried again, on another"
+        " slot if there is one (default: 1)",
+    )
+    group.add_argument(
+        "--quarantine-s",
+        metavar="S",
+        type=seconds("--quarantine-s", unit="seconds", above=0),
+        default=3600.0,
+        help="seconds for which a slot is not used that fails jobs which succeed elsewhere"
+        " (default: 3600 seconds)",
+    )
+    group.add_argument(
+        "--min-free-disk",
+        metavar="GIB",
+        type=seconds("--min-free-disk", unit="GiB", at_least=0),
+        default=1.0,
+        help="GiB of free disk below which nothing is started (default: 1 GiB)",
+    )
+    group.add_argument(
         "--max-time",
         metavar="S",
         type=seconds("--max-time", unit="seconds", above=0),
@@ -196,6 +254,11 @@ def _add_job_options(parser: Parser) -> None:
         "--keep-going",
         action="store_true",
         help="go on although the first 10 jobs all failed in the same way (default: stop)",
+    )
+    group.add_argument(
+        "--warm",
+        action="store_true",
+        help="start jobs as forks of a process that has imported the script's modules already",
     )
     group.add_argument(
         "--python",
@@ -219,6 +282,20 @@ def _add_study_options(parser: Parser) -> None:
         help="remove the study first, after asking; the script's own checkpoints stay",
     )
     group.add_argument("--yes", action="store_true", help="the answer to the question of --clean")
+    group.add_argument(
+        "--keep-checkpoints",
+        metavar="WHOSE",
+        type=values.one_of("--keep-checkpoints", tuple(KeepCheckpoints)),
+        default=str(KeepCheckpoints.ALL),
+        help="all; best: of trials that reach the last rung of their bracket; none; those of the best trial"
+        " always stay (default: all)",
+    )
+    group.add_argument(
+        "--checkpoints",
+        metavar="PATTERN",
+        help="a trial's checkpoint files, for --keep-checkpoints: 'runs/{config_id}/**', relative to the"
+        " folder that the jobs run in (default: none)",
+    )
 
 
 def _add_output_options(parser: Parser) -> None:

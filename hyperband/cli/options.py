@@ -16,7 +16,7 @@ from hyperband.cli.words import Words, take_apart
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
-from hyperband.settings import Settings
+from hyperband.settings import KeepCheckpoints, Settings, WhenShared
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,12 @@ def _settings(
         raise UsageError(f"--max-trials goes with --algorithm random only; found {algorithm}.")
     if found.clean and found.dry_run:
         raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
+    keeps_all = found.keep_checkpoints == KeepCheckpoints.ALL
+    if found.checkpoints is None and not keeps_all:
+        raise UsageError(
+            f"--keep-checkpoints {found.keep_checkpoints} removes files, but whose they are is not known;"
+            " name them with --checkpoints, for example --checkpoints 'runs/{config_id}/**'."
+        )
     if not found.logs:
         raise values.refused("--logs", found.logs, "the path of a folder")
     return Settings(
@@ -132,8 +138,19 @@ def _settings(
         gpus=found.gpus,
         slots=found.slots,
         jobs_per_gpu=found.jobs_per_gpu,
+        isolate=found.isolate,
+        when_shared=WhenShared(found.when_shared),
+        leave_free=found.leave_free,
         multi_gpu=not found.no_multi_gpu,
         timeout_s=found.timeout,
+        timeout_per_epoch_s=found.timeout_per_epoch,
+        stall_timeout_s=found.stall_timeout,
+        retries=found.retries,
+        quarantine_s=found.quarantine_s,
+        min_free_disk_gib=found.min_free_disk,
+        keep_checkpoints=KeepCheckpoints(found.keep_checkpoints),
+        checkpoints=found.checkpoints,
+        warm=found.warm,
         max_time_s=found.max_time,
         python=_python(found.python, cwd, environ),
         logs=values.absolute(found.logs, cwd),

@@ -26,6 +26,20 @@ def whole_number(option: str, *, at_least: int) -> Callable[[str], int]:
     return read
 
 
+def number_or_auto(option: str, *, at_least: int) -> Callable[[str], int | None]:
+    """A reader of whole numbers, or None for the word `auto`."""
+    number = whole_number(option, at_least=at_least)
+
+    def read(found: str) -> int | None:
+        if found == "auto":
+            return None
+        if not _WHOLE.fullmatch(found):
+            raise refused(option, found, f"auto, or a whole number of at least {at_least}")
+        return number(found)
+
+    return read
+
+
 def finite_number(
     option: str, *, unit: str = "", above: float = -math.inf, at_least: float = -math.inf
 ) -> Callable[[str], float]:

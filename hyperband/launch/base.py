@@ -1,6 +1,6 @@
 """The protocols between the search and the places where jobs run, drawn from this machine's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,11 +31,41 @@ class Lease:
     descriptors: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a job would like of its slot."""
+
+    #: names of slots that it must not get: they failed it, or are in quarantine
+    avoid: frozenset[str] = frozenset()
+    #: nothing else of ours beside it on its GPU
+    whole: bool = False
+    #: on the free GPU with the most memory
+    most_memory: bool = False
+    #: memory that it will take on its GPU at most; None: not known
+    gpu_memory_bytes: int | None = None
+
+
+#: any slot will do
+NO_WISH = Wish()
+
+
 class StopReason(StrEnum):
     """Why the search ends a job before it ends by itself."""
 
     STOP = "stop"
     TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one look at the slot of a running job showed."""
+
+    #: memory that the job's processes use, on the GPU where that is most; None: not known
+    gpu_memory_bytes: int | None = None
+    #: how busy its GPUs are, their mean, 0 to 100; None: not known
+    gpu_utilisation_percent: float | None = None
+    #: processes of others on its GPUs, each in words (`pid 123 (python)`)
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +96,12 @@ class Ending:
     note: str
     #: nothing of the script was ever run
     never_ran: bool = False
+    #: the kernel killed a process of the job's cgroup for want of memory while it ran
+    oom_killed: bool = False
+    #: most resident memory of any one process of the job; None: not measured
+    memory_peak_bytes: int | None = None
+    #: processor time of the job and its descendants
+    cpu_s: float | None = None
 
 
 class RunningJob(Protocol):
@@ -116,6 +152,10 @@ class Launcher(Protocol[R]):
         """Return whether a process of this machine descends from one of the running jobs."""
         ...
 
+    def belongs(self, pid: int, job: R) -> bool:
+        """Return whether a process of this machine descends from this running job."""
+        ...
+
     def close(self) -> None:
         """Let go of everything but the jobs: those go on."""
         ...
@@ -132,8 +172,12 @@ class Slots(Protocol):
         """How many jobs could run at once if nothing else used the machine."""
         ...
 
-    def take(self) -> Lease | None:
-        """Lease the first free slot in order, or None."""
+    def take(self, wish: Wish) -> Lease | None:
+        """Lease the first free slot in order that grants the wish, or None."""
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the slots that jobs may get, in order, whether they are free now or not."""
         ...
 
     def take_all(self) -> Lease | None:
@@ -146,6 +190,14 @@ class Slots(Protocol):
 
     def release(self, lease: Lease) -> None:
         """Count the slot as free again: all processes of its job are gone."""
+        ...
+
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:
+        """Look at the GPUs of a lease once; `belongs` tells whether a pid is of the job that has it."""
+        ...
+
+    def news(self) -> tuple[str, ...]:
+        """Lines worth saying that came up since the last call, such as memory that did not come back."""
         ...
 
     def is_lost(self, lease: Lease) -> bool:

@@ -5,9 +5,10 @@ Must not know: GPUs, leases of others, processes. CPU slots are not leased: sear
 """
 
 import os
+from collections.abc import Callable
 
 from hyperband.errors import InternalError
-from hyperband.launch.base import Lease, Slot
+from hyperband.launch.base import Lease, Observation, Slot, Wish
 
 
 def default_n_slots() -> int:
@@ -38,12 +39,17 @@ class CpuSlots:
         """How many jobs may run at once."""
         return self._n_slots
 
-    def take(self) -> Lease | None:
-        """Lease the lowest free slot, or None."""
+    def take(self, wish: Wish) -> Lease | None:
+        """Lease the lowest free slot that the wish does not avoid, or None."""
         if self._n_used() >= self._n_slots:
             return None
-        number = next(k for k in range(self._n_slots) if f"cpu:{k}" not in self._leases)
-        return self._book(f"cpu:{number}")
+        taken = wish.avoid | self._leases.keys()
+        name = next((name for name in self.names() if name not in taken), None)
+        return None if name is None else self._book(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every slot, lowest first."""
+        return tuple(f"cpu:{k}" for k in range(self._n_slots))
 
     def take_all(self) -> Lease | None:
         """Never: a `--multi_gpu` job needs GPUs."""
@@ -71,6 +77,14 @@ class CpuSlots:
             raise InternalError(
                 f"Slot {lease.slot.name} was released but not taken. This is a bug of ours: please report it."
             )
+
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
+        """Nothing: a CPU slot has no GPU to look at."""
+        return Observation()
+
+    def news(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 - the protocol's
         """False: cores do not get lost."""

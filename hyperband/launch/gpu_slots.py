@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.launch.base import Lease, Slot
+from hyperband.launch.base import Lease, Observation, Slot, Wish
 from hyperband.launch.gpu_place import Place, Surroundings
 from hyperband.machine.gpu import Gpu
 from hyperband.machine.leases import Leases
@@ -75,7 +75,12 @@ class GpuSlots:
         """How many jobs could run at once if nothing else used the GPUs."""
         return sum(place.n_shares for place in self._places)
 
-    def take(self) -> Lease | None:
+    def names(self) -> tuple[str, ...]:
+        """Every slot, in the order in which they are taken."""
+        shares = [(share, place) for share in range(self._n_shares) for place in self._places]
+        return tuple(self._slot(place, share).name for share, place in shares if share < place.n_shares)
+
+    def take(self, wish: Wish) -> Lease | None:
         """Lease the first free slot: the lowest share number, then the lowest GPU index.
 
         Raises:
@@ -85,6 +90,8 @@ class GpuSlots:
         for share in range(self._n_shares):
             for place in self._places:
                 if share >= place.n_shares or share in place.used or not place.has_room():
+                    continue
+                if self._slot(place, share).name in wish.avoid:
                     continue
                 uuid = place.unit.uuid
                 if uuid not in free:
@@ -159,6 +166,14 @@ class GpuSlots:
             )
         for place in self._places:
             place.unbook(name)
+
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
+        """Nothing yet."""
+        return Observation()
+
+    def news(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def is_lost(self, lease: Lease) -> bool:
         """True when NVML says now that a GPU of this lease is lost."""

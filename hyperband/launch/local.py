@@ -191,6 +191,9 @@ class LocalLauncher:
                 ended_at=result["ended_at"],
                 leftovers=tuple(result["leftovers"]),
                 note="",
+                oom_killed=result.get("n_oom_kills", 0) > 0,
+                memory_peak_bytes=result.get("memory_peak_bytes"),
+                cpu_s=result.get("cpu_s"),
             )
         if about is None:
             return Ending(None, None, None, None, (), "it was never started", never_ran=True)
@@ -207,10 +210,15 @@ class LocalLauncher:
 
     def owns(self, pid: int) -> bool:
         """Return whether a process of this machine descends from one of the running jobs."""
-        keepers = {job.about.keeper.pid for job in self._jobs if job.about is not None}
+        return any(self.belongs(pid, job) for job in self._jobs)
+
+    def belongs(self, pid: int, job: LocalJob) -> bool:
+        """Return whether a process of this machine descends from this running job."""
+        if job.about is None:
+            return False
         above: int | None = pid
         while above is not None and above > 1:
-            if above in keepers:
+            if above == job.about.keeper.pid:
                 return True
             above = proc.parent(above)
         return False

@@ -59,4 +59,4 @@ def make_slots(
         note = f"--slots {settings.slots} is not used: it counts CPU slots"
         choice = replace(choice, notes=(*choice.notes, note))
     leases = Leases(lease_folder(environ), study)
-    return GpuSlots(nvml, leases, gpus=gpus, choice=choice, n_shares=settings.jobs_per_gpu, owns=owns)
+    return GpuSlots(nvml, leases, gpus=gpus, choice=choice, n_shares=settings.jobs_per_gpu or 1, owns=owns)

@@ -12,6 +12,7 @@ from hyperband.errors import JournalError
 from hyperband.folder import job_folder_name
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
+    CheckpointsRemoved,
     Event,
     IdsDrawn,
     JobEnded,
@@ -19,6 +20,8 @@ from hyperband.search.events import (
     PlanMade,
     SearchEnded,
     SearchStarted,
+    SlotQuarantined,
+    SlotReleased,
     SpaceExhausted,
     StudyCreated,
 )
@@ -168,6 +171,8 @@ class _Told:
                 self.job_ends[event.job, event.attempt] = event
             case IdsDrawn() | SpaceExhausted():
                 pass  # the engine's trials and plan have them
+            case SlotQuarantined() | SlotReleased() | CheckpointsRemoved():
+                pass
             case _:
                 assert_never(event)
 

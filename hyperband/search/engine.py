@@ -21,6 +21,7 @@ from hyperband.search.decisions import (
     TrialFailed,
 )
 from hyperband.search.events import (
+    CheckpointsRemoved,
     Event,
     IdsDrawn,
     JobEnded,
@@ -28,6 +29,8 @@ from hyperband.search.events import (
     PlanMade,
     SearchEnded,
     SearchStarted,
+    SlotQuarantined,
+    SlotReleased,
     SpaceExhausted,
     StudyCreated,
 )
@@ -50,6 +53,8 @@ class Engine(SearchState):
         match event:
             case StudyCreated() | SearchStarted() | SearchEnded():
                 return ()
+            case SlotQuarantined() | SlotReleased() | CheckpointsRemoved():
+                return ()  # where jobs run, and what they leave, changes no decision
             case PlanMade():
                 return self._on_plan(event.plan)
             case IdsDrawn():
@@ -155,10 +160,16 @@ class Engine(SearchState):
         return tuple(decisions)
 
     def _on_started(self, event: JobStarted) -> tuple[Decision, ...]:
-        """A job got its slot: it must be the one that is next."""
-        start = self.next_start()
-        if start is None:
-            self._refuse(event.trial, event, "no job could start")
+        """A job got its slot: it must be one that may be next."""
+        first = None
+        for start in self.starts():
+            first = first or start
+            if start.trial == event.trial:
+                break
+        else:
+            if first is None:
+                self._refuse(event.trial, event, "no job could start")
+            start = first
         wanted = (start.job, start.attempt, start.trial, start.rung, start.epochs)
         if (event.job, event.attempt, event.trial, event.rung, event.epochs) != wanted:
             self._refuse(
@@ -169,8 +180,9 @@ class Engine(SearchState):
             )
         if event.several_gpus and (not start.alone or start.lost_on_several_gpus):
             self._refuse(event.trial, event, "this job must not have several GPUs")
-        self._order.pop()
-        if start.job == len(self._jobs):
+        is_new = start.job == len(self._jobs)
+        self._order.pop(start.trial, None if is_new else start.job)
+        if is_new:
             self._jobs.add(start.trial)
             self._epochs_started += start.epochs
         self._running[start.job] = event
@@ -190,19 +202,26 @@ class Engine(SearchState):
             self._refuse(started.trial, event, "a finite loss belongs to the outcome Loss and to no other")
         if event.outcome is not self.final_outcome(event.job, event.outcome, event.search_alive):
             self._refuse(started.trial, event, f"Lost number {LOST_LIMIT} with the search alive is Crashed")
+        if event.retry and not event.outcome.may_be_retried:
+            self._refuse(started.trial, event, f"{event.outcome} is never retried")
         del self._running[event.job]
-        if not event.outcome.is_final:
+        if event.retry or not event.outcome.is_final:
             return (self._repeat(event, started),)
         return self._finish(event, started)
 
     def _repeat(self, event: JobEnded, started: JobStarted) -> Decision:
         """Queue the same job again."""
         attempt = self._jobs.add_repeat(
-            event.job, event.outcome, search_alive=event.search_alive, several_gpus=started.several_gpus
+            event.job,
+            event.outcome,
+            slot=started.slot,
+            search_alive=event.search_alive,
+            several_gpus=started.several_gpus,
         )
         self._trials.set_state(started.trial, TrialState.QUEUED)
         self._order.add_retry(started.trial, event.job)
-        reason = f"attempt {event.attempt} was {event.outcome}, which is no failure: the job starts again"
+        why = "which may be the slot's fault" if event.retry else "which is no failure"
+        reason = f"attempt {event.attempt} was {event.outcome}, {why}: the job starts again"
         return Repeat(event.job, started.trial, attempt, reason)
 
     def _finish(self, event: JobEnded, started: JobStarted) -> tuple[Decision, ...]:

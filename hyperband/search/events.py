@@ -75,6 +75,8 @@ class JobStarted:
     several_gpus: bool
     script_sha256: str
     host: str
+    #: UUIDs of its GPUs (or MIG instances); empty on CPU slots
+    gpu_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,49 @@ class JobEnded:
     search_alive: bool
     #: a few words on what was found: why no loss, leftover processes, ...
     note: str
+    #: this failure is not the last word: the same job is tried again
+    retry: bool = False
+    #: what a failure has in common with others of its kind, such as `KeyError 'bn'`; empty if unknown
+    fingerprint: str = ""
+    #: most resident memory of any one process of the job; None when nobody measured it
+    memory_peak_bytes: int | None = None
+    #: processor time of the job and its descendants
+    cpu_s: float | None = None
+    #: most memory seen in use by the job on any one of its GPUs
+    gpu_memory_peak_bytes: int | None = None
+    #: mean of what the GPU was seen to be busy, 0 to 100
+    gpu_utilisation_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotQuarantined:
+    """A slot failed jobs that are not to blame: nothing starts there for a while."""
+
+    at: float
+    #: as in JobStarted
+    slot: str
+    #: Unix seconds; it is given back then
+    until_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotReleased:
+    """A slot is used again: its quarantine is over, or somebody ended it."""
+
+    at: float
+    slot: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsRemoved:
+    """Checkpoint files of trials that can no longer be promoted are deleted."""
+
+    at: float
+    trials: tuple[int, ...]
+    n_files: int
+    n_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +154,15 @@ class SearchEnded:
 
 
 Event = (
-    StudyCreated | SearchStarted | PlanMade | IdsDrawn | SpaceExhausted | JobStarted | JobEnded | SearchEnded
+    StudyCreated
+    | SearchStarted
+    | PlanMade
+    | IdsDrawn
+    | SpaceExhausted
+    | JobStarted
+    | JobEnded
+    | SlotQuarantined
+    | SlotReleased
+    | CheckpointsRemoved
+    | SearchEnded
 )

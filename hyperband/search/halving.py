@@ -4,8 +4,9 @@ Owns how far a bracket is and which trials are in its rung, and the queue of job
 nothing of config ids, attempts or events.
 """
 
+import bisect
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hyperband.search.trial import Bracket
 
@@ -105,7 +106,7 @@ class StartOrder:
 
     def __init__(self) -> None:
         """Nothing has started and nothing is queued but the new trials."""
-        #: (trial, job) of the jobs to repeat, a heap
+        #: (trial, job) of the jobs to repeat, sorted: they are few
         self._retries: list[tuple[int, int]] = []
         #: trials that were promoted and have not started in their new rung, a heap
         self._promoted: list[int] = []
@@ -116,18 +117,21 @@ class StartOrder:
         """How many jobs could start when the trials below `n_ids` have a config id."""
         return len(self._retries) + len(self._promoted) + n_ids - self.next_new
 
-    def peek(self, n_ids: int) -> tuple[int, int | None] | None:
-        """The trial that is next, with its job's number when that is a retry; None: nothing could start."""
-        if self._retries:
-            return self._retries[0]
-        if self._promoted:
-            return self._promoted[0], None
-        return (self.next_new, None) if self.next_new < n_ids else None
+    def heads(self, n_ids: int) -> Iterator[tuple[int, int | None]]:
+        """The trials that may be next, in order, each with its job's number when that is a retry.
 
-    def pop(self) -> None:
-        """Take away what `peek` shows."""
-        if self._retries:
-            heapq.heappop(self._retries)
+        All retries, since some may not go where there is room, and then the one job that is no retry.
+        """
+        yield from self._retries
+        if self._promoted:
+            yield self._promoted[0], None
+        elif self.next_new < n_ids:
+            yield self.next_new, None
+
+    def pop(self, trial: int, job: int | None) -> None:
+        """Take away one of `heads`."""
+        if job is not None:
+            self._retries.remove((trial, job))
         elif self._promoted:
             heapq.heappop(self._promoted)
         else:
@@ -135,7 +139,7 @@ class StartOrder:
 
     def add_retry(self, trial: int, job: int) -> None:
         """Queue a job again."""
-        heapq.heappush(self._retries, (trial, job))
+        bisect.insort(self._retries, (trial, job))
 
     def add_promoted(self, trials: Sequence[int]) -> None:
         """Queue trials for the rung that they entered."""

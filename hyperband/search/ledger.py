@@ -83,6 +83,9 @@ class Repeats:
     n_lost_alive: int = 0
     #: one of them ran on several GPUs and was Lost
     lost_on_several_gpus: bool = False
+    #: the slot of each that failed, and whether one of those ran out of memory
+    failed_on: tuple[str, ...] = ()
+    out_of_memory: bool = False
 
 
 class Jobs:
@@ -116,10 +119,15 @@ class Jobs:
         repeats = self._repeats.get(job)
         return 0 if repeats is None else len(repeats.outcomes)
 
-    def add_repeat(self, job: int, outcome: Outcome, *, search_alive: bool, several_gpus: bool) -> int:
-        """Note an attempt that ended Lost or Stopped; the number of the next attempt."""
+    def add_repeat(
+        self, job: int, outcome: Outcome, *, slot: str, search_alive: bool, several_gpus: bool
+    ) -> int:
+        """Note an attempt that was Lost or Stopped, or a failure to be retried; the next attempt's number."""
         repeats = self._repeats.setdefault(job, Repeats())
         repeats.outcomes.append(outcome)
+        if outcome.is_failure:
+            repeats.failed_on += (slot,)
+            repeats.out_of_memory |= outcome is Outcome.OUT_OF_MEMORY
         if outcome is Outcome.LOST:
             repeats.n_lost_alive += search_alive
             repeats.lost_on_several_gpus |= several_gpus

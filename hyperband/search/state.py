@@ -132,14 +132,21 @@ class SearchState:
         )
 
     def next_start(self) -> Start | None:
-        """The job that must start next, whatever slot is free; None: nothing can start now.
+        """The job that starts next on a slot that any job may have; None: nothing can start now."""
+        return next(self.starts(), None)
+
+    def starts(self) -> Iterator[Start]:
+        """The jobs one of which must start next: the first in this order that the free slots are good for.
 
         The order is exact: retries first, then plan order, then the higher rung, then the lower trial number.
+        Only a retry can be passed over, since it may have to avoid a slot: so all of them are here, and then
+        the one job that comes after them.
         """
-        head = self._order.peek(len(self._trials)) if self._may_start() else None
-        if head is None:
-            return None
-        trial, retried = head
+        if self._may_start():
+            for trial, retried in self._order.heads(len(self._trials)):
+                yield self._start(trial, retried)
+
+    def _start(self, trial: int, retried: int | None) -> Start:
         job = len(self._jobs) if retried is None else retried
         repeats = self._jobs.repeats(job)
         bracket = self._bracket_of(trial)
@@ -154,6 +161,8 @@ class SearchState:
             epochs=halving.epochs,
             alone=self._is_alone(halving),
             lost_on_several_gpus=repeats is not None and repeats.lost_on_several_gpus,
+            failed_on=() if repeats is None else repeats.failed_on,
+            out_of_memory=repeats is not None and repeats.out_of_memory,
         )
 
     def _is_alone(self, halving: Halving) -> bool:
@@ -171,6 +180,11 @@ class SearchState:
     def _bracket_of(self, trial: int) -> int:
         """The bracket that the plan puts this trial in."""
         return bisect_right(self._firsts, trial) - 1
+
+    def n_failures(self, job: int) -> int:
+        """How many attempts at a job failed and were retried."""
+        repeats = self._jobs.repeats(job)
+        return 0 if repeats is None else len(repeats.failed_on)
 
     def final_outcome(self, job: int, outcome: Outcome, search_alive: bool) -> Outcome:
         """What JobEnded must carry: the third Lost of a job with the search alive each time is Crashed."""

@@ -22,6 +22,11 @@ class Outcome(StrEnum):
         return self not in (Outcome.LOST, Outcome.STOPPED)
 
     @property
+    def may_be_retried(self) -> bool:
+        """True for a failure that may be the slot's fault; too slow and not finite are the config's own."""
+        return self in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.NO_LOSS)
+
+    @property
     def is_failure(self) -> bool:
         """True for a final outcome without a loss."""
         return self.is_final and self is not Outcome.LOSS
@@ -101,7 +106,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The job that should start next; a proposal until a JobStarted event says it did."""
+    """A job that may start next; a proposal until a JobStarted event says it did."""
 
     #: job number, from 0 in order of first starts; a retry keeps its job's number
     job: int
@@ -117,6 +122,10 @@ class Start:
     alone: bool
     #: an earlier attempt at this job on several GPUs was lost
     lost_on_several_gpus: bool
+    #: slots on which earlier attempts failed
+    failed_on: tuple[str, ...]
+    #: one of them ran out of memory
+    out_of_memory: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from functools import partial
 
 from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
-from hyperband.launch.base import Lease, Slots, StopReason
+from hyperband.launch.base import NO_WISH, Lease, Slots, StopReason
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
 from hyperband.script.contract import describe_exit
@@ -287,7 +287,7 @@ class Search:
             lease = self._slots.take_all()
             if lease is not None:
                 return lease, True
-        return self._slots.take(), False
+        return self._slots.take(NO_WISH), False
 
     # What ends the search, or a job, before its time.
 
