@@ -564,6 +564,7 @@ def test_cpu_slots_adopt_what_an_earlier_search_left() -> None:
 SEARCH = """
 import json, os, sys
 from pathlib import Path
+from hyperband.launch.base import NO_WISH
 from hyperband.launch.slots import make_slots
 from hyperband.settings import Settings
 shared, study, n_jobs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
