@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 
-from hyperband.machine.proc import descendants, name, pid_namespace, start_ticks
+from hyperband.machine.proc import descendants, n_oom_kills, name, pid_namespace, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
@@ -48,6 +48,8 @@ _ENDED_BY_TERM = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _LONGEST_WAIT_S = 86400.0
 #: how often the descendants are listed again while they are being killed: a fork can outrun a listing
 _KILL_AGAIN_S = 0.05
+#: the unit of ru_maxrss on Linux
+_MAXRSS_BYTES = 1024
 _TAIL_BYTES = 64 * 1024
 _WORD = b"go"
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
@@ -172,6 +174,10 @@ class Keeper:
         self._ended_at = 0.0
         #: why the search asked for the end, if it did so before the job ended by itself
         self._asked: str | None = None
+        #: of every process reaped so far, those included that its own parent waited for
+        self._memory_peak_bytes = 0
+        self._cpu_s = 0.0
+        self._n_oom_kills_before = 0
         #: when, on the monotonic clock, patience ends
         self._kill_at_s = float("inf")
 
@@ -189,6 +195,10 @@ class Keeper:
             "started_at": started_at,
             "ended_at": self._ended_at,
             "leftovers": leftovers,
+            "memory_peak_bytes": self._memory_peak_bytes,
+            "cpu_s": self._cpu_s,
+            # a job that was moved to another cgroup meanwhile could seem to count backwards
+            "n_oom_kills": max(0, n_oom_kills() - self._n_oom_kills_before),
         }
         write_file(self._folder, RESULT_FILE, result)
         # before the search hears of the end: the slot must be free when it does
@@ -203,6 +213,7 @@ class Keeper:
         self._grace_s = float(request["grace_s"])
         for descriptor in (self._request, self._stdout, self._stderr):
             os.close(descriptor)
+        self._n_oom_kills_before = n_oom_kills()
         started_at = time.time()
         about = {
             "pid": os.getpid(),
@@ -282,11 +293,13 @@ class Keeper:
         """Reap what has ended; return whether anything of ours still lives."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return False
             if pid == 0:
                 return True
+            self._memory_peak_bytes = max(self._memory_peak_bytes, usage.ru_maxrss * _MAXRSS_BYTES)
+            self._cpu_s += usage.ru_utime + usage.ru_stime
             if pid == self._job:
                 self._status = os.waitstatus_to_exitcode(status)
                 self._ended_at = time.time()

@@ -1,9 +1,12 @@
-"""What /proc says of processes. Owns the reading of it; knows none of our own files or processes.
+"""What /proc and the cgroups say of processes. Owns the reading; knows none of our own files or processes.
 
 Standard library only, and little of that: keepers carry it.
 """
 
 import os
+
+_READ_BYTES = 16 * 1024
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def boot_id() -> str:
@@ -11,14 +14,17 @@ def boot_id() -> str:
     return (_read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
 
 
-def _read(path: str) -> bytes | None:
-    """Return what a small file of /proc says; None if its process is gone."""
+def _read(path: str) -> "bytes | None":
+    """Return what a file of the kernel's says; None if its process is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        return os.read(descriptor, 4096)
+        said = b""
+        while part := os.read(descriptor, _READ_BYTES):
+            said += part
+        return said
     except ProcessLookupError:
         return None
     finally:
@@ -71,3 +77,36 @@ def pid_namespace() -> int:
 def name(pid: int) -> str:
     """Return what a process is called, for messages."""
     return (_read(f"/proc/{pid}/comm") or b"a process").decode(errors="replace").strip()
+
+
+def n_oom_kills() -> int:
+    """Return how many processes of our own cgroup the kernel has killed for want of memory.
+
+    Counted is what memory.events (cgroup v2) or memory.oom_control (v1) calls oom_kill; where neither can be
+    read, what /proc/vmstat does, for the whole machine; 0 where nothing counts.
+    """
+    for path in (*_memory_events(_read("/proc/self/cgroup") or b""), "/proc/vmstat"):
+        try:
+            lines = (_read(path) or b"").splitlines()
+        except OSError:  # not for us to read, or no directory: the next one tells
+            continue
+        for line in lines:
+            key, _, value = line.partition(b" ")
+            if key == b"oom_kill":
+                return int(value)
+    return 0
+
+
+def _memory_events(cgroups: bytes) -> "list[str]":
+    """Return the files that may count, by what /proc/PID/cgroup says: lines of `number:controllers:path`."""
+    found = []
+    for line in cgroups.splitlines():
+        number, _, rest = line.partition(b":")
+        controllers, _, path = rest.partition(b":")
+        below = os.fsdecode(path)
+        if b"memory" in controllers.split(b","):
+            # in a container without a namespace of its own the path is the host's, and the mount is our group
+            found += [f"{_CGROUPS}/memory{below}/memory.oom_control", f"{_CGROUPS}/memory/memory.oom_control"]
+        elif number == b"0":
+            found.append(f"{_CGROUPS}{below}/memory.events")
+    return found
