@@ -1,0 +1,188 @@
+"""Whose fault a failure is: the configuration's or the slot's. Pure; a fold over the events of a study.
+
+Owns the rules for retries, strikes and quarantine. Knows no clock: whoever asks says what time it is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hyperband.search.events import Event, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.trial import Outcome
+
+#: so many jobs that failed here and then succeeded elsewhere, without a success here between them
+N_STRIKES = 2
+#: so many jobs in a row that failed here within seconds, while other slots have succeeded
+N_EATEN = 3
+#: what "within seconds" means
+FAST_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One failed attempt at a job."""
+
+    slot: str
+    kind: tuple[Outcome, str]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What happened on one slot since its last success (or since it was given back)."""
+
+    has_succeeded: bool = False
+    #: jobs that failed, in order, and which of them failed within seconds
+    failed: list[int] = field(default_factory=list)
+    n_fast: int = 0
+    #: of these the ones that succeeded on another slot, and those that failed there in the same way
+    strikes: set[int] = field(default_factory=set)
+    cleared_by: set[int] = field(default_factory=set)
+
+    def begin_anew(self) -> None:
+        """Forget the failures: what comes next counts alone."""
+        self.failed.clear()
+        self.strikes.clear()
+        self.cleared_by.clear()
+        self.n_fast = 0
+
+
+class Health:
+    """What is known of each slot, and of the failures of each job that is not final yet."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        """Replay the events of a study."""
+        self._slots: dict[str, _Slot] = {}
+        self._failures: dict[int, list[_Failure]] = {}
+        self._running: dict[int, JobStarted] = {}
+        self._quarantined: dict[str, SlotQuarantined] = {}
+        for event in events:
+            self.see(event)
+
+    @property
+    def quarantined(self) -> Mapping[str, SlotQuarantined]:
+        """The slots in quarantine, by name."""
+        return self._quarantined
+
+    def is_retried(self, started: JobStarted, ended: JobEnded, *, retries: int) -> bool:
+        """Whether a failure is not the last word on its job: the same job is tried again.
+
+        A failure is final when the job failed in the same way before, as often as `retries` says. What fails
+        in another way each time may have met two different bad slots: it gets as many tries more, and no
+        further. Failures in seconds on slots that never ran a job well, while others do, prove nothing: the
+        job is tried again until it has met a slot that does, or all those are in quarantine.
+
+        Args:
+            started: the attempt, not yet ended for `see`.
+            ended: how it ended.
+            retries: how often a job may be tried again; 0: every failure is final.
+        """
+        if not ended.outcome.may_be_retried or retries == 0:
+            return False
+        before = self._failures.get(started.job, [])
+        n_same = sum(failure.kind == _kind(ended) for failure in before)
+        if n_same < retries and len(before) < 2 * retries:
+            return True
+        return len(before) < 2 * retries + N_EATEN and self._is_unproven(started, ended, before)
+
+    def see(self, event: Event) -> None:
+        """Take in what happened."""
+        match event:
+            case JobStarted():
+                self._running[event.job] = event
+            case JobEnded():
+                started = self._running.pop(event.job, None)
+                if started is not None and not started.several_gpus:
+                    self._see_end(started, event)
+            case SlotQuarantined():
+                self._quarantined[event.slot] = event
+                self._slot(event.slot).has_succeeded = False  # it has to prove itself anew
+            case SlotReleased():
+                self._quarantined.pop(event.slot, None)
+                self._slot(event.slot).begin_anew()
+            case _:
+                pass
+
+    def changes(
+        self, names: Sequence[str], *, now: float, quarantine_s: float
+    ) -> list[SlotQuarantined | SlotReleased]:
+        """What must change now: slots that go into quarantine, and those that are given back. Not yet seen.
+
+        Args:
+            names: the slots that this search may use; the last of them is never quarantined.
+            now: Unix seconds.
+            quarantine_s: how long a quarantine lasts.
+        """
+        changes: list[SlotQuarantined | SlotReleased] = []
+        for name, quarantine in self._quarantined.items():
+            slot = self._slot(name)
+            if now >= quarantine.until_at:
+                changes.append(SlotReleased(now, name, "its quarantine is over"))
+            elif len(slot.cleared_by) >= N_STRIKES:
+                jobs = ", ".join(map(str, sorted(slot.cleared_by)))
+                changes.append(SlotReleased(now, name, f"the jobs {jobs} failed elsewhere in the same way"))
+        n_left = sum(name not in self._quarantined for name in names)
+        for name in names:
+            if name in self._quarantined or n_left <= 1:
+                continue
+            reason = self._why_bad(name)
+            if reason:
+                changes.append(SlotQuarantined(now, name, now + quarantine_s, reason))
+                n_left -= 1
+        return changes
+
+    def _see_end(self, started: JobStarted, ended: JobEnded) -> None:
+        slot = self._slot(started.slot)
+        failures = self._failures.get(started.job, [])
+        if ended.outcome is Outcome.LOSS:
+            slot.begin_anew()
+            slot.has_succeeded = True
+            for failure in failures:
+                other = self._slot(failure.slot)
+                if failure.slot != started.slot and started.job in other.failed:
+                    other.strikes.add(started.job)
+        elif ended.outcome.may_be_retried:
+            for failure in failures:
+                other = self._slot(failure.slot)
+                same = failure.slot != started.slot and failure.kind == _kind(ended)
+                # only a slot that runs jobs well can say that the job is to blame
+                if same and slot.has_succeeded and started.job in other.failed:
+                    other.cleared_by.add(started.job)
+            slot.failed.append(started.job)
+            slot.n_fast = slot.n_fast + 1 if _is_fast(ended) else 0
+            self._failures.setdefault(started.job, []).append(_Failure(started.slot, _kind(ended)))
+        elif ended.outcome.is_final:
+            slot.n_fast = 0  # it trained for a while, or printed a number: this slot runs jobs
+        if ended.outcome.is_final and not ended.retry:
+            self._failures.pop(started.job, None)
+
+    def _why_bad(self, name: str) -> str:
+        slot = self._slot(name)
+        if len(slot.strikes) >= N_STRIKES:
+            jobs = ", ".join(map(str, sorted(slot.strikes)))
+            return f"the jobs {jobs} failed here and succeeded elsewhere"
+        if slot.n_fast >= N_EATEN and len(slot.cleared_by) < N_STRIKES and self._others_succeed(name):
+            jobs = ", ".join(map(str, slot.failed[-N_EATEN:]))
+            return f"the jobs {jobs} failed here within {FAST_S:g} s each, while other slots succeed"
+        return ""
+
+    def _is_unproven(self, started: JobStarted, ended: JobEnded, before: Sequence[_Failure]) -> bool:
+        """True if the job failed within seconds, and nothing ever succeeded where it did, but elsewhere."""
+        where = {started.slot, *(failure.slot for failure in before)}
+        return (
+            _is_fast(ended)
+            and not any(self._slot(name).has_succeeded for name in where)
+            and any(slot.has_succeeded for slot in self._slots.values())
+        )
+
+    def _others_succeed(self, name: str) -> bool:
+        return any(slot.has_succeeded for other, slot in self._slots.items() if other != name)
+
+    def _slot(self, name: str) -> _Slot:
+        return self._slots.setdefault(name, _Slot())
+
+
+def _kind(ended: JobEnded) -> tuple[Outcome, str]:
+    return ended.outcome, ended.fingerprint
+
+
+def _is_fast(ended: JobEnded) -> bool:
+    return ended.ended_at - ended.started_at < FAST_S
