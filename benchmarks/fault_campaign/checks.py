@@ -1,0 +1,147 @@
+"""What was right and wrong after a run: its journal, its files, its record and its processes.
+
+Owns the meaning of the columns. Knows no kind of fault: what a kind excuses stands in the scene.
+"""
+
+import collections
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from fault_campaign.scene import Scene
+from hyperband.errors import HyperbandError
+from hyperband.folder import job_folder
+from hyperband.journal import read_events
+from hyperband.search.events import JobEnded
+
+COLUMNS = ("results lost", "run twice", "left over", "not as undisturbed", "unclear ends")
+_PATIENCE_S = 10.0
+
+
+def check(scene: Scene, wanted: dict[str, Any], *, same: bool = True) -> None:
+    """Judge a run that is over.
+
+    Args:
+        scene: the run.
+        wanted: what the undisturbed search of the same script printed.
+        same: whether it must have come to the same result.
+    """
+    _check_left_over(scene)
+    try:
+        events = read_events(scene.study)
+    except HyperbandError as err:
+        scene.complain("results lost", str(err))
+        return
+    ended = {(event.job, event.attempt): event for event in events if isinstance(event, JobEnded)}
+    _check_results(scene, ended)
+    _check_record(scene, ended)
+    errors = scene.study / "keepers.err"
+    if errors.exists() and errors.stat().st_size:
+        scene.complain("unclear ends", f"keepers.err: {errors.read_text(errors='replace')[-600:]}")
+    if same:
+        _check_same(scene, wanted)
+
+
+def _check_left_over(scene: Scene) -> None:
+    """No process of the run lives, and no lease is held."""
+    ends_s = time.monotonic() + _PATIENCE_S
+    while (left := scene.processes()) and time.monotonic() < ends_s:
+        time.sleep(0.02)
+    for pid in left:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            words = "gone since"
+        scene.complain("left over", f"process {pid}: {words[:200]}")
+    locks = Path("/proc/locks").read_text()
+    for path in scene.leases.iterdir() if scene.leases.exists() else ():
+        if f":{path.stat().st_ino} " in locks:
+            scene.complain("left over", f"lease {path.name}")
+
+
+def loss_of(folder: Path) -> float | None:
+    """The loss that an attempt gave by the files of its folder; None: it did not end well, or unseen."""
+    try:
+        result = json.loads((folder / "result.json").read_bytes())
+        with (folder / "stdout").open("rb") as stream:
+            stream.seek(max(0, (folder / "stdout").stat().st_size - 4096))
+            last = stream.read().split()[-1]
+        return float(last) if result["exit_status"] == 0 and result["asked"] is None else None
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def _check_results(scene: Scene, ended: dict[tuple[int, int], JobEnded]) -> None:
+    """What ended well is in the journal as it was, and what is in the journal is in the files."""
+    losses: dict[int, list[float]] = collections.defaultdict(list)
+    for folder in sorted(scene.study.glob("jobs/*-*")):
+        job, attempt = map(int, folder.name.split("-"))
+        loss = loss_of(folder)
+        event = ended.get((job, attempt))
+        if loss is not None and (event is None or event.loss != loss):
+            how = "is not there" if event is None else f"is {event.outcome} {event.loss}"
+            scene.complain("results lost", f"{folder.name} gave {loss}, but in the journal it {how}")
+        if event is not None and event.loss is not None:
+            losses[job].append(event.loss)
+    for (job, attempt), event in ended.items():
+        if event.loss is not None and loss_of(job_folder(scene.study, job, attempt)) != event.loss:
+            scene.complain("results lost", f"{job}-{attempt} is {event.loss} in the journal alone")
+    for job, found in losses.items():
+        if len(found) > 1:
+            scene.complain("run twice", f"job {job} has {len(found)} losses in the journal")
+
+
+def _check_record(scene: Scene, ended: dict[tuple[int, int], JobEnded]) -> None:
+    """What the script itself saw: runs after an end, losses, epochs that were trained again."""
+    finished: dict[int, str] = {}
+    trained: collections.Counter[tuple[str, str]] = collections.Counter()
+    spans: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+    began: dict[str, int] = {}
+    for line in scene.record.read_text().splitlines() if scene.record.exists() else ():
+        word, folder, config_id, epochs, *more = line.split()
+        job, attempt = map(int, folder.split("-"))
+        if word == "epoch":
+            trained[config_id, epochs] += 1
+        elif word == "start":
+            began[folder] = int(more[0])
+            before = finished.get(job)
+            if before is not None and (
+                job not in scene.harmed or loss_of(scene.study / "jobs" / before) is not None
+            ):
+                scene.complain("run twice", f"{folder} ran after {before} had finished")
+        elif word == "end":
+            finished[job] = folder
+            spans[config_id].append((began[folder], int(more[0])))
+            event = ended.get((job, attempt))
+            if job not in scene.harmed and (event is None or event.loss != float(more[1])):
+                how = "is not there" if event is None else f"is {event.outcome} {event.loss}"
+                scene.complain("results lost", f"{folder} printed {more[1]}, but in the journal it {how}")
+    for config_id, runs in spans.items():
+        runs.sort()
+        if any(later[0] < earlier[1] for earlier, later in itertools.pairwise(runs)):
+            scene.complain("run twice", f"{config_id} ran twice at once")
+    for (config_id, epoch), n in trained.items():
+        if n > 1 and not scene.may_retrain:
+            scene.complain("run twice", f"{config_id} was trained {n} times to epoch {epoch}")
+
+
+def _check_same(scene: Scene, wanted: dict[str, Any]) -> None:
+    """Ids, promotions, losses and the best are those of the undisturbed search."""
+    for key in ("plan", "trials", "best"):
+        if scene.document.get(key) != wanted[key]:
+            found, expected = scene.document.get(key), wanted[key]
+            if key == "trials" and found is not None:
+                pairs = [(one, other) for one, other in zip(found, expected, strict=False) if one != other]
+                found, expected = pairs[0] if pairs else (len(found), len(expected))
+            scene.complain("not as undisturbed", f"{key}: {found} and not {expected}")
+    last = {
+        name: {
+            (job["trial"], job["epochs"]): (job["outcome"], job["loss"]) for job in document.get("jobs", ())
+        }
+        for name, document in (("found", scene.document), ("wanted", wanted))
+    }
+    if last["found"] != last["wanted"]:
+        difference = set(last["found"].items()) ^ set(last["wanted"].items())
+        scene.complain("not as undisturbed", f"last attempts: {sorted(difference, key=str)[:4]}")

@@ -1,0 +1,309 @@
+"""Kinds of fault that happen to files: disks that fill, journals that are harmed, folders that go."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fault_campaign.kind import Kind, compiled, no_compiler, no_immutable_files, no_mounts
+from fault_campaign.scene import HYPERBAND, Scene
+from fault_campaign.scripts import CLOCK, LOUD_ONCE, SCRIPT
+
+_CPU = ("--gpus", "none", "--slots", "2")
+#: half a megabyte must be free
+_SMALL_DISK = (*_CPU, "--min-free-disk", "0.0005")
+_DAY_S = 86400
+
+
+def small_logs(scene: Scene) -> None:
+    """The folder of all studies is a file system of 4 MB."""
+    scene.mount(scene.folder / "logs", 4)
+
+
+def small_checkpoints(scene: Scene) -> None:
+    """The script's checkpoints are on a file system of 2 MB."""
+    scene.mount(scene.folder / "checkpoints", 2)
+
+
+def _full_for_a_while(scene: Scene, folder: Path) -> None:
+    scene.moment()
+    # jobs cannot write what they printed: those in flight may have to run again
+    scene.harmed.update(range(1000))
+    hog = scene.fill(folder)
+    scene.pause(0.1, 1.0)
+    if scene.is_over() and scene.search is not None:
+        scene.finish()
+        if scene.rng.random() < 0.5:  # a start with the disk still full
+            scene.start()
+            scene.pause(0.0, 1.0)
+    hog.unlink()
+
+
+def study_disk_full(scene: Scene) -> None:
+    """The study's disk is full to the last byte for a while."""
+    _full_for_a_while(scene, scene.folder / "logs")
+
+
+def checkpoint_disk_full(scene: Scene) -> None:
+    """The disk of the checkpoints is full to the last byte for a while."""
+    _full_for_a_while(scene, scene.folder / "checkpoints")
+
+
+def output_fills_disk(scene: Scene) -> None:
+    """Jobs print until the study's disk is full; somebody makes it larger."""
+    scene.harmed.update(range(1000))
+    scene.n_faults += 1
+    scene.start()
+    full = scene.until(lambda: shutil.disk_usage(scene.folder / "logs").free < 1 << 16)
+    if full:
+        scene.pause(0.0, 0.5)
+    scene.resize(scene.folder / "logs", 200)
+
+
+def read_only(scene: Scene) -> None:
+    """No file can be made in the study's folder, or in that of its jobs, for a while."""
+    scene.start()
+    if not scene.until((scene.study / "jobs").exists):
+        return
+    scene.pause(0.0, 0.6 * scene.length_s)
+    folder = scene.rng.choice([scene.study, scene.study / "jobs"])
+    scene.harmed.update(range(1000))
+    subprocess.run(["chattr", "+i", folder], check=True)
+    scene.n_faults += 1
+    try:
+        scene.pause(0.1, 0.6)
+        if scene.is_over():
+            scene.finish()
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=True)
+
+
+def study_deleted(scene: Scene) -> None:
+    """The study's folder is deleted under a running search."""
+    scene.start()
+    if not scene.until((scene.study / "jobs").exists):
+        return
+    scene.pause(0.0, 0.6 * scene.length_s)
+    if scene.is_over():
+        return
+    scene.n_faults += 1
+    while scene.study.exists():  # jobs may be made while it is being deleted
+        shutil.rmtree(scene.study, ignore_errors=True)
+    _gone(scene)
+
+
+def _gone(scene: Scene) -> None:
+    """The study under a running search is gone: it says so, and the same command begins anew."""
+    code = scene.finish()
+    scene.expect(code == 1, f"the search whose study was gone ended with {code}")
+    # keepers of the deleted study may be ending yet
+    ends_s = time.monotonic() + 10
+    while scene.processes() and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    scene.begin_anew()
+
+
+def journal_deleted(scene: Scene) -> None:
+    """The journal's file is deleted under a running search."""
+    scene.start()
+    if not scene.until((scene.study / "jobs").exists):
+        return
+    scene.pause(0.0, 0.6 * scene.length_s)
+    if scene.is_over():
+        return
+    scene.n_faults += 1
+    for path in scene.study.glob("journal.db*"):
+        path.unlink(missing_ok=True)
+    _harmed_journal(scene)
+
+
+def _truncate(path: Path, scene: Scene) -> None:
+    os.truncate(path, scene.rng.randrange(path.stat().st_size))
+
+
+def _garbage(path: Path, scene: Scene) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(scene.rng.choice([0, scene.rng.randrange(path.stat().st_size)]))
+        stream.write(scene.rng.randbytes(scene.rng.randint(100, 9000)))
+
+
+def journal_truncated(scene: Scene) -> None:
+    """The journal loses its end while the search is dead; the next one must not go on with less."""
+    _harmed_while_dead(scene, _truncate)
+
+
+def journal_garbage(scene: Scene) -> None:
+    """Parts of the journal are overwritten while the search is dead."""
+    _harmed_while_dead(scene, _garbage)
+
+
+def _harmed_while_dead(scene: Scene, harm: object) -> None:
+    scene.moment()
+    scene.kill_search()
+    journal = scene.study / "journal.db"
+    if not journal.exists() or journal.stat().st_size == 0:
+        return
+    # every job must be over: what is restored below would not know of what they do meanwhile
+    ends_s = time.monotonic() + 20
+    while scene.processes() and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    copy = scene.copy_study("copy")
+    # one plain file, as after a search that ended in good order
+    with sqlite3.connect(journal) as connection:
+        connection.execute("PRAGMA journal_mode=delete")
+    connection.close()
+    size = journal.stat().st_size
+    assert callable(harm)
+    harm(journal, scene)
+    scene.n_faults += 1
+    harmed = journal.read_bytes()
+    code = scene.finish()
+    if code == 0:
+        # only what is no part of any event may be harmed without a word
+        return
+    scene.expect(code == 1, f"a journal of {size} bytes cut to {len(harmed)} ended with {code}")
+    shutil.rmtree(scene.study)
+    copy.rename(scene.study)
+
+
+def journal_harmed_alive(scene: Scene) -> None:
+    """The journal is cut short or overwritten under a running search."""
+    scene.start()
+    if not scene.until((scene.study / "jobs").exists):
+        return
+    scene.pause(0.0, 0.6 * scene.length_s)
+    if scene.is_over():
+        return
+    scene.n_faults += 1
+    path = scene.rng.choice([found for found in scene.study.glob("journal.db*") if found.stat().st_size])
+    scene.rng.choice([_truncate, _garbage])(path, scene)
+    _harmed_journal(scene)
+
+
+def _harmed_journal(scene: Scene) -> None:
+    """It goes on and ends well, or ends with words; then the study is moved away and begun anew."""
+    if scene.finish() == 0:
+        check = [sys.executable, str(HYPERBAND), "report", str(scene.study), "--json"]
+        code = scene.spawn("report", check).wait(timeout=30)
+        scene.expect(code == 0, f"finished, but then report ended with {code}")
+        return
+    for _ in range(2):  # whatever it wants to say about it once more
+        if scene.finish() == 0:
+            return
+    scene.study.rename(scene.folder / "moved-away")
+    ends_s = time.monotonic() + 10
+    while scene.processes() and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    scene.begin_anew()
+
+
+def journal_locked(scene: Scene) -> None:
+    """Another program holds the journal locked for a while."""
+    scene.start()
+    if not scene.until((scene.study / "jobs").exists):
+        return
+    for _ in range(scene.rng.randint(1, 3)):
+        scene.pause(0.0, 0.4 * scene.length_s)
+        connection = sqlite3.connect(scene.study / "journal.db", timeout=5.0, isolation_level=None)
+        try:
+            connection.execute(scene.rng.choice(["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"]))
+            scene.n_faults += 1
+            scene.pause(0.1, 1.0)
+        except sqlite3.OperationalError:
+            continue  # the search was just at it
+        finally:
+            connection.close()
+
+
+def checkpoints_removed(scene: Scene) -> None:
+    """Checkpoints vanish under a running search, and the script trains from scratch."""
+    scene.may_retrain = True
+    for _ in range(3):
+        scene.moment()
+        for path in (scene.folder / "checkpoints").glob("*"):
+            if scene.rng.random() < 0.7:
+                path.unlink(missing_ok=True)
+                scene.n_faults += 1
+
+
+def script_edited(scene: Scene) -> None:
+    """The script is saved anew, with a comment more, while it runs; for a moment it is not there."""
+    for n in range(scene.rng.randint(1, 3)):
+        scene.moment()
+        fresh = scene.folder / "script.new"
+        fresh.write_text(f"{scene.script.read_text()}# {n}\n")
+        if scene.rng.random() < 0.5:
+            scene.script.unlink()
+            scene.pause(0.0, 0.2)
+        fresh.replace(scene.script)
+        scene.n_faults += 1
+
+
+def jumping_clock(scene: Scene) -> None:
+    """The clock of everything that the search starts can jump."""
+    clock = scene.folder / "clock"
+    clock.write_bytes(bytes(8))
+    scene.environment["LD_PRELOAD"] = str(compiled(CLOCK, "clock"))
+    scene.environment["FAULTS_CLOCK"] = str(clock)
+
+
+def clock_jumps(scene: Scene) -> None:
+    """The clock jumps by a day, forwards and backwards, while it runs; sometimes the search is killed too."""
+    for _ in range(3):
+        scene.moment()
+        offset_s = scene.rng.choice([-_DAY_S, 0, _DAY_S])
+        with (scene.folder / "clock").open("r+b") as stream:
+            stream.write(offset_s.to_bytes(8, sys.byteorder, signed=True))
+        scene.n_faults += 1
+        if scene.rng.random() < 0.3:
+            scene.kill_search()
+
+
+KINDS = (
+    Kind(
+        name="study-disk-full",
+        about="the study's disk is full",
+        story=study_disk_full,
+        options=_SMALL_DISK,
+        prepare=small_logs,
+        missing=no_mounts,
+    ),
+    Kind(
+        name="checkpoint-disk-full",
+        about="the checkpoints' disk is full",
+        story=checkpoint_disk_full,
+        options=_SMALL_DISK,
+        prepare=small_checkpoints,
+        missing=no_mounts,
+    ),
+    Kind(
+        name="output-fills-disk",
+        about="jobs print until the disk is full",
+        story=output_fills_disk,
+        script=LOUD_ONCE,
+        undisturbed=SCRIPT,
+        options=_SMALL_DISK,
+        prepare=small_logs,
+        missing=no_mounts,
+    ),
+    Kind(name="read-only", about="the study becomes read-only", story=read_only, missing=no_immutable_files),
+    Kind(name="study-deleted", about="the study's folder is deleted", story=study_deleted),
+    Kind(name="journal-deleted", about="the journal is deleted", story=journal_deleted),
+    Kind(name="journal-truncated", about="the journal is cut short", story=journal_truncated),
+    Kind(name="journal-garbage", about="parts of the journal are overwritten", story=journal_garbage),
+    Kind(name="journal-harmed-alive", about="the same under a running search", story=journal_harmed_alive),
+    Kind(name="journal-locked", about="another program locks the journal", story=journal_locked),
+    Kind(name="checkpoints-removed", about="checkpoints vanish", story=checkpoints_removed),
+    Kind(name="script-edited", about="the script is edited", story=script_edited),
+    Kind(
+        name="clock-jumps",
+        about="the clock jumps by a day",
+        story=clock_jumps,
+        options=(*_CPU, "--timeout", "10"),
+        prepare=jumping_clock,
+        missing=no_compiler,
+    ),
+)
