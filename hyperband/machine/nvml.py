@@ -11,17 +11,20 @@ may answer "GPU is lost" when *any* GPU is lost, so handles are found by PCI add
 
 import importlib
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from hyperband.errors import MachineError
 from hyperband.machine.gpu import Gpu, GpuProcess, MigInstance, NoGpus, Usage
+from hyperband.machine.patience import Patient
 
 #: (domain, bus, device, tie): `tie` is 0 but for a GPU whose address was never readable
 _Address = tuple[int, int, int, int]
 
+#: how far back samples of single processes are asked for: the driver takes several a second
+_SAMPLES_S = 5.0
 _MPS_SERVER = "nvidia-cuda-mps-server"
 _PROC_NAME = re.compile(r"([0-9a-fA-F]+):([0-9a-fA-F]+):([0-9a-fA-F]+)\.[0-9a-fA-F]+")
 
@@ -49,7 +52,7 @@ def open_nvml(*, root: Path = Path("/")) -> "Nvml | NoGpus":
             word would waste days, so the user decides.
     """
     try:
-        pynvml = importlib.import_module("pynvml")
+        pynvml = Patient(importlib.import_module("pynvml"))
     except ModuleNotFoundError as err:
         return _unusable(root, "the Python package nvidia-ml-py is not installed", "Install it", err)
     try:
@@ -70,7 +73,7 @@ def open_nvml(*, root: Path = Path("/")) -> "Nvml | NoGpus":
     return _unusable(root, "NVML lists no GPU", "Look for the driver's errors in `dmesg`", None)
 
 
-def _init_failed(root: Path, pynvml: ModuleType, err: Exception) -> NoGpus:
+def _init_failed(root: Path, pynvml: Patient, err: Exception) -> NoGpus:
     code = getattr(err, "value", None)
     if code == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
         found, remedy = (
@@ -104,7 +107,7 @@ def _signs_of_gpus(root: Path) -> list[Path]:
 class Nvml:
     """An open NVML. One thread; made by `open_nvml`."""
 
-    def __init__(self, pynvml: ModuleType, root: Path) -> None:
+    def __init__(self, pynvml: Patient, root: Path) -> None:
         """Take over an initialised pynvml."""
         self._pynvml = pynvml
         self._root = root
@@ -156,6 +159,28 @@ class Nvml:
             return Usage(compute=tuple(GpuProcess(pid, "", used) for pid, used in found))
 
         return bool(self._look(uuid, look).compute)
+
+    def busy_percent(self, uuid: str) -> float | None:
+        """How busy the GPU is at the moment, 0 to 100; None: not known (MIG instances)."""
+        try:
+            return float(self._pynvml.nvmlDeviceGetUtilizationRates(self._handle(uuid)).gpu)
+        except (_LostError, self._pynvml.NVMLError, self._pynvml.NVMLLibraryMismatchError):
+            return None
+
+    def busy_by_process(self, uuid: str) -> Mapping[int, float] | None:
+        """By pid, how much of the GPU each process used of late, 0 to 100; None: the driver does not tell.
+
+        A process that did nothing there is not in it.
+        """
+        since_us = int((time.time() - _SAMPLES_S) * 1e6)
+        try:
+            samples = self._pynvml.nvmlDeviceGetProcessUtilization(self._handle(uuid), since_us)
+        except (_LostError, self._pynvml.NVMLError, self._pynvml.NVMLLibraryMismatchError) as err:
+            return {} if getattr(err, "value", None) == self._pynvml.NVML_ERROR_NOT_FOUND else None
+        return {
+            int(sample.pid): float(sample.smUtil)
+            for sample in sorted(samples, key=lambda sample: int(sample.timeStamp))
+        }
 
     def _enumerate(self) -> dict[_Address, str]:
         """Read all GPUs into `_seen`; the lost ones with the reason in words."""
@@ -269,6 +294,9 @@ class Nvml:
                 self._pynvml.NVML_ERROR_NOT_FOUND,
             )
             return Usage(lost=str(err)) if err.value in gone else Usage(problem=str(err))
+
+    def _handle(self, uuid: str) -> object:
+        return self._handles.get(uuid) or self._fresh_handle(uuid)
 
     def _fresh_handle(self, uuid: str) -> object:
         (domain, bus, device, _tie), is_instance = self._homes[uuid]

@@ -10,9 +10,10 @@ By hand, for a whole search on four GPUs that do not exist:
     subprocess.Popen(["python", "hyperband.py", "dummy.py"], env={**os.environ, **machine.environment()})
     machine.lose(1)
 
-A process claims memory, and is seen on a GPU, by writing `machine.procdir / <its pid>` with
+A process claims memory, and is seen on a GPU, by writing `machine.procdir / <its pid>` with lines of
 "GPU MIB" in it, where GPU is the line of the GPU in the state file (`machine.claim` writes it by the
-GPU's PCI index); the claim ends with the process.
+GPU's PCI index); the claim ends with the process. Memory and how busy something is may be a curve over
+the time since the file was written, or over `machine.now_s`: "0:100,2.5:4000,10:-".
 """
 
 import os
@@ -40,11 +41,28 @@ class StubGpu:
     uuid: str
     name: str = "NVIDIA H100 80GB HBM3"
     total_mib: int = 81559
-    used_mib: int = 4
+    #: a number, or a curve
+    used_mib: int | str = 4
     reserved_mib: int = 600
+    #: percent: a number, or a curve
+    busy: int | str = 0
     mig: bool = False
     #: answered by every call on this GPU; 0: none
     error: int = 0
+
+
+@dataclass(frozen=True)
+class StubProcess:
+    """A process on a GPU, shown whether there is one with this pid or not."""
+
+    #: the line of the GPU
+    gpu: int
+    pid: int
+    mib: int | str = 1000
+    busy: int | str = 0
+    kind: str = "C"
+    place: int = -1
+    alive: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,12 @@ class NvmlState:
         self._library = library
         self.lines: list[StubGpu] = []
         self.instances: list[StubInstance] = []
+        self.processes: list[StubProcess] = []
         self.init_error = 0
+        #: every so many calls of a process fail; 0: none
+        self.fail_every = 0
+        #: the time on all curves; None: they run since their file was written
+        self.now_s: float | None = None
         self.write()
 
     def environment(self) -> dict[str, str]:
@@ -127,11 +150,14 @@ class NvmlState:
 
     def write(self) -> "NvmlState":
         """Make the file say what the object says."""
-        text = [f"init_error {self.init_error}", f"procdir {self.procdir}"]
+        text = [f"init_error {self.init_error}", f"fail_every {self.fail_every}"]
+        text += [] if self.now_s is None else [f"now {self.now_s}"]
+        text += [f"procdir {self.procdir}"]
         for gpu in self.lines:
             fields = {**vars(gpu), "mig": int(gpu.mig), "name": gpu.name.replace(" ", "_")}
             text.append("gpu " + _words(fields))
         text += ["instance " + _words(vars(instance)) for instance in self.instances]
+        text += ["process " + _words(vars(process)) for process in self.processes]
         fresh = self.path.with_suffix(".new")
         fresh.write_text("\n".join(text) + "\n")
         fresh.replace(self.path)
@@ -169,19 +195,38 @@ class NvmlState:
         self.init_error = DRIVER_NOT_LOADED
         return self.write()
 
-    def claim(self, pid: int, number: int, mib: int = 1000, kind: str = "C", place: int = -1) -> Path:
+    def claim(
+        self,
+        pid: int,
+        number: int,
+        mib: int | str = 1000,
+        kind: str = "C",
+        place: int = -1,
+        busy: int | str = 0,
+    ) -> Path:
         """A process is on GPU `number` (in PCI order) with this much memory, until it ends.
 
         Args:
             pid: Of a living process.
             number: The GPU.
-            mib: Its memory there.
+            mib: Its memory there: a number, or a curve.
             kind: C compute, G graphics, M client of an MPS server.
             place: The MIG instance; -1: none.
+            busy: How much it uses the GPU, in percent: a number, or a curve.
         """
         path = self.procdir / str(pid)
-        path.write_text(f"{self._line(number)} {mib} {kind} {place}\n")
+        path.write_text(f"{self._line(number)} {mib} {kind} {place} {busy}\n")
         return path
+
+    def show(self, pid: int, number: int, mib: int | str = 1000, busy: int | str = 0) -> "NvmlState":
+        """NVML shows a process on GPU `number` (in PCI order) that need not be there."""
+        self.processes.append(StubProcess(self._line(number), pid, mib, busy))
+        return self.write()
+
+    def at(self, now_s: float) -> "NvmlState":
+        """It is this time on all curves."""
+        self.now_s = now_s
+        return self.write()
 
     def _line(self, number: int) -> int:
         """The line of the GPU that is `number` in PCI order."""

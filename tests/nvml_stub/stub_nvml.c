@@ -6,10 +6,16 @@
  * writing the file anew. One thing a line, words apart by blanks:
  *
  *   init_error CODE        what nvmlInit answers (9: the driver is not loaded, 18: versions differ)
- *   procdir FOLDER         a file FOLDER/PID holding "GPU MIB [C|G|M [PLACE]]" is a claim of that process
- *   gpu bus=0000:1A:00.0 uuid=GPU-... name=... total_mib=N used_mib=N reserved_mib=N mig=0|1 error=CODE
+ *   fail_every N           every Nth call of a process answers 999, an unknown error; 0: none
+ *   now SECONDS            the time for curves; without it they run since their file was written
+ *   procdir FOLDER         a file FOLDER/PID: each line "GPU MIB [C|G|M [PLACE [BUSY]]]" is a claim of that process
+ *   gpu bus=0000:1A:00.0 uuid=GPU-... name=... total_mib=N used_mib=N reserved_mib=N busy=N mig=0|1 error=CODE
  *   instance gpu=N place=N uuid=MIG-... gi=N ci=N total_mib=N used_mib=N
- *   process gpu=N pid=N mib=N kind=C|G|M place=N
+ *   process gpu=N pid=N mib=N kind=C|G|M place=N busy=N alive=0|1
+ *
+ * MIB, BUSY (percent), used_mib, mib and busy are numbers, or curves: "0:100,2.5:4000,10:-" is 100 from 0 s on,
+ * 4000 from 2.5 s on, and nothing (no such process) from 10 s on. alive=0: shown although there is no such
+ * process, as for a moment after its end, or in a container that is shown pids of its host.
  *
  * GPUs are numbered from 0 in the order of their lines, which need not be that of their addresses. An
  * underscore in a name stands for a blank. error=15: the GPU is lost; error=4: no permission; any other
@@ -28,6 +34,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 /* The values of nvmlReturn_t that are used here. */
 enum {
@@ -40,6 +48,7 @@ enum {
     DRIVER_NOT_LOADED = 9,
     GPU_IS_LOST = 15,
     VERSION_MISMATCH = 25,
+    UNKNOWN = 999,
 };
 
 enum { MAX_GPUS = 32, MAX_PLACES = 8, MAX_PROCESSES = 256, MAX_WORDS = 16, NONE = -1 };
@@ -55,20 +64,25 @@ typedef struct { char bus_legacy[16]; u32 domain, bus, device, id, subsystem; ch
 typedef struct { u64 total, free, used; } Memory;
 typedef struct { u32 version; u64 total, reserved, free, used; } Memory2;
 typedef struct { u32 pid; u64 used; u32 gpu_instance, compute_instance; } ProcessInfo;
+typedef struct { u32 gpu, memory; } Rates;
+typedef struct { u32 pid; u64 at_us; u32 sm, memory, encoder, decoder; } Sample;
 
 /* What the state file says. */
 typedef struct { bool exists; char uuid[96]; long gi, ci; u64 total_mib, used_mib; } Instance;
 typedef struct {
     char bus[32], uuid[96], name[96];
     u64 total_mib, used_mib, reserved_mib;
+    u32 busy;
     bool mig;
     int error;
     Instance places[MAX_PLACES];
 } Gpu;
-typedef struct { int gpu, place; u32 pid; u64 mib; char kind; } Process;
+typedef struct { int gpu, place; u32 pid, busy; u64 mib; char kind; } Process;
 
 static struct {
-    int init_error, n_gpus, n_processes;
+    int init_error, n_gpus, n_processes, fail_every;
+    double now_s; /* for curves; NONE: the clock's */
+    double age_s; /* of the state file */
     Gpu gpus[MAX_GPUS];
     Process processes[MAX_PROCESSES];
 } state;
@@ -77,6 +91,7 @@ static struct {
 static char addresses[MAX_GPUS * 4][32];
 static int n_addresses;
 static int n_inits;
+static unsigned long n_calls;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- reading the state ---------------------------------------------------------------------- */
@@ -106,12 +121,42 @@ static bool lives(long pid)
     return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
-static void add_process(int gpu, long pid, long mib, char kind, long place)
+static double clock_s(void)
 {
-    if (!lives(pid) || state.n_processes == MAX_PROCESSES)
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* The time on the curves of a file. */
+static double age_of(FILE *file)
+{
+    struct stat status;
+    if (state.now_s >= 0 || fstat(fileno(file), &status) != 0)
+        return state.now_s;
+    return clock_s() - (double)status.st_mtim.tv_sec - (double)status.st_mtim.tv_nsec * 1e-9;
+}
+
+/* What a number or a curve is at that time; NONE: nothing. */
+static long at(const char *text, double age_s)
+{
+    long found = NONE;
+    if (!strchr(text, ':'))
+        return text[0] == '-' ? NONE : strtol(text, NULL, 0);
+    for (const char *step = text; step; step = strchr(step, ',') ? strchr(step, ',') + 1 : NULL) {
+        char *end;
+        if (strtod(step, &end) <= age_s && *end == ':')
+            found = end[1] == '-' ? NONE : strtol(end + 1, NULL, 0);
+    }
+    return found;
+}
+
+static void add_process(int gpu, long pid, long mib, char kind, long place, long busy)
+{
+    if (mib == NONE || state.n_processes == MAX_PROCESSES)
         return;
-    state.processes[state.n_processes++] =
-        (Process){.gpu = gpu, .place = (int)place, .pid = (u32)pid, .mib = (u64)mib, .kind = kind};
+    state.processes[state.n_processes++] = (Process){.gpu = gpu, .place = (int)place, .pid = (u32)pid,
+        .busy = busy == NONE ? 0 : (u32)busy, .mib = (u64)mib, .kind = kind};
 }
 
 static void read_claims(const char *folder)
@@ -120,15 +165,18 @@ static void read_claims(const char *folder)
     if (!entries)
         return;
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        char path[1024], kind = 'C';
-        int gpu, place = NONE;
-        long mib;
+        char path[1024], line[512];
+        long pid = atol(entry->d_name);
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        FILE *file = isdigit((unsigned char)entry->d_name[0]) ? fopen(path, "r") : NULL;
+        FILE *file = isdigit((unsigned char)entry->d_name[0]) && lives(pid) ? fopen(path, "r") : NULL;
         if (!file)
             continue;
-        if (fscanf(file, "%d %ld %c %d", &gpu, &mib, &kind, &place) >= 2)
-            add_process(gpu, atol(entry->d_name), mib, kind, place);
+        while (fgets(line, sizeof line, file)) {
+            char mib[200], busy[200] = "0", kind = 'C';
+            int gpu, place = NONE;
+            if (sscanf(line, "%d %199s %c %d %199s", &gpu, mib, &kind, &place, busy) >= 2)
+                add_process(gpu, pid, at(mib, age_of(file)), kind, place, at(busy, age_of(file)));
+        }
         fclose(file);
     }
     closedir(entries);
@@ -146,7 +194,8 @@ static void read_gpu(char **words, int n)
         if (*c == '_')
             *c = ' ';
     gpu->total_mib = (u64)number(words, n, "total_mib", 81920);
-    gpu->used_mib = (u64)number(words, n, "used_mib", 0);
+    gpu->used_mib = (u64)at(value(words, n, "used_mib", "0"), state.age_s);
+    gpu->busy = (u32)at(value(words, n, "busy", "0"), state.age_s);
     gpu->reserved_mib = (u64)number(words, n, "reserved_mib", 0);
     gpu->mig = number(words, n, "mig", 0) != 0;
     gpu->error = (int)number(words, n, "error", SUCCESS);
@@ -166,6 +215,15 @@ static void read_instance(char **words, int n)
     instance->used_mib = (u64)number(words, n, "used_mib", 0);
 }
 
+static void read_process(char **words, int n)
+{
+    long pid = number(words, n, "pid", 0);
+    if (number(words, n, "alive", 1) == 0 || lives(pid))
+        add_process((int)number(words, n, "gpu", NONE), pid, at(value(words, n, "mib", "0"), state.age_s),
+                    value(words, n, "kind", "C")[0], number(words, n, "place", NONE),
+                    at(value(words, n, "busy", "0"), state.age_s));
+}
+
 static void read_line(char *line)
 {
     char *words[MAX_WORDS], *rest = NULL;
@@ -176,6 +234,10 @@ static void read_line(char *line)
         return;
     if (strcmp(words[0], "init_error") == 0 && n > 1)
         state.init_error = atoi(words[1]);
+    else if (strcmp(words[0], "fail_every") == 0 && n > 1)
+        state.fail_every = atoi(words[1]);
+    else if (strcmp(words[0], "now") == 0 && n > 1)
+        state.now_s = state.age_s = atof(words[1]);
     else if (strcmp(words[0], "procdir") == 0 && n > 1)
         read_claims(words[1]);
     else if (strcmp(words[0], "gpu") == 0)
@@ -183,8 +245,7 @@ static void read_line(char *line)
     else if (strcmp(words[0], "instance") == 0)
         read_instance(words, n);
     else if (strcmp(words[0], "process") == 0)
-        add_process((int)number(words, n, "gpu", NONE), number(words, n, "pid", 0), number(words, n, "mib", 0),
-                    value(words, n, "kind", "C")[0], number(words, n, "place", NONE));
+        read_process(words, n);
 }
 
 static void read_state(void)
@@ -193,10 +254,12 @@ static void read_state(void)
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[2048];
     memset(&state, 0, sizeof state);
+    state.now_s = NONE;
     if (!file) {
         state.init_error = DRIVER_NOT_LOADED;
         return;
     }
+    state.age_s = age_of(file);
     while (fgets(line, sizeof line, file))
         read_line(line);
     fclose(file);
@@ -208,6 +271,9 @@ static int enter(void)
 {
     pthread_mutex_lock(&lock);
     read_state();
+    n_calls++;
+    if (state.fail_every && n_calls % (unsigned long)state.fail_every == 0)
+        return UNKNOWN;
     return n_inits ? SUCCESS : UNINITIALIZED;
 }
 
@@ -261,10 +327,12 @@ static int give_text(char *target, u32 size, const char *text)
 int nvmlInitWithFlags(u32 flags)
 {
     (void)flags;
-    enter();
-    if (state.init_error == SUCCESS)
+    int answer = enter();
+    if (answer != UNKNOWN)
+        answer = state.init_error;
+    if (answer == SUCCESS)
         n_inits++;
-    return leave(state.init_error);
+    return leave(answer);
 }
 
 int nvmlShutdown(void)
@@ -459,6 +527,40 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(Device handle, u32 *count, ProcessI
 int nvmlDeviceGetMPSComputeRunningProcesses_v3(Device handle, u32 *count, ProcessInfo *infos)
 {
     return list_processes(handle, count, infos, 'M');
+}
+#endif
+
+int nvmlDeviceGetUtilizationRates(Device handle, Rates *rates)
+{
+    int gpu, place, answer = enter_on(handle, &gpu, &place);
+    if (answer == SUCCESS && place >= 0)
+        answer = NOT_SUPPORTED;
+    if (answer == SUCCESS)
+        *rates = (Rates){state.gpus[gpu].busy, 0};
+    return leave(answer);
+}
+
+#ifndef OLD_DRIVER
+/* Samples of the processes that were busy since that time, all taken now. */
+int nvmlDeviceGetProcessUtilization(Device handle, Sample *samples, u32 *count, u64 since_us)
+{
+    u64 now_us = (u64)(clock_s() * 1e6);
+    u32 room = samples ? *count : 0, n = 0;
+    int gpu, place, answer = enter_on(handle, &gpu, &place);
+    if (answer == SUCCESS && place >= 0)
+        answer = NOT_SUPPORTED;
+    for (int i = 0; answer == SUCCESS && i < state.n_processes && since_us < now_us; i++) {
+        Process *process = &state.processes[i];
+        if (process->gpu != gpu || process->busy == 0)
+            continue;
+        if (n < room)
+            samples[n] = (Sample){.pid = process->pid, .at_us = now_us, .sm = process->busy};
+        n++;
+    }
+    *count = n;
+    if (answer == SUCCESS)
+        answer = n == 0 ? NOT_FOUND : n > room ? INSUFFICIENT_SIZE : SUCCESS;
+    return leave(answer);
 }
 #endif
 
