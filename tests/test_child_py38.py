@@ -24,6 +24,8 @@ def get_random_config_id(rng):
     return "x:%r.n:%d" % (rng.uniform(), rng.randint(1000))
 def run_identity(argv):
     return "%s %s" % (numpy.__version__, argv)
+def get_config(config_id):
+    return {"x": numpy.float32(0.5), "n": (1, None)}
 """
 
 
@@ -67,8 +69,11 @@ def test_a_real_python_38_with_numpy_117(python38: Path, tmp_path: Path) -> None
         version, _, argv = host.identity().partition(" ")
         assert version.startswith("1.17.")
         assert argv == "['--model', 'a']"
+        assert host.configs(["a"]) == [{"x": 0.5, "n": [1, None]}]
+        drawn = host.draw(42, range(50), limit_s=60)
         host.start_sampling(42, 0, 50, [])
         ids = [i for result in receive_all(host) if isinstance(result, Sampled) for i in result.ids]
+    assert list(drawn) == ids
     # the same numbers as under any other Python and numpy
     rngs = [RandomState(MT19937(SeedSequence([42, trial]))) for trial in range(50)]
     assert ids == [f"x:{float(rng.uniform())!r}.n:{rng.randint(1000)}" for rng in rngs]

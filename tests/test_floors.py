@@ -18,11 +18,11 @@ FLOORS = (
     {"settings"},
     {"machine", "script"},
     # over the machine: who holds a study's lock is told by the identity of a process
-    {"folder"},
+    {"folder", "verdicts"},
     {"journal"},
     {"report", "fleet"},
     {"launch"},
-    {"study", "rounds", "experiment"},
+    {"study", "check", "rounds", "experiment"},
     {"cli"},
     {"__main__"},
 )

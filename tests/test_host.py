@@ -20,6 +20,7 @@ from other_pythons import find_python
 
 from hyperband.errors import ContractError, HyperbandError, InternalError, MachineError, UsageError
 from hyperband.script import child
+from hyperband.script.failures import NoFunctionError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 
 PYTHON = Path(sys.executable)
@@ -745,3 +746,91 @@ def test_the_child_imports_nothing_of_ours() -> None:
         )
     }
     assert names <= set(sys.stdlib_module_names) | {"numpy"}
+
+
+def test_a_draw_takes_what_a_search_would_take_and_repeats_stay(start: Start) -> None:
+    host = start("""
+        def get_random_config_id(rng): return str(rng.randint(50))
+        def run_identity(argv): return ""
+    """)
+    host.load()
+    drawn = host.draw(3, range(100), limit_s=60)
+    assert list(drawn) == [str(RandomState(MT19937(SeedSequence([3, t]))).randint(50)) for t in range(100)]
+    assert host.draw(3, [7, 0], limit_s=60) == (drawn[7], drawn[0])
+    assert host.draw_one(3) == drawn[0] == sample(host, 3, 1)[0]
+
+
+def test_a_draw_ends_when_its_time_is_up(start: Start) -> None:
+    host = start(GOOD.replace("return f", "import time; time.sleep(0.01); return f"))
+    host.load()
+    assert 1 < len(host.draw(3, range(100_000), limit_s=0.3)) < 31
+    assert len(host.draw(3, range(100_000), limit_s=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def get_random_config_id(rng): return 7", ["type int", "string"]),
+        ("def get_random_config_id(rng): return '-x'", ["begins with '-'"]),
+        ("def get_random_config_id(rng): return rng.no_such()", ["no_such", "get_random_config_id"]),
+        ("def get_random_config_id(rng): import os; os._exit(3)", ["exit code 3"]),
+    ],
+)
+def test_one_draw_shows_a_sampler_that_does_not_work(start: Start, source: str, words: list[str]) -> None:
+    host = start(f"{source}\ndef run_identity(argv): return ''")
+    host.load()
+    with pytest.raises(ContractError) as caught:
+        host.draw_one(42)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_the_identity_of_other_arguments(start: Start) -> None:
+    host = start(GOOD, "--model", "vgg")
+    host.load()
+    assert host.identity([]) == "id []"
+    assert host.identity() == "id ['--model', 'vgg']"
+
+
+def test_a_scripts_own_reading_of_its_ids(start: Start) -> None:
+    host = start(
+        GOOD
+        + "import numpy as np\ndef get_config(config_id): return {'lr': np.float32(0.5), 'n': np.int64(3), "
+        "'opt': {'name': config_id, 'on': np.bool_(True), 'betas': (1, None)}, 5: float('inf')}\n"
+    )
+    host.load()
+    opt = {"name": "a", "on": True, "betas": [1, None]}
+    assert host.configs(["a"]) == [{"lr": 0.5, "n": 3, "opt": opt, "5": float("inf")}]
+    assert host.configs([]) == []
+
+
+def test_a_script_without_get_config(start: Start) -> None:
+    host = start(GOOD)
+    host.load()
+    assert host.configs(["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def get_config(config_id): return [1, 2]", ["[1, 2]", "type list", "dict"]),
+        ("def get_config(config_id): return {'a': {'b': print}}", ["get_config", "built-in", "type builtin"]),
+        ("def get_config(config_id): return {'a': 1}[config_id]", ["KeyError: 'x'", "dict of numbers"]),
+        ("get_config = {'a': 1}", ["has dict as get_config", "left out"]),
+    ],
+)
+def test_a_get_config_that_is_none_is_named(start: Start, source: str, words: list[str]) -> None:
+    host = start(GOOD + source)
+    host.load()
+    with pytest.raises(ContractError) as caught:
+        host.configs(["x"])
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_missing_function_is_told_from_an_import_that_fails(start: Start) -> None:
+    host = start("def run_identity(argv): return ''")
+    with pytest.raises(NoFunctionError):
+        host.load()
+    host = start("raise ValueError(1)")
+    with pytest.raises(ContractError) as caught:
+        host.load()
+    assert not isinstance(caught.value, NoFunctionError)

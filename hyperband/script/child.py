@@ -177,6 +177,40 @@ class Script:
             return _no_text("run_identity", identity)
         return {"kind": "identity", "value": identity}
 
+    def draw(self, seed: int, trials: Sequence[int], limit_s: float) -> dict[str, Any]:
+        """The first id that each of these trials draws, repeats and all; fewer when the time is up."""
+        try:
+            from numpy.random import MT19937, RandomState, SeedSequence
+        except ImportError:
+            return _no_numpy()
+        ids = []
+        ends_at = monotonic() + limit_s
+        for trial in trials:
+            rng = RandomState(MT19937(SeedSequence([seed, trial])))
+            config_id = call("get_random_config_id", self._module.get_random_config_id, rng)
+            if not isinstance(config_id, str):
+                return _no_text("get_random_config_id", config_id)
+            ids.append(config_id)
+            if monotonic() >= ends_at:
+                break
+        return {"kind": "drawn", "ids": ids}
+
+    def configs(self, ids: Sequence[str]) -> dict[str, Any]:
+        """What the script's own `get_config` makes of these ids, as plain values; None: it has none."""
+        function = getattr(self._module, "get_config", None)
+        if function is None:
+            return {"kind": "configs", "configs": None}
+        if not callable(function):
+            return {"kind": "no_config", "found": type(function).__name__, "repr": None}
+        configs = []
+        for config_id in ids:
+            config = call("get_config", function, config_id)
+            if not isinstance(config, Mapping):
+                text = str(call("get_config", repr, config))
+                return {"kind": "no_config", "found": type(config).__name__, "repr": text[:200]}
+            configs.append(call("get_config", _plain, config))
+        return {"kind": "configs", "configs": configs}
+
     def sample(self, seed: int, first: int, count: int, seen: set[str]) -> Iterator[dict[str, Any]]:
         """Config ids of the trials first, first + 1, ...: batches, then maybe why there are no more.
 
@@ -185,7 +219,7 @@ class Script:
         try:
             from numpy.random import MT19937, RandomState, SeedSequence
         except ImportError:
-            yield {"kind": "no_numpy", "found": getattr(sys.modules.get("numpy"), "__version__", "broken")}
+            yield _no_numpy()
             return
         batch: list[str] = []
         n_characters = 0
@@ -213,6 +247,28 @@ class Script:
                 seen.add(config_id)
                 return {"kind": "id", "id": config_id}
         return {"kind": "exhausted"}
+
+
+def _no_numpy() -> dict[str, Any]:
+    return {"kind": "no_numpy", "found": getattr(sys.modules.get("numpy"), "__version__", "broken")}
+
+
+def _plain(value: object) -> object:
+    """A configuration in what JSON has; numbers of numpy and torch become Python's own."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        return _plain(item())
+    raise TypeError(f"it holds {value!r:.80} of type {type(value).__name__}")
 
 
 def _no_text(function: str, value: object) -> dict[str, Any]:
@@ -243,6 +299,10 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"kind": "changed"}
     elif request["do"] == "identity":
         yield script.identity(request["argv"])
+    elif request["do"] == "draw":
+        yield script.draw(request["seed"], request["trials"], request["limit_s"])
+    elif request["do"] == "configs":
+        yield script.configs(request["ids"])
     else:
         seen = set(request["seen"])
         yield from script.sample(request["seed"], request["first"], request["count"], seen)

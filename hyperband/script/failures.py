@@ -17,8 +17,17 @@ _EXAMPLES = {
     "get_random_config_id": "def get_random_config_id(rng): return f'lr:{10 ** rng.uniform(-4, 0):.3g}'",
     "run_identity": "def run_identity(argv): return ''",
 }
+_ANSWERS = {
+    "get_random_config_id": "a string",
+    "run_identity": "a string",
+    "get_config": "a dict of numbers, strings, booleans and None",
+}
 _GUARD = "if __name__ == '__main__':"
 _N_TRACEBACK_LINES = 12
+
+
+class NoFunctionError(ContractError):
+    """The script was imported and lacks one of the functions that it must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ def failure(message: dict[str, Any], scene: Scene) -> HyperbandError:
                 f"{message['function']} in {scene.script} gave {shortened(message['repr'])}, "
                 f"which is of type {message['type']}: it must return a string (str)."
             )
+        case "no_config":
+            return _no_config(message["found"], message["repr"], scene)
         case "no_numpy":
             return _no_numpy(message["found"], scene)
         case _:
@@ -104,9 +115,10 @@ def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
             f"it is to be started with.{_below('It printed', scene.output)}"
         )
     if message["doing"] != "import":
+        answer = _ANSWERS[message["doing"]]
         return ContractError(
-            f"{message['doing']} in {scene.script} raised {error}. It must return a string for "
-            f"whatever it is given.{_below('Traceback', _end_of(message['traceback']))}"
+            f"{message['doing']} in {scene.script} raised {error}. It must return {answer} "
+            f"for whatever it is given.{_below('Traceback', _end_of(message['traceback']))}"
         )
     if message["exits"]:
         return ContractError(
@@ -121,11 +133,20 @@ def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
     )
 
 
-def _no_function(name: str, found: str | None, scene: Scene) -> ContractError:
+def _no_function(name: str, found: str | None, scene: Scene) -> NoFunctionError:
     what = "has no function" if found is None else f"has a {found}, not a function, as"
-    return ContractError(
+    return NoFunctionError(
         f"{scene.script} {what} {name}. The search needs it at the top level of the script, outside "
         f"`{_GUARD}`; for example: {_EXAMPLES[name]}"
+    )
+
+
+def _no_config(found: str, value: str | None, scene: Scene) -> ContractError:
+    what = f"has {found} as get_config" if value is None else f"gave {shortened(value)} of type {found}"
+    where = scene.script if value is None else f"get_config in {scene.script}"
+    return ContractError(
+        f"{where} {what}; expected a function that returns {_ANSWERS['get_config']}, nested or not, for a "
+        "config id. It may also be left out."
     )
 
 

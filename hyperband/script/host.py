@@ -109,14 +109,18 @@ class ScriptHost:
             raise too_old(hello["version"], self._interpreter.scene())
         self._ask("import", {"do": "load"}, "loaded", on_slow)
 
-    def identity(self) -> str:
+    def identity(self, argv: Sequence[str] | None = None) -> str:
         """What `run_identity` answers for the arguments that are handed on to the script.
+
+        Args:
+            argv: other arguments than those.
 
         Raises:
             ContractError: it raises, or its answer is no text.
             MachineError: a signal ended the process.
         """
-        reply = self._ask("run_identity", {"do": "identity", "argv": self._script_args}, "identity")
+        argv = self._script_args if argv is None else list(argv)
+        reply = self._ask("run_identity", {"do": "identity", "argv": argv}, "identity")
         identity = str(reply["value"])
         try:
             identity.encode()
@@ -134,6 +138,45 @@ class ScriptHost:
             MachineError: a signal ended the process.
         """
         self._ask("chdir", {"do": "chdir", "folder": str(folder)}, "changed")
+
+    def draw_one(self, seed: int) -> str:
+        """The config id of a search's first trial: shows that the sampler works, and changes nothing.
+
+        Raises:
+            ContractError: the id breaks a rule, or `get_random_config_id` raises or ends the process.
+            UsageError: the interpreter's numpy is missing or too old.
+            MachineError: a signal ended the process.
+        """
+        (config_id,) = self.draw(seed, [0], limit_s=0.0)
+        return config_id
+
+    def draw(self, seed: int, trials: Sequence[int], *, limit_s: float) -> tuple[str, ...]:
+        """The first id that each of these trials draws, in this order and repeats included; each is checked.
+
+        Args:
+            seed: of the search.
+            trials: their numbers, at least one.
+            limit_s: no further trial draws after so many seconds; the first one always does.
+
+        Raises:
+            ContractError, UsageError, MachineError: as `draw_one` says.
+        """
+        request = {"do": "draw", "seed": seed, "trials": list(trials), "limit_s": limit_s}
+        reply = self._ask("get_random_config_id", request, "drawn")
+        source = f"get_random_config_id in {self._script}"
+        return tuple(check_config_id(config_id, source) for config_id in reply["ids"])
+
+    def configs(self, ids: Sequence[str]) -> list[dict[str, Any]] | None:
+        """What the script's own `get_config` makes of config ids, as nested plain values; None: it has none.
+
+        Raises:
+            ContractError: it raises, or gives no dict of plain values.
+            MachineError: a signal ended the process.
+        """
+        configs: list[dict[str, Any]] | None = self._ask(
+            "get_config", {"do": "configs", "ids": list(ids)}, "configs"
+        )["configs"]
+        return configs
 
     def start_sampling(self, seed: int, first: int, count: int, seen: Sequence[str]) -> None:
         """Ask for the config ids of `count` trials from number `first` on.
