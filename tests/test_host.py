@@ -109,7 +109,9 @@ def refusal(kind: type[HyperbandError], host: ScriptHost, *words: str) -> str:
     with pytest.raises(kind) as caught:
         use()
     message = str(caught.value)
-    assert type(caught.value) is kind, message
+    # who must act is told by the class; a missing function is one case of a broken contract
+    expected = (ContractError, NoFunctionError) if kind is ContractError else (kind,)
+    assert type(caught.value) in expected, message
     for word in words:
         assert word in message
     return message
@@ -792,11 +794,13 @@ def test_the_identity_of_other_arguments(start: Start) -> None:
 
 
 def test_a_scripts_own_reading_of_its_ids(start: Start) -> None:
-    host = start(
-        GOOD
-        + "import numpy as np\ndef get_config(config_id): return {'lr': np.float32(0.5), 'n': np.int64(3), "
-        "'opt': {'name': config_id, 'on': np.bool_(True), 'betas': (1, None)}, 5: float('inf')}\n"
-    )
+    host = start(f"""{GOOD}
+import numpy as np
+
+def get_config(config_id):
+    opt = {{"name": config_id, "on": np.bool_(True), "betas": (1, None)}}
+    return {{"lr": np.float32(0.5), "n": np.int64(3), "opt": opt, 5: float("inf")}}
+""")
     host.load()
     opt = {"name": "a", "on": True, "betas": [1, None]}
     assert host.configs(["a"]) == [{"lr": 0.5, "n": 3, "opt": opt, "5": float("inf")}]
