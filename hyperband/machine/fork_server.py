@@ -4,6 +4,8 @@ Started by machine/process.py as `python -I -S -c ...`. It owns the waiting keep
 become its job, and ends with the search; keepers that have a job live on. It knows nothing of what jobs are.
 """
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os
@@ -97,7 +99,7 @@ def _refuse(channel: socket.socket) -> bool:
     return bool(message)
 
 
-def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answer: int) -> "NoReturn":
+def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answer: int) -> NoReturn:
     """Wait for a request, and be its keeper; tell the server when it is time for another one."""
     code = 1
     try:

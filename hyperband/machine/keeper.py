@@ -8,6 +8,8 @@ Standard library only, and little of that: it is forked from a bare interpreter 
 is there because Python has no prctl.
 """
 
+from __future__ import annotations
+
 import binascii
 import contextlib
 import ctypes
@@ -68,7 +70,7 @@ def prctl(option: int, value: int) -> None:
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
-def write_file(folder: int, file: str, content: "Mapping[str, object]") -> int:
+def write_file(folder: int, file: str, content: Mapping[str, object]) -> int:
     """Write a JSON file so that it is there whole or not at all: write beside it, then rename.
 
     Returns:
@@ -116,32 +118,17 @@ def tell(pipe: int, words: bytes) -> None:
 
 def become_job(line: socket.socket, keeper: int) -> None:
     """Take a request from the keeper, make everything ready, wait for the word, and become the job."""
-    os.setsid()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    lead_session()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
-    if not message:
+    request = take_request(line)
+    if request is None:
         return
-    forget_signals()
-    request = _read_request(descriptors[0])
-    for target, descriptor in enumerate((nothing, *descriptors[1:3])):
-        os.dup2(descriptor, target)
-    for descriptor in descriptors[:3]:
-        os.set_inheritable(descriptor, False)
-    for lease in descriptors[3:]:
-        os.set_inheritable(lease, True)
-    environment = dict(os.environ)
-    for variable, value in request["environment"].items():
-        if value is None:
-            environment.pop(variable, None)
-        else:
-            environment[variable] = value
+    environment = changed(os.environ, request["environment"])
     argv = request["argv"]
     # all is ready, and meanwhile the keeper has been writing us down
-    if os.getppid() != keeper or line.recv(len(_WORD)) != _WORD:
-        return  # the keeper died before it had: this job never runs
+    if not has_word(line, keeper):
+        return
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execve(argv[0], argv, environment)
@@ -149,7 +136,46 @@ def become_job(line: socket.socket, keeper: int) -> None:
         os.write(2, f"hyperband: cannot run {argv[0]}: {err.strerror}\n".encode(errors="replace"))
 
 
-def _read_request(descriptor: int) -> "dict[str, Any]":
+def lead_session() -> None:
+    """Lead a session of our own, and end with the keeper."""
+    os.setsid()
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def take_request(line: socket.socket) -> dict[str, Any] | None:
+    """Wait for the job's part of a request, and put its descriptors in place; None: the keeper is gone."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
+    if not message:
+        return None
+    forget_signals()
+    request = _read_request(descriptors[0])
+    for target, descriptor in enumerate((nothing, *descriptors[1:3])):
+        os.dup2(descriptor, target)
+    for descriptor in (nothing, *descriptors[:3]):
+        os.close(descriptor)
+    for lease in descriptors[3:]:
+        os.set_inheritable(lease, True)
+    return request
+
+
+def has_word(line: socket.socket, keeper: int) -> bool:
+    """Wait for the word to run; False if the keeper died before it had written us down: we never run."""
+    return os.getppid() == keeper and line.recv(len(_WORD)) == _WORD
+
+
+def changed(environment: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return a copy of an environment with variables added, or taken out where the value is None."""
+    found = dict(environment)
+    for variable, value in changes.items():
+        if value is None:
+            found.pop(variable, None)
+        else:
+            found[variable] = value
+    return found
+
+
+def _read_request(descriptor: int) -> dict[str, Any]:
     """Read a request without moving the offset that others share."""
     data = b""
     while part := os.pread(descriptor, 1 << 20, len(data)):

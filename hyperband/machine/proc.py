@@ -3,6 +3,8 @@
 Standard library only, and little of that: keepers carry it.
 """
 
+from __future__ import annotations
+
 import os
 
 _READ_BYTES = 16 * 1024
@@ -14,7 +16,7 @@ def boot_id() -> str:
     return (_read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
 
 
-def _read(path: str) -> "bytes | None":
+def _read(path: str) -> bytes | None:
     """Return what a file of the kernel's says; None if its process is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -97,7 +99,7 @@ def n_oom_kills() -> int:
     return 0
 
 
-def _memory_events(cgroups: bytes) -> "list[str]":
+def _memory_events(cgroups: bytes) -> list[str]:
     """Return the files that may count, by what /proc/PID/cgroup says: lines of `number:controllers:path`."""
     found = []
     for line in cgroups.splitlines():

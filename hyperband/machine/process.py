@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +100,61 @@ def require_pidfd() -> None:
         ) from err
 
 
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a keeper is asked to run."""
+
+    argv: Sequence[str]
+    #: added to, or with None taken out of, the environment that the job inherits
+    environment: Mapping[str, str | None]
+    #: for standard output and error, and for what the keeper writes
+    folder: Path
+    #: locked descriptors that the keeper and the job get copies of
+    leases: Sequence[int]
+    grace_s: float
+
+
+def send_request(send: Callable[[list[int]], None], request: JobRequest, *, lock: int | None = None) -> int:
+    """Send a request; return a descriptor that is at its end once the keeper is gone.
+
+    Args:
+        send: sends descriptors to whoever forks the keeper.
+        request: what to run.
+        lock: descriptor of the study's lock, for a keeper that does not inherit it.
+
+    Raises:
+        OSError: the folder cannot be written to, descriptors are short, or `send` raised it.
+    """
+    words = {
+        "argv": list(request.argv),
+        "environment": dict(request.environment),
+        "grace_s": request.grace_s,
+    }
+    opened: list[int] = []
+    mine, theirs = os.pipe()
+    try:
+        opened.append(theirs)
+        memory = os.memfd_create("hyperband-request")
+        opened.append(memory)
+        with open(memory, "wb", closefd=False) as stream:
+            stream.write(json.dumps(words).encode())
+        os.lseek(memory, 0, os.SEEK_SET)
+        directory = os.open(request.folder, os.O_RDONLY | os.O_DIRECTORY)
+        opened.append(directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        for name in ("stdout", "stderr"):
+            opened.append(os.open(name, flags, 0o666, dir_fd=directory))
+        locks = [] if lock is None else [lock]
+        send([memory, directory, *opened[3:5], *locks, *request.leases, theirs])
+    except OSError:
+        os.close(mine)
+        raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return mine
+
+
 class ForkServer:
     """The client side of keeper.py's fork server; starts it when needed, and again if it was killed."""
 
@@ -139,33 +194,14 @@ class ForkServer:
         Raises:
             MachineError: the server cannot be started, or the folder cannot be written to.
         """
-        request = {"argv": list(argv), "environment": dict(environment), "grace_s": grace_s}
-        opened: list[int] = []
-        mine, theirs = os.pipe()
+        request = JobRequest(argv, environment, folder, leases, grace_s)
         try:
-            opened.append(theirs)
-            memory = os.memfd_create("hyperband-request")
-            opened.append(memory)
-            with open(memory, "wb", closefd=False) as stream:
-                stream.write(json.dumps(request).encode())
-            os.lseek(memory, 0, os.SEEK_SET)
-            directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            opened.append(directory)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-            for name in ("stdout", "stderr"):
-                opened.append(os.open(name, flags, 0o666, dir_fd=directory))
-            self._send([memory, directory, *opened[3:5], *leases, theirs])
+            return send_request(self._send, request)
         except OSError as err:
-            os.close(mine)
             raise MachineError(
                 f"cannot start a job in {folder}: {err}; free what is missing there and start the search "
-                "again: "
-                "it goes on where it is"
+                "again: it goes on where it is"
             ) from err
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
-        return mine
 
     def close(self) -> None:
         """Let the server end; its keepers and their jobs live on."""
