@@ -16,6 +16,7 @@ from nvml_stub.cases import built_stub, child_environment, on_old_driver, on_stu
 from hyperband.errors import InternalError, MachineError, UsageError
 from hyperband.launch.base import NO_WISH, Lease, Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
+from hyperband.launch.gpu_sharing import Sharing
 from hyperband.launch.gpu_slots import GpuSlots
 from hyperband.launch.slots import make_slots
 from hyperband.machine.leases import Leases, lease_folder
@@ -48,6 +49,7 @@ def gpu_slots(
     n_shares: int = 1,
     owns: Callable[[int], bool] = nothing,
     clock: Clock | None = None,
+    sharing: Sharing | None = None,
 ) -> GpuSlots:
     nvml = open_nvml()
     assert isinstance(nvml, Nvml)
@@ -57,7 +59,7 @@ def gpu_slots(
         Leases(lease_folder(os.environ), study),
         gpus=found,
         choice=choose_gpus(found, wanted=wanted_entries(gpus), preset=visible),
-        n_shares=n_shares,
+        sharing=sharing or Sharing(n_shares=n_shares),
         owns=owns,
         clock=clock or Clock(),
     )
@@ -333,7 +335,7 @@ def test_all_free_gpus_go_to_one_job(machine: NvmlState) -> None:
     assert lease.slot.arguments == ("--multi_gpu",)
     assert lease.slot.environment == {"CUDA_VISIBLE_DEVICES": f"{uuid(0)},{uuid(2)},{uuid(3)}"}
     assert lease.slot.gpu_uuids == (uuid(0), uuid(2), uuid(3))
-    assert len(lease.descriptors) == 6
+    assert len(lease.descriptors) == 3
     slots.validate()
     assert slots.take(NO_WISH) is None
     assert gpu_slots(study="/theirs", gpus="0,2,3").take(NO_WISH) is None

@@ -43,6 +43,8 @@ class Wish:
     most_memory: bool = False
     #: memory that it will take on its GPU at most; None: not known
     gpu_memory_bytes: int | None = None
+    #: jobs of ours on its GPU at most, itself included; None: as many as fit
+    most_jobs: int | None = None
 
 
 #: any slot will do
@@ -180,12 +182,18 @@ class Slots(Protocol):
         """Names of the slots that jobs may get, in order, whether they are free now or not."""
         ...
 
-    def take_all(self) -> Lease | None:
-        """Lease every free GPU at once for one `--multi_gpu` job; None unless at least two are free."""
+    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:
+        """Lease every free GPU at once for one `--multi_gpu` job; None unless at least two are free.
+
+        GPUs of which a slot is to be avoided are left out.
+        """
         ...
 
-    def adopt(self, slot_name: str) -> Lease:
-        """Count a slot as used by a job that was started by an earlier search and still lives."""
+    def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:
+        """Count a slot as used by a job that was started by an earlier search and still lives.
+
+        `wish` is what it had, as far as that is known again.
+        """
         ...
 
     def release(self, lease: Lease) -> None:

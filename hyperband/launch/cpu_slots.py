@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from hyperband.errors import InternalError
-from hyperband.launch.base import Lease, Observation, Slot, Wish
+from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
 
 
 def default_n_slots() -> int:
@@ -51,11 +51,11 @@ class CpuSlots:
         """Every slot, lowest first."""
         return tuple(f"cpu:{k}" for k in range(self._n_slots))
 
-    def take_all(self) -> Lease | None:
+    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
         """Never: a `--multi_gpu` job needs GPUs."""
         return None
 
-    def adopt(self, slot_name: str) -> Lease:
+    def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
         """Count a living job of an earlier search, also one of a slot that is not ours (any more).
 
         Raises:

@@ -1,21 +1,25 @@
-"""One GPU, or MIG instance, as a search sees it: its shares, who else is on it, when to look again.
+"""One GPU, or MIG instance, as a search sees it: its jobs, who else is on it, when to look again.
 
 Owns: the rule of when a GPU is free; the pauses between looks.
-Must not know: the other GPUs, how slots are named, jobs.
+Must not know: the other GPUs, how slots are named.
 
 A GPU is free when no foreign compute process is on it *and* its lease can be had. NVML alone is not
 enough, since a job takes its memory seconds after its start; leases alone are not enough, since not
 everyone on the machine takes one.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hyperband.machine.gpu import Usage
+from hyperband.launch.base import NO_WISH, Wish
+from hyperband.launch.gpu_processes import exists, in_words
+from hyperband.launch.gpu_settling import CONTEXT_BYTES, IDLE_PART, Settling
+from hyperband.launch.gpu_sharing import Residents, Sharing
+from hyperband.machine.gpu import GpuProcess, Usage
 from hyperband.machine.leases import Leases
 from hyperband.machine.nvml import Nvml
 from hyperband.machine.visible import Unit
+from hyperband.settings import WhenShared
 
 #: between looks at a GPU that someone else uses
 _LOOK_S = 2.0
@@ -24,8 +28,6 @@ _LOOK_S = 2.0
 _AFTER_RELEASE_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 #: another search is inside the gate of the lease, which takes microseconds
 _AT_GATE_S = 0.02
-#: of a GPU's memory: more than this, used by nobody that can be seen, is somebody that cannot
-_IDLE_PART_OF_MEMORY = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +43,55 @@ class Surroundings:
 
 
 class Place:
-    """One unit with its shares. Written by `GpuSlots` alone, through its methods."""
+    """One unit with our jobs on it. Written by `GpuSlots` and `observe`, through its methods."""
 
-    def __init__(self, unit: Unit, n_shares: int, around: Surroundings) -> None:
-        """A place of which nothing is used yet; `n_shares` is how many jobs may run there at once."""
+    def __init__(self, unit: Unit, sharing: Sharing, around: Surroundings) -> None:
+        """A place of which nothing is used yet."""
         self.unit = unit
-        self.n_shares = n_shares
-        #: share -> name of the slot that uses it; an adopted job may hold a share beyond `n_shares`
-        self.used: dict[int, str] = {}
+        is_whole_gpu = unit.instance is None
+        self.jobs = Residents(
+            sharing.n_shares if is_whole_gpu else 1, is_packed=sharing.is_packed and is_whole_gpu
+        )
         #: why the last try did not get it, in words
         self.why_not = ""
         self.is_lost = False
+        #: idle at the last look, and left to others
+        self.is_left = False
+        self.settling = Settling(str(unit))
+        self._with_strangers = sharing.when_shared is WhenShared.SHARE
+        self._total_bytes: int | None = None
         self._around = around
+        #: by slot name, processes that were seen to belong to the job there
+        self._seen: dict[str, set[int]] = {}
+        #: a job of this search was here
+        self._was_ours = False
         #: another look is pointless before
         self._look_at_s = 0.0
         #: looks in vain since our own last release
         self._n_looks = len(_AFTER_RELEASE_S)
 
-    def has_room(self) -> bool:
-        """True when another job of ours may run here as far as we are concerned."""
-        return len(self.used) < self.n_shares
+    @property
+    def n_shares(self) -> int:
+        """How many jobs may run here at once at most."""
+        return self.jobs.n_shares
+
+    @property
+    def used(self) -> dict[int, str]:
+        """Share -> name of the slot that uses it."""
+        return self.jobs.used
+
+    @property
+    def total_bytes(self) -> int:
+        """The unit's memory; 0 until a look has told it."""
+        return self._total_bytes or 0
+
+    def why_no_room(self, wish: Wish) -> str:
+        """Why our own jobs leave no room for this wish, fit to follow the unit's name; empty if they do."""
+        return self.jobs.why_not(wish, self._total_bytes)
+
+    def capacity(self, wish: Wish) -> int:
+        """How many jobs with this wish could run here if nothing else did."""
+        return self.jobs.capacity(wish, self._total_bytes)
 
     def is_settling(self) -> bool:
         """True when a job of ours left so lately that what is in the way is probably its remains."""
@@ -70,28 +101,52 @@ class Place:
         """Seconds until it is worth another look."""
         return max(0.0, self._look_at_s - self._around.clock())
 
-    def book(self, share: int, slot_name: str) -> None:
+    def book(self, share: int, slot_name: str, wish: Wish) -> None:
         """Note that a slot uses a share."""
-        self.used[share] = slot_name
-        self.why_not = ""
+        self.jobs.add(share, slot_name, wish)
+        self.why_not, self.is_left, self._was_ours = "", False, True
 
     def unbook(self, slot_name: str) -> None:
         """Note that a slot does not use its shares any more, and look again at once."""
-        kept = {share: name for share, name in self.used.items() if name != slot_name}
-        if len(kept) < len(self.used):
-            self.used = kept
+        if self.jobs.remove(slot_name):
             self._look_at_s, self._n_looks = 0.0, 0
+            self.settling.begin(frozenset(self._seen.pop(slot_name, ())), self._around.clock())
 
-    def look(self) -> bool:
-        """True when nobody but us uses the unit; False also while another look is pointless."""
+    def saw(self, slot_name: str, pid: int) -> None:
+        """Note a process of the job that has this slot: its memory is waited for when the job ends."""
+        self._seen.setdefault(slot_name, set()).add(pid)
+
+    def look(self, wish: Wish = NO_WISH) -> bool:
+        """True when nobody but us uses the unit and a job with this wish fits; False while paused, too."""
         if self.wait_s() > 0:
             return False
         usage = self._around.nvml.usage(self.unit.uuid)
-        self.is_lost = bool(usage.lost)
-        self.why_not = self._why_busy(usage)
+        self.is_lost, self.is_left = bool(usage.lost), False
+        self._total_bytes = usage.total_bytes or self._total_bytes
+        self.why_not = self._why_busy(usage) or self._why_full(usage, wish)
         if self.why_not:
             self._pause()
+        elif not self.used:
+            self.settling.idle_bytes = usage.used_bytes
         return not self.why_not
+
+    def is_idle(self) -> bool:
+        """True when nobody uses the unit, neither we nor others, and no other study has leased it."""
+        if self.used:
+            return False
+        if self.is_left and self.wait_s() > 0:
+            return True
+        if not self.look():
+            return False
+        holder = self._around.leases.holder(self.unit.uuid)
+        if holder is not None:
+            self._note_holder()
+        return holder is None
+
+    def leave(self) -> None:
+        """Leave the unit, which is idle, to others for now."""
+        self.is_left = True
+        self._look_at_s = self._around.clock() + _LOOK_S
 
     def lease(self, share: int) -> int | None:
         """Lease a share of a unit that nobody uses; a locked descriptor, or None."""
@@ -100,17 +155,28 @@ class Place:
             self._note_holder()
         return descriptor
 
-    def lease_whole(self) -> list[int]:
-        """Lease all shares of a unit that nobody uses; locked descriptors, none if one is refused."""
-        descriptors: list[int] = []
-        for share in range(self.n_shares):
-            descriptor = self.lease(share)
-            if descriptor is None:
-                for taken in descriptors:
-                    os.close(taken)
-                return []
-            descriptors.append(descriptor)
-        return descriptors
+    def is_ours(self, pid: int) -> bool:
+        """True for a process of our own jobs, as far as that can be told.
+
+        In a container NVML may give pids of the host. Nobody was on the unit when we got it, so that a pid
+        which does not exist here is a job of ours.
+        """
+        return self._around.owns(pid) or (bool(self.used) and not exists(pid))
+
+    def strangers(self, usage: Usage) -> list[GpuProcess]:
+        """Processes on the unit that are not ours and not what is left of ours."""
+        gone = self.settling.pids
+        return [
+            p for p in usage.compute if not (p.pid in gone and not exists(p.pid)) and not self.is_ours(p.pid)
+        ]
+
+    def hidden_bytes(self, usage: Usage) -> int:
+        """Memory in use while no process of any kind can be seen there; 0 where that cannot be told."""
+        if usage.used_bytes is None or any(p.pid not in self.settling.pids for p in usage.compute):
+            return 0
+        if usage.used_bytes > CONTEXT_BYTES and self._around.nvml.has_visible_processes(self.unit.uuid):
+            return 0
+        return usage.used_bytes
 
     def _why_busy(self, usage: Usage) -> str:
         """Who uses the unit besides our own jobs, in words; empty when nobody does."""
@@ -118,18 +184,28 @@ class Place:
             return f"{self.unit} is lost ({usage.lost})"
         if usage.problem:
             return f"{self.unit} could not be looked at ({usage.problem})"
-        for process in usage.compute:
-            # In a container NVML may give pids of the host. Nobody was on the unit when we got it, so
-            # that a pid which does not exist here is a job of ours.
-            if not self._around.owns(process.pid) and not (self.used and not _exists(process.pid)):
-                return f"{self.unit} is used by pid {process.pid} ({process.name})"
-        if self.used or usage.compute or usage.used_bytes is None or not usage.total_bytes:
+        hidden_bytes = 0 if self.used else self.hidden_bytes(usage)
+        remains = self.settling.why_not(usage, hidden_bytes, self._around.clock())
+        strangers = self.strangers(usage)
+        with_strangers = self._with_strangers and self._was_ours
+        if strangers and not with_strangers:
+            return f"{self.unit} is used by {in_words(strangers[0])}"
+        if remains or with_strangers:
+            return remains
+        if hidden_bytes - self.settling.given_up_bytes <= IDLE_PART * (usage.total_bytes or 0):
             return ""
-        if usage.used_bytes <= _IDLE_PART_OF_MEMORY * usage.total_bytes:
+        return f"{self.unit} has {hidden_bytes >> 20} MiB in use by no process that can be seen"
+
+    def _why_full(self, usage: Usage, wish: Wish) -> str:
+        """Why a job that needs so much memory does not fit, in words; empty when it does."""
+        need_bytes = wish.gpu_memory_bytes
+        strangers = self.strangers(usage)
+        if not self.jobs.is_packed or need_bytes is None or not (self.used or strangers):
             return ""
-        if self._around.nvml.has_visible_processes(self.unit.uuid):
-            return ""
-        return f"{self.unit} has {usage.used_bytes >> 20} MiB in use by no process that can be seen"
+        others_bytes = sum(process.used_bytes or 0 for process in strangers)
+        taken_bytes = max(self.jobs.expected_bytes() + others_bytes, usage.used_bytes or 0)
+        why_full = self.jobs.why_full(need_bytes, taken_bytes, usage.total_bytes)
+        return why_full and f"{self.unit} {why_full}"
 
     def _note_holder(self) -> None:
         """The unit is not in use, but a lease of it could not be had."""
@@ -150,14 +226,3 @@ class Place:
         pause_s = _AFTER_RELEASE_S[self._n_looks] if is_fresh else _LOOK_S
         self._n_looks += is_fresh
         self._look_at_s = self._around.clock() + pause_s
-
-
-def _exists(pid: int) -> bool:
-    """True when there is such a process in our pid namespace."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

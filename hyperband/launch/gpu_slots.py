@@ -1,6 +1,6 @@
 """The GPU slots of one machine: which GPU, or share of one, a job gets.
 
-Owns: which GPUs this search has leased, the names of slots, what a job is told about its GPU.
+Owns: which GPUs this search has leased, and how many it leaves to others.
 Must not know: how NVML answers, how locks work, when a GPU is free (gpu_place), jobs, the journal.
 """
 
@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.launch.base import Lease, Observation, Slot, Wish
+from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
+from hyperband.launch.gpu_names import SlotMaker, is_meant, multi_slot, parse, share_of, short
+from hyperband.launch.gpu_observe import observe
 from hyperband.launch.gpu_place import Place, Surroundings
+from hyperband.launch.gpu_sharing import Sharing
 from hyperband.machine.gpu import Gpu
 from hyperband.machine.leases import Leases
 from hyperband.machine.nvml import Nvml
-from hyperband.machine.visible import Choice, Unit
+from hyperband.machine.visible import Choice
 
 #: more leases than one message to a keeper can carry
 _MAX_DESCRIPTORS = 200
@@ -30,7 +33,7 @@ class GpuSlots:
         *,
         gpus: Sequence[Gpu],
         choice: Choice,
-        n_shares: int,
+        sharing: Sharing,
         owns: Callable[[int], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,22 +44,23 @@ class GpuSlots:
             leases: The leases of this study.
             gpus: All GPUs of the machine.
             choice: What the search may use of them.
-            n_shares: Jobs per GPU; a MIG instance runs one job whatever this is.
+            sharing: Among the search's own jobs, and with others.
             owns: Tells whether a pid belongs to one of this search's own jobs.
             clock: Monotonic seconds.
         """
         self._nvml = nvml
         self._gpus = tuple(gpus)
         self._notes = choice.notes
-        self._n_shares = n_shares
+        self._sharing = sharing
         # Where any GPU is in MIG mode, the numbers that CUDA gives are not those of the PCI order.
-        self._by_uuid = any(gpu.mig for gpu in gpus)
+        by_uuid = sharing.isolate or any(gpu.mig for gpu in gpus)
+        self._maker = SlotMaker(has_shares=sharing.n_shares > 1, by_uuid=by_uuid)
         around = Surroundings(nvml, leases, owns, clock)
-        self._places = [
-            Place(unit, n_shares if unit.instance is None else 1, around) for unit in choice.units
-        ]
+        self._places = [Place(unit, sharing, around) for unit in choice.units]
         #: leases given and not yet released, by slot name
         self._given: dict[str, Lease] = {}
+        #: what was asked for last
+        self._wish = NO_WISH
 
     def describe(self) -> str:
         """One line: the GPUs, the slots on them, and what narrowed the choice."""
@@ -64,68 +68,96 @@ class GpuSlots:
         counts = [_count(n_whole, "GPU")] if n_whole else []
         if n_whole < len(self._places):
             counts.append(_count(len(self._places) - n_whole, "MIG instance"))
-        names = ", ".join(_short(place.unit) for place in self._places)
+        names = ", ".join(short(place.unit) for place in self._places)
         models = ", ".join(sorted({place.unit.model for place in self._places}))
         line = f"{' and '.join(counts)}: {names} ({models})"
-        if self._n_shares > 1 and n_whole:
-            line += f", {self._n_shares} jobs on a GPU, {_count(self.n_slots(), 'slot')}"
+        if self._sharing.is_packed and n_whole:
+            line += ", as many jobs on a GPU as fit by their memory"
+        elif self._sharing.n_shares > 1 and n_whole:
+            line += f", {self._sharing.n_shares} jobs on a GPU, {_count(self.n_slots(), 'slot')}"
+        if self._sharing.leave_free:
+            line += f", {self._sharing.leave_free} idle left to others"
         return "; ".join([line, *self._notes])
 
     def n_slots(self) -> int:
-        """How many jobs could run at once if nothing else used the GPUs."""
-        return sum(place.n_shares for place in self._places)
+        """How many jobs could run at once if nothing else used the GPUs.
+
+        Where memory decides: jobs such as the one that was asked for last.
+        """
+        return sum(place.capacity(self._wish) for place in self._places)
 
     def names(self) -> tuple[str, ...]:
         """Every slot, in the order in which they are taken."""
-        shares = [(share, place) for share in range(self._n_shares) for place in self._places]
-        return tuple(self._slot(place, share).name for share, place in shares if share < place.n_shares)
+        return tuple(name for name, _place, _share in self._shares())
 
     def take(self, wish: Wish) -> Lease | None:
-        """Lease the first free slot: the lowest share number, then the lowest GPU index.
+        """Lease the first free slot that grants the wish: the lowest share number, then the lowest GPU.
+
+        Before that order go, if wished for, the GPU with the most memory, and then GPUs none of whose
+        slots is to be avoided.
 
         Raises:
             MachineError: Every GPU of this search is lost, or the lock files cannot be used.
         """
+        self._wish = wish
         free: dict[str, bool] = {}  # one look at a unit serves all its shares
-        for share in range(self._n_shares):
-            for place in self._places:
-                if share >= place.n_shares or share in place.used or not place.has_room():
-                    continue
-                if self._slot(place, share).name in wish.avoid:
-                    continue
-                uuid = place.unit.uuid
-                if uuid not in free:
-                    free[uuid] = place.look()
-                descriptor = place.lease(share) if free[uuid] else None
+
+        def is_free(place: Place) -> bool:
+            uuid = place.unit.uuid
+            if uuid not in free:
+                free[uuid] = place.look(wish)
+            return free[uuid]
+
+        possible = [(place, share) for name, place, share in self._open(wish)]
+        shunned = {place.unit.uuid for place in self._places if self._is_shunned(place, wish.avoid)}
+        possible.sort(key=lambda found: found[0].unit.uuid in shunned)
+        if wish.most_memory:
+            possible = [found for found in possible if is_free(found[0])]
+            possible.sort(key=lambda found: -found[0].total_bytes)
+        for place, share in possible:
+            if is_free(place) and self._leaves_enough(place):
+                descriptor = place.lease(share)
                 if descriptor is not None:
-                    return self._give(self._slot(place, share), (descriptor,), [(place, share)])
+                    slot = self._maker.slot(place.unit, self._maker.name(place.unit, share))
+                    return self._give(slot, (descriptor,), [(place, share)], wish)
+                free[place.unit.uuid] = False
         self._check_any_left()
         return None
 
-    def take_all(self) -> Lease | None:
-        """Lease every free whole GPU, with all its shares, for one `--multi_gpu` job.
+    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:
+        """Lease every free whole GPU for one `--multi_gpu` job, but those to be avoided or left to others.
 
         Returns:
             None unless at least two are free.
         """
-        whole = [place for place in self._places if place.unit.instance is None and not place.used]
-        if len(whole) < 2:
+        possible = [
+            place
+            for place in self._places
+            if place.unit.instance is None and not place.used and not self._is_shunned(place, avoid)
+        ]
+        if len(possible) < 2:
             return None
-        leased = [(place, place.lease_whole()) for place in whole if place.look()]
-        places = [place for place, descriptors in leased if descriptors]
-        descriptors = tuple(descriptor for _place, some in leased for descriptor in some)
-        if len(places) < 2 or len(descriptors) > _MAX_DESCRIPTORS:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        # One share holds a GPU against other studies; against ourselves the books do.
+        leased = [(place, place.lease(0)) for place in possible if place.look()]
+        got = [(place, descriptor) for place, descriptor in leased if descriptor is not None]
+        n_kept = max(0, min(len(got) - self._n_owed(got), _MAX_DESCRIPTORS))
+        if n_kept < 2:
+            n_kept = 0
+        for _place, descriptor in got[n_kept:]:
+            os.close(descriptor)
+        if n_kept == 0:
             return None
+        places = [place for place, _descriptor in got[:n_kept]]
         name = "gpu:" + ",".join(str(place.unit.index) for place in places)
         shares = [(place, share) for place in places for share in range(place.n_shares)]
-        return self._give(_multi_slot(name, [place.unit.uuid for place in places]), descriptors, shares)
+        slot = multi_slot(name, [place.unit.uuid for place in places])
+        return self._give(slot, tuple(descriptor for _place, descriptor in got[:n_kept]), shares, NO_WISH)
 
-    def adopt(self, slot_name: str) -> Lease:
+    def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:
         """Count the slot of a living job of an earlier search; its keeper holds the lock.
 
-        The name may be of a GPU that is not chosen any more, or of none: then it blocks nothing.
+        The name may be of a GPU that is not chosen any more, or of none: then it blocks nothing. Where
+        memory decides, nothing joins a job of which the wish does not tell how much it needs.
 
         Raises:
             InternalError: The slot is taken already.
@@ -134,24 +166,24 @@ class GpuSlots:
             raise InternalError(
                 f"Slot {slot_name} was adopted twice. This is a bug of ours: please report it."
             )
-        indices, part = _parse(slot_name)
+        indices, _part = parse(slot_name)
         is_multi = len(indices) > 1
-        places = [place for place in self._places if _is_meant(place.unit, indices, part)]
+        places = [place for place in self._places if is_meant(place.unit, slot_name)]
         shares = [
             (place, share)
             for place in places
-            for share in (range(place.n_shares) if is_multi else [_share(place.unit, part)])
+            for share in (range(place.n_shares) if is_multi else [share_of(place.unit, slot_name)])
         ]
         uuids = [place.unit.uuid for place in places]
         if not uuids:
             uuids = [gpu.uuid for gpu in self._gpus if gpu.index in indices and gpu.uuid and not gpu.mig]
         if is_multi:
-            slot = _multi_slot(slot_name, uuids)
+            slot = multi_slot(slot_name, uuids)
         elif places:
-            slot = self._slot(places[0], shares[0][1], name=slot_name)
+            slot = self._maker.slot(places[0].unit, slot_name)
         else:
             slot = Slot(slot_name, (), {}, tuple(uuids))
-        return self._give(slot, (), shares)
+        return self._give(slot, (), shares, wish)
 
     def release(self, lease: Lease) -> None:
         """Count the slot as free. The locks go with the descriptors, which are not touched here.
@@ -167,13 +199,17 @@ class GpuSlots:
         for place in self._places:
             place.unbook(name)
 
-    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
-        """Nothing yet."""
-        return Observation()
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:
+        """Look at the GPUs of a lease once."""
+        places = {place.unit.uuid: place for place in self._places}
+        return observe(self._nvml, places, lease, belongs)
 
     def news(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        """Lines on memory that ended jobs did not give back, since the last call."""
+        lines = tuple(line for place in self._places for line in place.settling.news)
+        for place in self._places:
+            place.settling.news.clear()
+        return lines
 
     def is_lost(self, lease: Lease) -> bool:
         """True when NVML says now that a GPU of this lease is lost."""
@@ -182,25 +218,39 @@ class GpuSlots:
     def next_look_s(self) -> float | None:
         """Seconds after which `take` is worth another try, counted from a `take` that gave None.
 
-        None when all slots are used by our own jobs.
+        None when only the end of a job of ours can help.
         """
-        return min((place.wait_s() for place in self._places if place.has_room()), default=None)
+        return min((place.wait_s() for _name, place, _share in self._open(self._wish)), default=None)
 
     def why_none(self) -> str:
-        """One line: what each GPU that is not ours is waiting for.
+        """One line: what each GPU waits for, before the job that was asked for last can have it.
 
         A GPU that a job of ours has just left is named only when it is the only reason.
         """
-        waiting = [place for place in self._places if place.has_room() and place.why_not]
-        reasons = [place.why_not for place in waiting if not place.is_settling()]
-        reasons = reasons or [place.why_not for place in waiting]
+        waiting = {place.unit.uuid: place for _name, place, _share in self._open(self._wish) if place.why_not}
+        reasons = [place.why_not for place in waiting.values() if not place.is_settling()]
+        n_left = sum(place.is_left for place in self._places)
+        if n_left:
+            are = "is" if n_left == 1 else "are"
+            reasons.append(
+                f"{_count(n_left, 'idle GPU')} {are} left to others (--leave-free {self._sharing.leave_free})"
+            )
+        reasons = reasons or [place.why_not for place in waiting.values()]
+        reasons += [
+            f"{place.unit} {why}"
+            for place in self._places
+            if len(place.used) < place.n_shares and (why := place.why_no_room(self._wish))
+        ]
+        kept = [name for name in sorted(self._wish.avoid) if name in self.names() and name not in self._given]
+        if kept:
+            reasons.append(f"{', '.join(kept)} must not be used for this job")
         return "; ".join(reasons) or f"{len(self._given)} of {_count(self.n_slots(), 'GPU slot')} run jobs"
 
     def validate(self) -> None:
         """Check that free + leased = all: what is booked is given, and what is given is booked.
 
         Raises:
-            InternalError: The two books differ.
+            InternalError: The two books differ, or a job that is to be alone is not.
         """
         booked = {name for place in self._places for name in place.used.values()}
         if not booked <= set(self._given):
@@ -211,21 +261,57 @@ class GpuSlots:
             for place in self._places:
                 if place.unit.uuid in lease.slot.gpu_uuids and name not in place.used.values():
                     raise InternalError(f"Slot {name} is given, but {place.unit} is not booked for it.")
+        for place in self._places:
+            crowd = place.jobs.wishes
+            if len(crowd) > 1 and any(
+                wish.whole and self._given[name].descriptors for name, wish in crowd.items()
+            ):
+                raise InternalError(f"A job that is to be alone on {place.unit} is not: {sorted(crowd)}.")
 
-    def _slot(self, place: Place, share: int, *, name: str | None = None) -> Slot:
-        unit = place.unit
-        if name is None:
-            part = unit.instance if unit.instance is not None else share if self._n_shares > 1 else None
-            name = f"gpu:{unit.index}" if part is None else f"gpu:{unit.index}/{part}"
-        if unit.instance is None and not self._by_uuid:
-            return Slot(name, ("--gpu", str(unit.index)), {"CUDA_VISIBLE_DEVICES": None}, (unit.uuid,))
-        return Slot(name, ("--gpu", "0"), {"CUDA_VISIBLE_DEVICES": unit.uuid}, (unit.uuid,))
+    def _shares(self) -> Iterable[tuple[str, Place, int]]:
+        """(name, place, share) of every slot, in the order in which they are taken."""
+        for share in range(self._sharing.n_shares):
+            for place in self._places:
+                if share < place.n_shares:
+                    yield self._maker.name(place.unit, share), place, share
 
-    def _give(self, slot: Slot, descriptors: tuple[int, ...], shares: Iterable[tuple[Place, int]]) -> Lease:
+    def _open(self, wish: Wish) -> list[tuple[str, Place, int]]:
+        """The slots that our own jobs leave to this wish."""
+        closed = {place.unit.uuid for place in self._places if place.why_no_room(wish)}
+        return [
+            (name, place, share)
+            for name, place, share in self._shares()
+            if share not in place.used and place.unit.uuid not in closed and name not in wish.avoid
+        ]
+
+    def _is_shunned(self, place: Place, avoid: frozenset[str]) -> bool:
+        return any(is_meant(place.unit, name) for name in avoid)
+
+    def _leaves_enough(self, place: Place) -> bool:
+        """True when enough other GPUs are idle, or this one is in use by us anyway; it is left otherwise."""
+        n_owed = self._sharing.leave_free
+        if not n_owed or place.used:
+            return True
+        if sum(other.is_idle() for other in self._places if other is not place) >= n_owed:
+            return True
+        place.leave()
+        return False
+
+    def _n_owed(self, got: Sequence[tuple[Place, int]]) -> int:
+        """How many of the GPUs that could be leased must be given back for others."""
+        if not self._sharing.leave_free:
+            return 0
+        leased = [place for place, _descriptor in got]
+        n_idle = sum(place.is_idle() for place in self._places if place not in leased)
+        return max(0, self._sharing.leave_free - n_idle)
+
+    def _give(
+        self, slot: Slot, descriptors: tuple[int, ...], shares: Iterable[tuple[Place, int]], wish: Wish
+    ) -> Lease:
         lease = Lease(slot, descriptors)
         self._given[slot.name] = lease
         for place, share in shares:
-            place.book(share, slot.name)
+            place.book(share, slot.name, wish)
         return lease
 
     def _check_any_left(self) -> None:
@@ -235,32 +321,6 @@ class GpuSlots:
                 f"Every GPU of this search is lost: {self.why_none()}. The driver's messages are in "
                 "`dmesg`; after a reset or reboot the same command goes on with the search."
             )
-
-
-def _multi_slot(name: str, uuids: Sequence[str]) -> Slot:
-    return Slot(name, ("--multi_gpu",), {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}, tuple(uuids))
-
-
-def _parse(slot_name: str) -> tuple[tuple[int, ...], int | None]:
-    """(GPU indices, share or instance) of a slot name; no indices for other kinds of slots."""
-    kind, _, rest = slot_name.partition(":")
-    if kind != "gpu":
-        return (), None
-    numbers, _, part = rest.partition("/")
-    return tuple(int(number) for number in numbers.split(",")), int(part) if part else None
-
-
-def _is_meant(unit: Unit, indices: tuple[int, ...], part: int | None) -> bool:
-    return unit.index in indices and (unit.instance is None or unit.instance == part)
-
-
-def _share(unit: Unit, part: int | None) -> int:
-    """The share that a slot name means; the part of a MIG instance's name is the instance."""
-    return part if part is not None and unit.instance is None else 0
-
-
-def _short(unit: Unit) -> str:
-    return str(unit.index) if unit.instance is None else f"{unit.index}/{unit.instance}"
 
 
 def _count(n: int, noun: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from hyperband.errors import UsageError
 from hyperband.launch.base import Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
+from hyperband.launch.gpu_sharing import Sharing
 from hyperband.launch.gpu_slots import GpuSlots
 from hyperband.machine.gpu import NoGpus
 from hyperband.machine.leases import Leases, lease_folder
@@ -24,13 +25,15 @@ def make_slots(
     """The slots of this machine for one search.
 
     Args:
-        settings: Of the search; `gpus`, `slots` and `jobs_per_gpu` count here.
+        settings: Of the search; `gpus`, `slots`, `jobs_per_gpu`, `isolate`, `when_shared` and
+                `leave_free` count here.
         environ: The environment that jobs inherit: CUDA_VISIBLE_DEVICES and HYPERBAND_LEASES in it.
         study: Absolute path of the study's folder: the name under which GPUs are leased.
         owns: Tells whether a pid belongs to one of this search's own jobs or its script host.
 
     Raises:
-        UsageError: `--gpus` names what is not there or hidden, or CUDA_VISIBLE_DEVICES is wrong.
+        UsageError: `--gpus` names what is not there or hidden, CUDA_VISIBLE_DEVICES is wrong, or no GPU
+            is left by `--leave-free`.
         MachineError: A GPU is there but cannot be used, or leases cannot.
     """
     n_cpu_slots = settings.slots if settings.slots is not None else default_n_slots()
@@ -58,5 +61,11 @@ def make_slots(
     if settings.slots is not None:
         note = f"--slots {settings.slots} is not used: it counts CPU slots"
         choice = replace(choice, notes=(*choice.notes, note))
+    if settings.leave_free >= len(choice.units):
+        n_gpus = "the only GPU" if len(choice.units) == 1 else f"all {len(choice.units)} GPUs"
+        raise UsageError(
+            f"--leave-free {settings.leave_free} leaves {n_gpus} of this search to others, so that no job could "
+            f"ever start. Give at most {len(choice.units) - 1}, or let the search use more GPUs (--gpus)."
+        )
     leases = Leases(lease_folder(environ), study)
-    return GpuSlots(nvml, leases, gpus=gpus, choice=choice, n_shares=settings.jobs_per_gpu or 1, owns=owns)
+    return GpuSlots(nvml, leases, gpus=gpus, choice=choice, sharing=Sharing.of(settings), owns=owns)
