@@ -20,6 +20,8 @@ LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 KEEPERS_FILE = "keepers.err"
 JOBS_FOLDER = "jobs"
+#: the name of a slot that is to be given back from quarantine
+RELEASE_FILE = "release"
 
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0

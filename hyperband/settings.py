@@ -81,6 +81,12 @@ class Settings:
     json: bool = False
     debug: bool = False
 
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether a job may be ended because it takes too long."""
+        limits_s = (self.timeout_s, self.timeout_per_epoch_s, self.stall_timeout_s)
+        return any(limit_s is not None for limit_s in limits_s)
+
     def document(self) -> dict[str, object]:
         """The settings under their long option names with underscores, plus `script_args`."""
         return {

@@ -136,6 +136,17 @@ def test_a_slot_is_not_to_blame_while_nothing_succeeds_elsewhere() -> None:
     assert history.quarantined() == set()
 
 
+def test_a_slot_that_fails_in_seconds_waits_for_what_runs_elsewhere() -> None:
+    history = History()
+    history.health.see(JobStarted(0.0, 9, 0, 9, 0, 1, "gpu:1", several_gpus=False, script_sha256="", host=""))
+    for job in (1, 2, 3):
+        assert history.health.held_back() == set()
+        history.end(job, "gpu:0", "C:no device", took_s=0.5)
+    assert history.health.held_back() == {"gpu:0"}
+    history.health.see(JobEnded(9.0, 9, 0, Outcome.CRASHED, None, 1, 0.0, 9.0, True, "", retry=True))
+    assert history.health.held_back() == set()  # nothing runs elsewhere: nothing can be learnt by waiting
+
+
 def test_slow_failures_in_a_row_are_no_black_hole() -> None:
     history = History()
     history.end(0, "gpu:1", "ok")

@@ -24,6 +24,7 @@ example:
 other commands:
   {prog} report STUDY_DIR [--json|--csv] [--top N]    a study that runs, was stopped or is finished
   {prog} stop STUDY_DIR                               stop the search that writes a study
+  {prog} slots STUDY_DIR [--release SLOT]             what each slot did; give one back from quarantine
 """
 
 

@@ -46,9 +46,19 @@ class StopOptions:
     debug: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SlotsOptions:
+    """`slots STUDY_DIR`."""
+
+    folder: Path
+    #: name of the slot to give back from quarantine, or `all`
+    release: str | None
+    debug: bool
+
+
 def parse(
     argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], prog: str = "python hyperband.py"
-) -> Settings | ReportOptions | StopOptions | Help:
+) -> Settings | ReportOptions | StopOptions | SlotsOptions | Help:
     """Read the words after the program's name.
 
     Args:
@@ -65,6 +75,8 @@ def parse(
         return _parse_report(argv[1:], cwd, prog)
     if command == "stop":
         return _parse_stop(argv[1:], cwd, prog)
+    if command == "slots":
+        return _parse_slots(argv[1:], cwd, prog)
     parser = search_parser(prog)
     words = take_apart(argv, _takes_value(parser))
     names = {name for name, _ in words.ours}
@@ -205,6 +217,26 @@ def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help
     )
     found = _parse_study_command(parser, argv)
     return found if isinstance(found, Help) else StopOptions(_folder(found.folder, cwd), found.debug)
+
+
+def _parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:
+    parser = Parser(
+        f"{prog} slots",
+        usage=f"{prog} slots STUDY_DIR [--release SLOT]",
+        description="Show what each slot of a study did, and which are in quarantine; or give one back.",
+        epilog=f"example:\n  {prog} slots logs/default --release gpu:1\n",
+    )
+    parser.add_argument(
+        "--release",
+        metavar="SLOT",
+        help="give a slot back from quarantine, for example gpu:1; all: every one (default: show only)",
+    )
+    found = _parse_study_command(parser, argv)
+    return (
+        found
+        if isinstance(found, Help)
+        else SlotsOptions(_folder(found.folder, cwd), found.release, found.debug)
+    )
 
 
 def _parse_study_command(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | Help:

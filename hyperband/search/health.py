@@ -37,6 +37,11 @@ class _Slot:
     strikes: set[int] = field(default_factory=set)
     cleared_by: set[int] = field(default_factory=set)
 
+    @property
+    def looks_like_a_black_hole(self) -> bool:
+        """It failed so many in a row within seconds, and no slot that runs jobs well failed them as well."""
+        return self.n_fast >= N_EATEN and len(self.cleared_by) < N_STRIKES
+
     def begin_anew(self) -> None:
         """Forget the failures: what comes next counts alone."""
         self.failed.clear()
@@ -61,6 +66,18 @@ class Health:
     def quarantined(self) -> Mapping[str, SlotQuarantined]:
         """The slots in quarantine, by name."""
         return self._quarantined
+
+    def held_back(self) -> frozenset[str]:
+        """Slots that failed so many jobs in a row within seconds that the next one waits for the others.
+
+        What runs elsewhere will tell whose fault it was; while nothing runs there, nothing is waited for.
+        """
+        where = {started.slot for started in self._running.values()}
+        return frozenset(
+            name
+            for name, slot in self._slots.items()
+            if slot.looks_like_a_black_hole and name not in self._quarantined and where - {name}
+        )
 
     def is_retried(self, started: JobStarted, ended: JobEnded, *, retries: int) -> bool:
         """Whether a failure is not the last word on its job: the same job is tried again.
@@ -159,7 +176,7 @@ class Health:
         if len(slot.strikes) >= N_STRIKES:
             jobs = ", ".join(map(str, sorted(slot.strikes)))
             return f"the jobs {jobs} failed here and succeeded elsewhere"
-        if slot.n_fast >= N_EATEN and len(slot.cleared_by) < N_STRIKES and self._others_succeed(name):
+        if slot.looks_like_a_black_hole and self._others_succeed(name):
             jobs = ", ".join(map(str, slot.failed[-N_EATEN:]))
             return f"the jobs {jobs} failed here within {FAST_S:g} s each, while other slots succeed"
         return ""

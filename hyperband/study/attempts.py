@@ -13,7 +13,7 @@ from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.report.log import StudyLog
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
-from hyperband.search.trial import Start
+from hyperband.search.trial import Outcome, Start
 from hyperband.study.jobs import JobFiles
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
@@ -29,6 +29,15 @@ class Attempt:
     adopted: bool
     gpu_is_lost: bool = False
     asked: StopReason | None = None
+    #: why its end was asked for, in words, where that is a limit of time
+    why: str = ""
+    #: what the looks at its GPUs showed
+    gpu_memory_peak_bytes: int | None = None
+    n_utilisations: int = 0
+    sum_of_utilisations_percent: float = 0.0
+    #: size of its output, and when on the monotonic clock it was seen to have grown to that
+    output_bytes: int = -1
+    grown_at_s: float = 0.0
 
     @property
     def is_on_gpu(self) -> bool:
@@ -53,7 +62,8 @@ class Attempts:
     ) -> None:
         """Begin with none; the engine is only read here. is_timed: whether jobs have a time limit."""
         self._is_timed = is_timed
-        self._folder = folder
+        #: of the study
+        self.folder = folder
         self._engine = engine
         self._launcher = launcher
         self._slots = slots
@@ -93,7 +103,7 @@ class Attempts:
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
         for started in self._engine.running():
-            folder = job_folder(self._folder, started.job, started.attempt)
+            folder = job_folder(self.folder, started.job, started.attempt)
             lease = self._slots.adopt(started.slot)
             job = self._launcher.adopt(folder, lease)
             if job is None:
@@ -123,10 +133,21 @@ class Attempts:
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
-            ended.append((started, self._ended(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)))
+            event = self._ended(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)
+            ended.append((started, _with_what_was_seen(event, attempt)))
             del self._attempts[started.job]
             self._slots.release(lease)
         return ended
+
+    def observe(self, attempt: Attempt) -> tuple[str, ...]:
+        """Look once at the GPUs of an attempt; return the strangers there, in words."""
+        seen = self._slots.observe(attempt.job.lease, lambda pid: self._launcher.belongs(pid, attempt.job))
+        if seen.gpu_memory_bytes is not None:
+            attempt.gpu_memory_peak_bytes = max(seen.gpu_memory_bytes, attempt.gpu_memory_peak_bytes or 0)
+        if seen.gpu_utilisation_percent is not None:
+            attempt.n_utilisations += 1
+            attempt.sum_of_utilisations_percent += seen.gpu_utilisation_percent
+        return seen.strangers
 
     def stop(self, attempt: Attempt, reason: StopReason) -> None:
         """Ask for the end of one attempt, once.
@@ -152,5 +173,16 @@ class Attempts:
 
     def _ended(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool, adopted: bool) -> JobEnded:
         return ended_event(
-            self._engine, self._folder, started, ending, gpu_is_lost=gpu_is_lost, search_alive=not adopted
+            self._engine, self.folder, started, ending, gpu_is_lost=gpu_is_lost, search_alive=not adopted
         )
+
+
+def _with_what_was_seen(event: JobEnded, attempt: Attempt) -> JobEnded:
+    """Return the event with what only the search saw while the job ran."""
+    n_looks, total_percent = attempt.n_utilisations, attempt.sum_of_utilisations_percent
+    return replace(
+        event,
+        note=attempt.why if attempt.why and event.outcome is Outcome.TIMED_OUT else event.note,
+        gpu_memory_peak_bytes=attempt.gpu_memory_peak_bytes,
+        gpu_utilisation_percent=round(total_percent / n_looks, 1) if n_looks else None,
+    )

@@ -1,8 +1,10 @@
 """What a job is given: its folder, its command line, its environment, and the script's fingerprint."""
 
 import hashlib
+import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
@@ -16,21 +18,47 @@ from hyperband.settings import Settings
 _ABSENCE_S = 10.0
 
 
+#: what the usual numerical libraries read; the second and later ones go before the first where both are set
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def thread_caps(n_at_once: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep each of so many jobs to its share of the cores.
+
+    A variable that the user set stays as it is, and OMP_NUM_THREADS speaks for all: the others would overrule
+    it in their libraries.
+    """
+    if THREAD_VARIABLES[0] in environ:
+        return {}
+    share = max(1, len(os.sched_getaffinity(0)) // max(1, n_at_once))
+    return {name: str(share) for name in THREAD_VARIABLES if name not in environ}
+
+
 class JobFiles:
     """Makes the orders of one study's jobs."""
 
-    def __init__(self, settings: Settings, study_folder: Path, *, cwd: str, last_sha256: str | None) -> None:
+    def __init__(
+        self, settings: Settings, study_folder: Path, *, cwd: str, n_at_once: int, last_sha256: str | None
+    ) -> None:
         """Remember where and how.
 
         Args:
             settings: of the search.
             study_folder: where each attempt gets its folder.
             cwd: where every job of the study runs.
+            n_at_once: how many jobs share this machine's cores.
             last_sha256: the fingerprint of the script when its latest job started; None: there was none.
         """
         self.cwd = cwd
         self._settings = settings
         self._study_folder = study_folder
+        self._n_at_once = n_at_once
         self._seen: tuple[int, int, int] | None = None
         self._sha256 = last_sha256
         self._gone_since_s: float | None = None
@@ -78,6 +106,7 @@ class JobFiles:
         environment = {
             "PYTHONUNBUFFERED": "1",
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **thread_caps(1 if len(slot.gpu_uuids) > 1 else self._n_at_once, os.environ),
             **slot.environment,
             "HYPERBAND_TRIAL": str(start.trial),
             "HYPERBAND_ATTEMPT": str(start.attempt),

@@ -43,6 +43,7 @@ from hyperband.search.events import (
     SearchStarted,
     StudyCreated,
 )
+from hyperband.search.health import Health
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
@@ -157,7 +158,9 @@ def _run(
             engine.handle(event)
         journal.append(*begin, durable=True)
         before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
-        files = JobFiles(settings, journal.folder, cwd=created.cwd, last_sha256=before)
+        files = JobFiles(
+            settings, journal.folder, cwd=created.cwd, n_at_once=slots.n_slots(), last_sha256=before
+        )
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
@@ -172,7 +175,7 @@ def _run(
             files=files,
             log=log,
             wake=wake,
-            is_timed=settings.timeout_s is not None,
+            is_timed=settings.has_time_limit,
         )
         with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
             owners.append(sampling.owns)
@@ -184,6 +187,7 @@ def _run(
                 attempts=attempts,
                 sampling=sampling,
                 files=files,
+                health=Health(events),
                 voice=voice,
                 console=console,
                 wake=wake,

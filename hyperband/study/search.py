@@ -4,7 +4,6 @@ Each turn: read what ended, feed the engine, choose what starts, journal all of 
 that is not in the journal ever happens; what is in the journal and did not happen is repeated as Lost.
 """
 
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,41 +11,33 @@ from functools import partial
 
 from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
-from hyperband.launch.base import NO_WISH, Lease, Slots, StopReason
+from hyperband.launch.base import Slots, StopReason
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
 from hyperband.script.contract import describe_exit
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
-from hyperband.search.events import Event, JobEnded, JobStarted
-from hyperband.search.trial import Start
+from hyperband.search.events import Event, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.health import Health
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
 from hyperband.study.jobs import JobFiles
+from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace
+from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Sampling
+from hyperband.study.starting import Chosen, Starting
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake, earliest
+from hyperband.study.watching import Watching
 
-#: how often GPUs with running jobs are looked after: while a slot is wanted, and else
-_GPU_LOOK_S = 2.0
-_GPU_WATCH_S = 30.0
-#: waiting for a slot is told of when the next look is this far away
-_WORTH_TELLING_S = 1.0
 #: so many attempts in a row of which nothing ran are this machine's fault
 _N_NEVER_RAN = 3
-#: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
-_N_STARTS = 32
-_STARTS_PAUSE_S = 0.25
 #: words may wait for jobs, but not for ever
 _MOST_UNSAID = 200
-#: how soon a script that is away for a moment is looked for again
-_SCRIPT_LOOK_S = 0.2
-
 _SCRIPT_CHANGED = (
-    "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of "
-    "the "
+    "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of the "
     "old and the new script are compared with each other; --clean begins anew."
 )
 
@@ -76,6 +67,7 @@ class Search:
         attempts: Attempts,
         sampling: Sampling,
         files: JobFiles,
+        health: Health,
         voice: Voice,
         console: Console,
         wake: Wake,
@@ -91,7 +83,9 @@ class Search:
         self._voice = voice
         self._console = console
         self._wake = wake
-        self._host_name = socket.gethostname()
+        self._health = health
+        self._starting = Starting(settings=settings, engine=engine, slots=slots, files=files, health=health)
+        self._watching = Watching(settings, attempts, voice)
         #: set once nothing more is to be started
         self._finish: Verdict | None = None
         self._failures = FirstFailures()
@@ -99,13 +93,8 @@ class Search:
         self._last_failure: tuple[JobStarted, JobEnded] | None = None
         self._pace = Pace()
         self._began_s = time.monotonic()
-        #: when, on the monotonic clock, slots and GPUs are worth another look although nothing ended
-        self._look_at_s: float | None = None
-        self._gpu_watch_at_s: float | None = None
         #: what the voice has still to say, in order
         self._unsaid: list[Callable[[], None]] = []
-        #: why nothing starts although something could, in words
-        self._waiting_for: str | None = None
 
     def run(self) -> Verdict:
         """Search until the plan is complete, or until something ends it before.
@@ -133,33 +122,31 @@ class Search:
     def _turn(self, ready: set[object]) -> None:
         events: list[Event] = []
         decisions: list[Decision] = []
-        ended = self._attempts.ended(ready)
-        for _, event in ended:
-            decisions += self._engine.handle(event)
-            events.append(event)
-        for started, event in ended:
-            self._count(started, event)
+        ended = self._take_in(self._attempts.ended(ready), events, decisions)
         if self._sampling.host is not None and self._sampling.host in ready:
             self._receive_ids(events, decisions)
         self._heed_signals()
         self._heed_max_time()
         self._heed_never_ran()
-        starts = self._choose(events)
+        self._heed_health(events)
+        chosen = self._choose()
+        events += [start.started for start in chosen]
         if events:
             self._journal.append(*events, durable=bool(ended))
         # slots are filled before anything is said: words can wait, slots should not
-        orders = [(start, lease, self._attempts.start(start, lease, event)) for start, lease, event in starts]
+        orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         progress = self._engine.progress()
         self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
         self._unsaid += [
-            partial(self._voice.started, start, lease.slot.name, order) for start, lease, order in orders
+            partial(self._voice.started, new.start, new.lease.slot.name, order) for new, order in orders
         ]
+        self._unsaid += [partial(self._voice.says, line) for line in self._slots.news()]
         if self._files.has_changed:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
         # only now, with every end read, is it certain which jobs still run
-        self._watch_over()
+        self._watching.look(is_slot_wanted=self._engine.n_startable > 0)
         if not self._unsaid:
             self._show()
         if self._settings.debug:
@@ -174,24 +161,37 @@ class Search:
 
     def _take_over(self) -> None:
         """Adopt the jobs of an earlier search, and journal those that ended meanwhile."""
-        ended = self._attempts.adopt()
+        events: list[Event] = []
         decisions: list[Decision] = []
-        for _, event in ended:
-            decisions += self._engine.handle(event)
-        if ended:
-            self._journal.append(*(event for _, event in ended), durable=True)
+        ended = self._take_in(self._attempts.adopt(), events, decisions)
+        if events:
+            self._journal.append(*events, durable=True)
         if ended or len(self._attempts):
             n_alive = counted(len(self._attempts), "running job")
             self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")
         for started, event in ended:
-            self._count(started, event)
             self._voice.ended(started, event, self._engine.progress())
         for decision in decisions:
             self._voice.decided(decision)
 
+    def _take_in(
+        self, ended: list[tuple[JobStarted, JobEnded]], events: list[Event], decisions: list[Decision]
+    ) -> list[tuple[JobStarted, JobEnded]]:
+        """Judge attempts that are over, one after the other, and feed them to all that decides."""
+        judged: list[tuple[JobStarted, JobEnded]] = []
+        for started, found in ended:
+            event = judged_end(self._health, started, found, retries=self._settings.retries)
+            decisions += self._engine.handle(event)
+            self._health.see(event)
+            events.append(event)
+            judged.append((started, event))
+        for started, event in judged:
+            self._count(started, event)
+        return judged
+
     def _count(self, started: JobStarted, event: JobEnded) -> None:
         self._pace.see(event, started.epochs - self._epochs_before(started))
-        if event.outcome.is_failure:
+        if event.outcome.is_failure and not event.retry:
             self._last_failure = (started, event)
         if self._failures.see(event) and not self._settings.keep_going and self._finish is None:
             how = event.outcome.value if event.exit_status is None else describe_exit(event.exit_status)
@@ -235,59 +235,33 @@ class Search:
         if self._sampling.host is not None:
             self._wake.watch(self._sampling.host)
 
-    def _choose(self, events: list[Event]) -> list[tuple[Start, Lease, JobStarted]]:
-        """Lease slots for the next jobs, in the engine's order, until either runs out."""
-        starts: list[tuple[Start, Lease, JobStarted]] = []
-        self._look_at_s = None
-        waiting_for: str | None = None
-        while self._finish is None and (start := self._engine.next_start()) is not None:
-            if len(starts) == _N_STARTS:
-                self._look_at_s = time.monotonic() + _STARTS_PAUSE_S
-                break
-            sha256 = self._files.script_sha256()
-            if sha256 is None:
-                self._look_at_s = time.monotonic() + _SCRIPT_LOOK_S
-                waiting_for = f"the script {self._settings.script} is not there"
-                break
-            lease, several = self._lease(start)
-            if lease is None:
-                waiting_for = self._look_later()
-                break
-            started = JobStarted(
-                at=time.time(),
-                job=start.job,
-                attempt=start.attempt,
-                trial=start.trial,
-                rung=start.rung,
-                epochs=start.epochs,
-                slot=lease.slot.name,
-                several_gpus=several,
-                script_sha256=sha256,
-                host=self._host_name,
-            )
-            self._engine.handle(started)
-            events.append(started)
-            starts.append((start, lease, started))
-        self._waiting_for = waiting_for
-        self._voice.waits(waiting_for)
-        return starts
+    def _choose(self) -> list[Chosen]:
+        """Choose what starts, and say what is waited for."""
+        chosen: list[Chosen] = []
+        self._starting.forget()
+        if self._finish is None:
+            chosen = self._starting.choose()
+        self._voice.waits(self._starting.waiting_for)
+        return chosen
 
-    def _look_later(self) -> str | None:
-        """Note when the slots are worth another look; return what is waited for, if that is worth telling."""
-        look_s = self._slots.next_look_s()
-        self._look_at_s = None if look_s is None else time.monotonic() + look_s
-        # shorter waits are for what our own jobs are just giving back
-        if look_s is None or look_s < _WORTH_TELLING_S or self._engine.n_running >= self._slots.n_slots():
-            return None
-        return self._slots.why_none()
+    def _heed_health(self, events: list[Event]) -> None:
+        """Put slots into quarantine, or give them back."""
+        if self._wake.release_asked:
+            self._wake.release_asked = False
+            wanted = take_release_request(self._journal.folder)
+            released = [name for name in self._health.quarantined if wanted in (name, ALL_SLOTS)]
+            for name in released:
+                self._note_slot(SlotReleased(time.time(), name, "by hand"), events)
+        while changes := self._health.changes(
+            self._slots.names(), now=time.time(), quarantine_s=self._settings.quarantine_s
+        ):
+            for change in changes:
+                self._note_slot(change, events)
 
-    def _lease(self, start: Start) -> tuple[Lease | None, bool]:
-        """Lease what this job gets: every free GPU if it is the only work there is, else one slot."""
-        if start.alone and self._settings.multi_gpu and not start.lost_on_several_gpus:
-            lease = self._slots.take_all()
-            if lease is not None:
-                return lease, True
-        return self._slots.take(NO_WISH), False
+    def _note_slot(self, change: SlotQuarantined | SlotReleased, events: list[Event]) -> None:
+        self._health.see(change)
+        events.append(change)
+        self._unsaid.append(partial(self._voice.slot, change))
 
     # What ends the search, or a job, before its time.
 
@@ -330,32 +304,15 @@ class Search:
         for attempt in self._attempts:
             self._attempts.stop(attempt, StopReason.STOP)
 
-    def _watch_over(self) -> None:
-        """Time out jobs, and end those whose GPU is lost."""
-        limit_s = self._settings.timeout_s
-        if limit_s is not None:
-            for attempt in self._attempts:
-                if attempt.job.running_s() >= limit_s:
-                    self._attempts.stop(attempt, StopReason.TIMEOUT)
-        now_s = time.monotonic()
-        if self._gpu_watch_at_s is not None and now_s >= self._gpu_watch_at_s:
-            self._attempts.stop_those_on_lost_gpus()
-            self._gpu_watch_at_s = None
-        if not any(attempt.is_on_gpu for attempt in self._attempts):
-            self._gpu_watch_at_s = None
-        elif self._gpu_watch_at_s is None:
-            self._gpu_watch_at_s = now_s + (_GPU_WATCH_S if self._engine.n_startable == 0 else _GPU_LOOK_S)
-
     def _sleep_s(self) -> float | None:
         """Return for how long nothing can happen that gives no event."""
         now_s = time.monotonic()
-        ends_s = [self._look_at_s, self._gpu_watch_at_s]
+        ends_s = [self._starting.look_at_s]
         if self._settings.max_time_s is not None and self._finish is None:
             ends_s.append(self._began_s + self._settings.max_time_s)
         waits_s = [None if end_s is None else end_s - now_s for end_s in ends_s]
-        if (limit_s := self._settings.timeout_s) is not None:
-            waits_s += [limit_s - a.job.running_s() for a in self._attempts if a.asked is None]
-        return earliest([*waits_s, self._console.next_redraw_s()])
+        waits_s += [slot.until_at - time.time() for slot in self._health.quarantined.values()]
+        return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
     def _refuse_deadlock(self) -> None:
         idle = len(self._attempts) == 0 and self._engine.next_start() is None and self._sampling.host is None
@@ -392,7 +349,7 @@ class Search:
                 progress=progress,
                 n_slots=n_slots,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
-                why_idle=self._waiting_for,
+                why_idle=self._starting.waiting_for,
                 draining=self._finish is not None,
             )
         )

@@ -16,6 +16,9 @@ from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, SearchEnded
+from hyperband.search.health import Health
+from hyperband.study.judging import judged_end
+from hyperband.study.opening import last_settings
 from hyperband.study.verdict import ended_event
 
 
@@ -48,14 +51,20 @@ def _end_what_is_left(folder: Path) -> int:
     with contextlib.closing(Journal.open(folder)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
         engine = Engine()
-        for event in journal.events():
+        before = journal.events()
+        for event in before:
             engine.handle(event)
         launcher = _launcher(folder, journal.lock)
         events: list[Event] = []
+        health = Health(before)
+        retries = last_settings(before).get("retries", 1)
+        assert isinstance(retries, int)
         for started in engine.running():
             ending = launcher.read(job_folder(folder, started.job, started.attempt))
-            ended = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            ended = judged_end(health, started, found, retries=retries)
             engine.handle(ended)
+            health.see(ended)
             events.append(ended)
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)

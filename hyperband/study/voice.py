@@ -1,5 +1,6 @@
 """What a search says: every event and decision in the log, the notable ones on the screen."""
 
+import time
 from pathlib import Path
 
 from hyperband.folder import job_folder
@@ -17,7 +18,7 @@ from hyperband.search.decisions import (
     PlanKept,
     Promoted,
 )
-from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.events import JobEnded, JobStarted, SlotQuarantined, SlotReleased
 from hyperband.search.trial import Best, Outcome, Progress, Start
 
 _N_ERROR_LINES = 10
@@ -50,6 +51,7 @@ class Voice:
         took = duration(event.ended_at - event.started_at)
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
+        note += "; it is tried again" if event.retry else ""
         self._console.line(
             f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch "
             f"{started.epochs} on "
@@ -72,6 +74,17 @@ class Voice:
                 self._console.line(f"bracket {decision.bracket}: {decision.reason}")
             case _:
                 pass  # of single trials: the log has them
+
+    def slot(self, change: SlotQuarantined | SlotReleased) -> None:
+        """Say that a slot is not used for a while, or is used again."""
+        if isinstance(change, SlotQuarantined):
+            until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.until_at))
+            self.says(
+                f"{change.slot} is in quarantine until {until}: {change.reason}. `hyperband slots "
+                f"{self._folder} --release {change.slot}` gives it back before."
+            )
+        else:
+            self.says(f"{change.slot} is used again: {change.reason}.")
 
     def waits(self, waiting_for: str | None) -> None:
         """Say why nothing starts, when that changes; None: something does, or nothing is wanted."""

@@ -27,6 +27,7 @@ class Wake:
         self.n_interrupts = 0
         self.terminated = False
         self.hung_up = False
+        self.release_asked = False
         self._selector = selectors.DefaultSelector()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -38,7 +39,7 @@ class Wake:
     def __enter__(self) -> "Wake":
         """Take the signals over."""
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: nobody wants to hear of it, and what we print goes to a file
             self._before[number] = signal.signal(number, self._note)
@@ -78,6 +79,8 @@ class Wake:
             self.n_interrupts += 1
         elif number == signal.SIGTERM:
             self.terminated = True
+        elif number == signal.SIGUSR1:
+            self.release_asked = True
         else:
             self.hung_up = True
 

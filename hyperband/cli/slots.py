@@ -1,0 +1,29 @@
+"""`hyperband slots STUDY_DIR`: what each slot of a study did, and giving back one that is in quarantine."""
+
+from hyperband.cli.options import SlotsOptions
+from hyperband.cli.output import print_out
+from hyperband.folder import holder
+from hyperband.journal import read_events
+from hyperband.report.slots import slots_text
+from hyperband.report.text import shown
+from hyperband.report.view import study_view
+from hyperband.search.health import Health
+from hyperband.study.quarantine import release
+
+
+def slots(options: SlotsOptions) -> int:
+    """Show the slots, or give one back; the exit code.
+
+    Raises:
+        JournalError: the folder holds no study.
+        UsageError: the slot is not in quarantine.
+        MachineError: the search cannot be reached from here.
+    """
+    if options.release is not None:
+        print_out(f"{shown(release(options.folder, options.release))}\n")
+        return 0
+    running = holder(options.folder) is not None
+    events = read_events(options.folder)
+    study = study_view(events, folder=options.folder, running=running)
+    print_out(f"{slots_text(study, Health(events).quarantined)}\n")
+    return 0

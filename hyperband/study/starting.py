@@ -1,0 +1,150 @@
+"""What starts next, and where: the engine's order, the slots' room, and what stands in the way.
+
+Owns the way from a job that may start to a leased slot, and the reason in words when none is to be had.
+Starts nothing.
+"""
+
+import socket
+import time
+from dataclasses import dataclass
+
+from hyperband.launch.base import Lease, Slots, Wish
+from hyperband.search.engine import Engine
+from hyperband.search.events import JobStarted
+from hyperband.search.health import Health
+from hyperband.search.trial import Start
+from hyperband.settings import Settings
+from hyperband.study.jobs import JobFiles
+
+#: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
+_N_STARTS = 32
+_STARTS_PAUSE_S = 0.25
+#: waiting for a slot is told of when the next look is this far away
+_WORTH_TELLING_S = 1.0
+#: how soon a script that is away for a moment is looked for again
+_SCRIPT_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A job with its slot, journalled next and started after that."""
+
+    start: Start
+    lease: Lease
+    started: JobStarted
+
+
+class Starting:
+    """Chooses what starts. One owner: the search's loop."""
+
+    def __init__(
+        self, *, settings: Settings, engine: Engine, slots: Slots, files: JobFiles, health: Health
+    ) -> None:
+        """Put the parts together; the engine is told of what is chosen, the rest is only asked."""
+        self._settings = settings
+        self._engine = engine
+        self._slots = slots
+        self._files = files
+        self._health = health
+        self._host_name = socket.gethostname()
+        #: when, on the monotonic clock, another try may have more luck although nothing ended
+        self.look_at_s: float | None = None
+        #: why nothing starts although something could, in words
+        self.waiting_for: str | None = None
+
+    def choose(self) -> list[Chosen]:
+        """Lease slots for the next jobs, in the engine's order, until either runs out.
+
+        Raises:
+            ContractError: the script is gone for good.
+            MachineError: slots cannot be had any more, for good.
+        """
+        chosen: list[Chosen] = []
+        self.look_at_s = self.waiting_for = None
+        while self._engine.next_start() is not None:
+            if len(chosen) == _N_STARTS:
+                self._look_in(_STARTS_PAUSE_S)
+                break
+            sha256 = self._files.script_sha256()
+            if sha256 is None:
+                self._look_in(_SCRIPT_LOOK_S)
+                self.waiting_for = f"the script {self._settings.script} is not there"
+                break
+            found = self._lease()
+            if found is None:
+                self._look_later()
+                break
+            chosen.append(self._begin(*found, sha256))
+        return chosen
+
+    def forget(self) -> None:
+        """Nothing is to be started any more."""
+        self.look_at_s = self.waiting_for = None
+
+    def _begin(self, start: Start, lease: Lease, sha256: str) -> Chosen:
+        started = JobStarted(
+            at=time.time(),
+            job=start.job,
+            attempt=start.attempt,
+            trial=start.trial,
+            rung=start.rung,
+            epochs=start.epochs,
+            slot=lease.slot.name,
+            several_gpus=len(lease.slot.gpu_uuids) > 1,
+            script_sha256=sha256,
+            host=self._host_name,
+            gpu_uuids=lease.slot.gpu_uuids,
+        )
+        self._engine.handle(started)
+        self._health.see(started)
+        return Chosen(start, lease, started)
+
+    def _lease(self) -> tuple[Start, Lease] | None:
+        """Lease a slot for the first job in the engine's order that gets one."""
+        refused: set[Wish] = set()
+        for start in self._engine.starts():
+            if start.alone and self._settings.multi_gpu and not start.lost_on_several_gpus:
+                several = self._slots.take_all()
+                if several is not None:
+                    return start, several
+            for wish in self._wishes(start):
+                if wish in refused:
+                    continue
+                lease = self._slots.take(wish)
+                if lease is not None:
+                    return start, lease
+                refused.add(wish)
+        return None
+
+    def _wishes(self, start: Start) -> list[Wish]:
+        """What the job would like, best first; what it cannot have at all is not among it."""
+        closed = self._closed()
+        anywhere = Wish(avoid=closed)
+        if start.out_of_memory:
+            return [Wish(avoid=closed, whole=True, most_memory=True)]
+        others = {name for name in self._slots.names() if name not in closed} - {*start.failed_on}
+        if not start.failed_on or not others:
+            return [anywhere]
+        elsewhere = Wish(avoid=closed | {*start.failed_on})
+        # another slot is worth waiting for only while a job of ours will give it back
+        used = {running.slot for running in self._engine.running()}
+        return [elsewhere] if others & used else [elsewhere, anywhere]
+
+    def _closed(self) -> frozenset[str]:
+        """Slots that no job gets."""
+        return self._health.held_back() | frozenset(self._health.quarantined)
+
+    def _look_in(self, wait_s: float) -> None:
+        self.look_at_s = time.monotonic() + wait_s
+
+    def _look_later(self) -> None:
+        """Note when the slots are worth another look, and what is waited for, if that is worth telling."""
+        look_s = self._slots.next_look_s()
+        if look_s is not None:
+            self._look_in(look_s)
+        # shorter waits are for what our own jobs are just giving back
+        if look_s is None or look_s < _WORTH_TELLING_S or self._engine.n_running >= self._slots.n_slots():
+            return
+        self.waiting_for = self._slots.why_none()
+        if closed := sorted(self._closed()):
+            self.waiting_for += f"; not used, since they failed jobs: {', '.join(closed)}"
