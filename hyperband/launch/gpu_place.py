@@ -155,7 +155,7 @@ class Place:
             self._note_holder()
         return descriptor
 
-    def is_ours(self, pid: int) -> bool:
+    def _is_ours(self, pid: int) -> bool:
         """True for a process of our own jobs, as far as that can be told.
 
         In a container NVML may give pids of the host. Nobody was on the unit when we got it, so that a pid
@@ -165,9 +165,9 @@ class Place:
 
     def strangers(self, usage: Usage) -> list[GpuProcess]:
         """Processes on the unit that are not ours and not what is left of ours."""
-        gone = self.settling.pids
+        gone = {pid for pid in self.settling.pids if not exists(pid)}
         return [
-            p for p in usage.compute if not (p.pid in gone and not exists(p.pid)) and not self.is_ours(p.pid)
+            process for process in usage.compute if process.pid not in gone and not self._is_ours(process.pid)
         ]
 
     def hidden_bytes(self, usage: Usage) -> int:

@@ -263,9 +263,9 @@ class GpuSlots:
                     raise InternalError(f"Slot {name} is given, but {place.unit} is not booked for it.")
         for place in self._places:
             crowd = place.jobs.wishes
-            if len(crowd) > 1 and any(
-                wish.whole and self._given[name].descriptors for name, wish in crowd.items()
-            ):
+            # an adopted job's company was given to it by an earlier search
+            alone = [name for name, wish in crowd.items() if wish.whole and self._given[name].descriptors]
+            if len(crowd) > 1 and alone:
                 raise InternalError(f"A job that is to be alone on {place.unit} is not: {sorted(crowd)}.")
 
     def _shares(self) -> Iterable[tuple[str, Place, int]]:

@@ -64,8 +64,8 @@ def make_slots(
     if settings.leave_free >= len(choice.units):
         n_gpus = "the only GPU" if len(choice.units) == 1 else f"all {len(choice.units)} GPUs"
         raise UsageError(
-            f"--leave-free {settings.leave_free} leaves {n_gpus} of this search to others, so that no job could "
-            f"ever start. Give at most {len(choice.units) - 1}, or let the search use more GPUs (--gpus)."
+            f"--leave-free {settings.leave_free} leaves {n_gpus} of this search to others, so that no job "
+            "could ever start. Give a lower number, or let the search use more GPUs (--gpus)."
         )
     leases = Leases(lease_folder(environ), study)
     return GpuSlots(nvml, leases, gpus=gpus, choice=choice, sharing=Sharing.of(settings), owns=owns)
