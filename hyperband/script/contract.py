@@ -25,6 +25,7 @@ MAX_CONFIG_ID_BYTES = 128 * 1024 - 1
 
 _LAST_LINES_WINDOW_BYTES = 16 * 1024
 _LAST_LINES_WIDTH = 400
+_CLEAN_LINE_WIDTH = 2000
 _SLUG_LENGTH = 60
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9._=,+-]{1,80}")
 #: ECMA-48 control sequences (colours, cursor), operating system commands (titles), two-byte escapes
@@ -41,6 +42,8 @@ class Reading:
     loss: float | None
     #: a few words on what was found instead of a loss; empty for Loss
     note: str
+    #: what it has in common with others of its kind (see script/fingerprint.py); empty if the note says it
+    kind: str = ""
 
 
 def job_argv(
@@ -80,7 +83,7 @@ def read_outcome(stdout: Path | int, exit_status: int) -> Reading:
     if exit_status != 0:
         return Reading(Outcome.CRASHED, None, describe_exit(exit_status))
     try:
-        tail, is_cut = _tail(stdout, LOSS_WINDOW_BYTES)
+        tail, is_cut = read_tail(stdout, LOSS_WINDOW_BYTES)
     except FileNotFoundError:
         return Reading(Outcome.NO_LOSS, None, f"its standard output {stdout} is gone, so no loss can be read")
     except OSError as err:
@@ -113,7 +116,7 @@ def _read_loss(text: str, is_cut: bool) -> Reading:
     except ValueError:
         return Reading(Outcome.NO_LOSS, None, f"{found}; a number alone was expected")
     if not math.isfinite(loss):
-        return Reading(Outcome.NOT_FINITE, None, f"{found}, which is not a finite number")
+        return Reading(Outcome.NOT_FINITE, None, f"{found}, which is not a finite number", f"loss {loss}")
     return Reading(Outcome.LOSS, loss, "")
 
 
@@ -157,7 +160,7 @@ def last_lines(source: Path | int, n: int = 10) -> str:
         Lines joined by newlines; empty if there is no such file or nothing in it.
     """
     try:
-        tail, is_cut = _tail(source, _LAST_LINES_WINDOW_BYTES)
+        tail, is_cut = read_tail(source, _LAST_LINES_WINDOW_BYTES)
     except FileNotFoundError:
         return ""
     except OSError as err:  # the caller is about to report something else, which must not be lost
@@ -171,18 +174,27 @@ def last_lines(source: Path | int, n: int = 10) -> str:
 def last_printable_lines(text: str, n: int) -> str:
     """The last n lines of a text that are not empty, safe to print on a terminal."""
     # From the end, and no more than asked for: the text may be long.
-    lines = filter(None, map(_printable, reversed(text.split("\n"))))
+    lines = filter(None, map(printable, reversed(text.split("\n"))))
     return "\n".join(reversed(list(islice(lines, n))))
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """One line as a terminal would leave it, without anything that a terminal would obey."""
-    plain = _ESCAPE_SEQUENCE.sub("", line).expandtabs(4)
-    pieces = [piece.rstrip() for piece in plain.split("\r")]
-    last = next((piece for piece in reversed(pieces) if piece), "")
+    last = _left_over(line)
     if len(last) > _LAST_LINES_WIDTH:
         last = f"{last[: _LAST_LINES_WIDTH // 2]} ... {last[-_LAST_LINES_WIDTH // 2 :]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in last)
+
+
+def clean_lines(text: str) -> list[str]:
+    """The lines of a text as a terminal would leave them, of long ones the beginning; not safe to print."""
+    return [_left_over(line)[:_CLEAN_LINE_WIDTH] for line in text.split("\n")]
+
+
+def _left_over(line: str) -> str:
+    plain = _ESCAPE_SEQUENCE.sub("", line).expandtabs(4)
+    pieces = [piece.rstrip() for piece in plain.split("\r")]
+    return next((piece for piece in reversed(pieces) if piece), "")
 
 
 def shortened(text: str, width: int = 80) -> str:
@@ -290,8 +302,12 @@ def read_start_with(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _tail(source: Path | int, n_bytes: int) -> tuple[bytes, bool]:
-    """The last bytes of a file, and whether there are others before them."""
+def read_tail(source: Path | int, n_bytes: int) -> tuple[bytes, bool]:
+    """The last bytes of a file, and whether there are others before them.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
     if isinstance(source, int):
         return _tail_of_descriptor(source, n_bytes)
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)

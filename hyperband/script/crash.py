@@ -23,16 +23,16 @@ _N_LAST_LINES = 5
 _N_NATIVE_LINES = 60
 
 #: what a process says in which memory ran out -> its fingerprint, the most specific first.
-#: Sources: PyTorch c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp; CUDA driver and runtime API
-#: error names; hip_runtime_api.h; XLA and TensorFlow bfc_allocator.cc; numpy _core/_exceptions.py; CPython
-#: errno texts; NCCL; R memory.c.
+#: Sources: PyTorch c10/cuda/CUDACachingAllocator.cpp, c10/core/impl/alloc_cpu.cpp; CUDA driver and runtime
+#: API error names; hip_runtime_api.h; XLA and TensorFlow bfc_allocator.cc; numpy _core/_exceptions.py;
+#: CPython's errno texts; NCCL; R memory.c.
 _OUT_OF_MEMORY = tuple(
     (re.compile(pattern, re.IGNORECASE), name)
     for pattern, name in (
         (r"\bHIP (?:error: )?out of memory|hipErrorOutOfMemory", "HIP out of memory"),
         (r"\bXPU out of memory", "XPU out of memory"),
         (r"\bMPS backend out of memory", "MPS backend out of memory"),
-        (r"\bCUDA out of memory|CUDA_?(?:runtime|driver)? ?error.{0,20}: out of memory", "CUDA out of memory"),
+        (r"\bCUDA out of memory|CUDA(?: runtime| driver)? error.{0,20}: out of memory", "CUDA out of memory"),
         (r"cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY", "CUDA out of memory"),
         (r"Cuda failure (?:\d+ )?'out of memory'|cudaMalloc\w* .*out of memory", "CUDA out of memory"),
         (r"\b(CU(?:BLAS|DNN|SOLVER|SPARSE|RAND)_STATUS_ALLOC(?:ATION)?_FAILED)\b", r"\1"),
@@ -40,7 +40,10 @@ _OUT_OF_MEMORY = tuple(
         (r"\b(miopenStatusAllocFailed|MIOPEN_STATUS_ALLOC_FAILED)\b", r"\1"),
         (r"OOM when allocating tensor", "TensorFlow: OOM when allocating tensor"),
         (r"RESOURCE_EXHAUSTED: .*(?:memory|allocat|\bOOM\b)", "XLA out of memory (RESOURCE_EXHAUSTED)"),
-        (r"DefaultCPUAllocator: (?:not enough|can't allocate) memory", "DefaultCPUAllocator: not enough memory"),
+        (
+            r"DefaultCPUAllocator: (?:not enough|can't allocate) memory",
+            "DefaultCPUAllocator: not enough memory",
+        ),
         (r"Unable to allocate .{1,40} for an array with shape", "MemoryError: Unable to allocate an array"),
         (r"std::bad_alloc", "std::bad_alloc"),
         (r"\[Errno 12\] Cannot allocate memory", "OSError: Cannot allocate memory"),
@@ -77,7 +80,7 @@ _NATIVE = tuple(
         r"^libc\+\+abi: terminating (?:due to|with) uncaught exception of type (?P<name>[^:]+(?:::[^:]+)*)"
         r"(?:: (?P<message>.*))?$",
         r"^(?P<message>terminate called without an active exception)$",
-        r"^Fatal Python error: (?P<message>.+)$",
+        r"^(?P<message>Fatal Python error: .+)$",
         r"^(?P<message>(?:free|malloc|realloc|munmap_chunk|malloc_consolidate)\(\): .+)$",
         r"^(?P<message>double free or corruption.*|corrupted (?:size|double).*|\*\*\* .+ \*\*\*.*)$",
         r"(?P<message>Assertion [`'].+' failed)",
@@ -92,15 +95,16 @@ _WHAT = re.compile(r"^\s*what\(\):\s*(?P<message>.*)$")
 _FAULTS = ("Segmentation fault", "Aborted", "Bus error", "Floating point exception", "Illegal instruction")
 #: a line that is an error by its own words, in whatever language the program is written
 _ERROR_LINE = re.compile(
-    r"^(?:\S+: )*(?:(?:fatal |internal |load)?error\b|fatal\b|panic: )"
-    r"|^Error in |^[^\W\d][\w.]*(?:Error|Exception)\b(?::|$)",
+    r"^(?:\S+: )*(?:(?:fatal |internal )?error(?:\[\w+\])?: |fatal: |panic: |Error in )"
+    r"|^[^\W\d][\w.]*(?:Error|Exception)\b(?::|$)",
     re.IGNORECASE,
 )
 _ERROR_WORDS = re.compile(
-    r"\b(?:error|fatal|fail(?:ed|ure)?|cannot|can't|could not|couldn't|unable|invalid|abort(?:ed|ing)?|unknown"
-    r"|not found|no such|missing|required|unexpected|denied|refused|must|expected)\b",
+    r"\b(?:fatal|failed to|cannot|can't|could not|couldn't|unable to|invalid|abort(?:ed|ing)?|unknown"
+    r"|not found|no such|missing|required|denied|refused|must)\b",
     re.IGNORECASE,
 )
+_N_ERROR_LINES = 20
 #: exit codes by which a shell says that its program died of a signal
 _SHELL_SIGNAL = 128
 
@@ -173,8 +177,8 @@ def _memory_of(error: PythonError | None, told: str, lines: list[str], exit_stat
     The error that ended the process decides, with those that it came from. Only where no error can be told
     from the other lines the very last ones do: a warning long before the end was handled.
     """
-    if told:
-        return _memory_in(told)
+    if found := _memory_in(told):
+        return found
     if error is not None:
         for part in error.all_parts():
             name = part.name.rpartition(".")[2]
@@ -185,7 +189,7 @@ def _memory_of(error: PythonError | None, told: str, lines: list[str], exit_stat
             if name == "ResourceExhaustedError":
                 return "TensorFlow out of memory (ResourceExhaustedError)"
         return ""
-    if exit_status == -signal.SIGKILL:
+    if told or exit_status == -signal.SIGKILL:
         return ""
     for line in reversed(_last(lines)):
         if not _HANDLED.search(line) and (found := _memory_in(line)):
@@ -201,7 +205,7 @@ def _memory_in(text: str) -> str:
 
 
 def _name_of(error: PythonError) -> str:
-    """The words that people know an exception by: `KeyError 'bn'`, `ValueError: ...`, with its direct cause."""
+    """The words that people know an exception by, such as `KeyError 'bn'`, with its direct cause."""
     if error.members:
         told = list(dict.fromkeys(_name_of(member) for member in error.members))
         more = f" and {len(told) - 3} others" if len(told) > 3 else ""
@@ -228,7 +232,7 @@ def _native(lines: list[str]) -> str:
             continue
         groups = found.groupdict()
         message = groups.get("message") or ""
-        if message in _FAULTS:
+        if message.removeprefix("Fatal Python error: ") in _FAULTS:
             return ""
         following = last[place + 1 : place + 3]
         if what := next((hit for line in following if (hit := _WHAT.match(line))), None):
@@ -242,7 +246,7 @@ def _native(lines: list[str]) -> str:
 
 def _error_line(lines: list[str]) -> str:
     """The last line that is an error by its own words; empty if there is none."""
-    last = [line.strip() for line in lines[-_N_NATIVE_LINES:] if line.strip()]
+    last = [line.strip() for line in lines[-_N_ERROR_LINES:] if line.strip()]
     for line in reversed(last):
         if _ERROR_LINE.search(line):
             return line

@@ -18,20 +18,25 @@ _SHORTEST_CONFIG_ID = 4
 _N_PASSES = 8
 
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_NAME = r"""[^\s'":;,()\[\]<>{}/]+"""
+_TEMPORARY = r"tmp[a-z0-9_]{8}"
+_DIGEST = r"(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{10,}"
 _VARIES = re.compile(
     rf"""
-    (?P<uuid>\b{_UUID}\b)
+    (?P<status>\bexit\ code\ \d+|\bended\ by\ signal\ \d+|\(signal\ \d+\))
+  | (?P<uuid>\b{_UUID}\b)
   | (?P<url>\b[a-z]+://[^\s'"<>]+)
-  | (?P<path>(?<![\w.~/])(?:~|\.{{0,2}})?/(?:[^\s'":;,()\[\]<>{{}}/]+/)*(?P<file>[^\s'":;,()\[\]<>{{}}/]*))
+  | (?P<path>(?<![\w.~/)\]])(?:~|\.{{0,2}})/(?:{_NAME}/)*(?:(?P<file>{_NAME})|(?<=[^\s.~/]/)))
   | (?P<address>\b0[xX][0-9a-fA-F]+\b)
-  | (?P<temporary>\btmp[a-z0-9_]{{6,12}}\b)
-  | (?P<digest>\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{{10,}}\b)
+  | (?P<temporary>\b{_TEMPORARY}\b)
+  | (?P<digest>\b{_DIGEST}\b)
   | (?P<quoted>(?P<quote>['"])[^\W\d][\w.]{{0,60}}(?P=quote))
   | (?P<word>[^\W\d]\w*)
   | (?P<number>(?:(?<![\w)\]])[-+])?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)
     """,
     re.VERBOSE,
 )
+_NO_NAME = re.compile(f"{_TEMPORARY}|{_DIGEST}")
 _N_TIMES = re.compile(r"\bN(?:x\d+)+")
 _MANY = re.compile(r"\bN(?:, N){4,}")
 
@@ -39,8 +44,9 @@ _MANY = re.compile(r"\bN(?:, N){4,}")
 def fingerprint(text: str, config_id: str = "") -> str:
     """One printable line of at most 120 characters, the same for failures of one kind.
 
-    Numbers become N, addresses ADDRESS, a path its last part, temporary names TMP, digests and UUIDs HEX,
-    the job's config id CONFIG_ID. Names keep their digits (`conv1`), and so do quoted names (`'layer.3.bn'`).
+    Numbers become N (but for exit codes and signals), addresses ADDRESS, a path its last part, temporary
+    names TMP, digests and UUIDs HEX, the job's config id CONFIG_ID. Names keep their digits (`conv1`), and so
+    do quoted names (`'layer.3.bn'`).
     """
     line = " ".join(text[:_LONGEST_TEXT].split())
     if len(config_id) >= _SHORTEST_CONFIG_ID:
@@ -65,7 +71,9 @@ def _common(found: re.Match[str]) -> str:
         case "address":
             return "ADDRESS"
         case "temporary":
-            return "TMP" if re.search(r"[0-9_]", found[0]) else found[0]
+            return "TMP"
+        case "quoted" if _NO_NAME.fullmatch(found[0][1:-1]):
+            return f"{found['quote']}TMP{found['quote']}"
         case "number":
             return "N"
         case _:

@@ -143,7 +143,14 @@ def _linked(error: PythonError, previous: PythonError | None, *, is_cause: bool)
 
 def _before(lines: list[str], place: int) -> str:
     """The line before a traceback, of those that are not empty."""
-    return next((line.strip().lstrip("| ") for line in reversed(lines[max(0, place - 3) : place]) if line.strip(" |")), "")
+    return next(
+        (
+            line.strip().lstrip("| ")
+            for line in reversed(lines[max(0, place - 3) : place])
+            if line.strip(" |")
+        ),
+        "",
+    )
 
 
 def _plain(lines: list[str], place: int) -> tuple[PythonError | None, int]:

@@ -6,17 +6,20 @@ from pathlib import Path
 from hyperband.folder import job_folder
 from hyperband.launch.base import Ending, StopReason
 from hyperband.script.contract import Reading, last_lines, read_outcome
+from hyperband.script.crash import read_crash
+from hyperband.script.fingerprint import fingerprint
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
 
-def judge(ending: Ending, *, stdout: Path, gpu_is_lost: bool) -> Reading:
-    """Return the outcome of one attempt.
+def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool) -> Reading:
+    """Return the outcome of one attempt; for a failure with what it has in common with others of its kind.
 
     Args:
         ending: what its launcher wrote down.
-        stdout: file of its standard output.
+        folder: where its standard output and error are.
+        config_id: of its trial.
         gpu_is_lost: a GPU of its slot fell off the bus: a failure is not the configuration's.
     """
     if ending.exit_status is None:
@@ -26,15 +29,23 @@ def judge(ending: Ending, *, stdout: Path, gpu_is_lost: bool) -> Reading:
     # A job that ends well after its end was asked for may have stopped its training early:
     # its number is no loss at the epochs wanted.
     if ending.asked is StopReason.TIMEOUT:
-        return Reading(Outcome.TIMED_OUT, None, "ended after --timeout")
+        return Reading(Outcome.TIMED_OUT, None, "ended after --timeout", "timed out")
     if ending.asked is StopReason.STOP:
         return Reading(Outcome.STOPPED, None, "ended with the search")
-    return read_outcome(stdout, ending.exit_status)
+    reading = read_outcome(folder / "stdout", ending.exit_status)
+    if reading.outcome is Outcome.CRASHED:
+        crash = read_crash(
+            folder / "stderr", ending.exit_status, config_id=config_id, oom_killed=ending.oom_killed
+        )
+        outcome = Outcome.OUT_OF_MEMORY if crash.is_out_of_memory else Outcome.CRASHED
+        return Reading(outcome, None, crash.note, crash.fingerprint)
+    return reading
 
 
 def remark(ending: Ending, reading: Reading, *, stderr: Path) -> str:
     """Return the words on one attempt's end that the journal keeps: of a crash with its last error line."""
-    error = last_lines(stderr, 1) if reading.outcome is Outcome.CRASHED else ""
+    has_crashed = reading.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
+    error = last_lines(stderr, 1) if has_crashed else ""
     words = [
         f"{reading.note}: {error}" if error else reading.note,
         ending.note if ending.note != reading.note else "",
@@ -55,19 +66,27 @@ def ended_event(
 ) -> JobEnded:
     """Return the event that says how an attempt ended; the engine is only read."""
     folder = job_folder(study_folder, started.job, started.attempt)
-    reading = judge(ending, stdout=folder / "stdout", gpu_is_lost=gpu_is_lost)
+    config_id = engine.trial(started.trial).config_id
+    reading = judge(ending, folder=folder, config_id=config_id, gpu_is_lost=gpu_is_lost)
     now = time.time()
     # what never ran says nothing of the job: it does not count towards what makes a Lost job Crashed
     alive = search_alive and not ending.never_ran
+    outcome = engine.final_outcome(started.job, reading.outcome, search_alive=alive)
+    kind = reading.kind
+    if outcome.is_failure and not kind:
+        kind = fingerprint(reading.note.partition(";")[0], config_id)
     return JobEnded(
         at=now,
         job=started.job,
         attempt=started.attempt,
-        outcome=engine.final_outcome(started.job, reading.outcome, search_alive=alive),
+        outcome=outcome,
         loss=reading.loss,
         exit_status=ending.exit_status,
         started_at=started.at if ending.started_at is None else ending.started_at,
         ended_at=now if ending.ended_at is None else ending.ended_at,
         search_alive=alive,
         note=remark(ending, reading, stderr=folder / "stderr"),
+        fingerprint=kind,
+        memory_peak_bytes=ending.memory_peak_bytes,
+        cpu_s=ending.cpu_s,
     )
