@@ -4,7 +4,7 @@
 
 Each run is a real search in a folder of its own. A fault is injected at a random moment, and the same command
 is started again until the search is finished; its result must be that of an undisturbed search of the same
-script. Kinds take turns. The script keeps a record of its own of when it ran and what it trained, which is held
+script. Kinds take turns. The script keeps a record of when it ran and what it trained, which is held
 against the journal and the files of the jobs.
 
 results lost        a job that ended well is not in the journal, or otherwise; or is there alone

@@ -1,7 +1,9 @@
 """Kinds of fault that happen to slots: GPUs lost, a driver that fails, slots that fail jobs, no memory."""
 
+import atexit
 import functools
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -37,7 +39,9 @@ def _stub() -> tuple[Any, Path]:
         sys.path.append(tests)
     import nvml_stub  # type: ignore[import-not-found,unused-ignore]
 
-    return nvml_stub, nvml_stub.build_stub(Path(tempfile.mkdtemp(prefix="faults-nvml-")))
+    folder = Path(tempfile.mkdtemp(prefix="faults-nvml-"))
+    atexit.register(shutil.rmtree, folder)
+    return nvml_stub, nvml_stub.build_stub(folder)
 
 
 def four_gpus(scene: Scene) -> None:
@@ -67,7 +71,19 @@ def gpu_search_killed(scene: Scene) -> None:
 
 
 def driver_fails(scene: Scene) -> None:
-    """Calls to the driver's library fail now and then, for any GPU or for all, and work again."""
+    """Every second or third call to the driver's library fails, from the start or from some moment on."""
+    if scene.rng.random() < 0.5:
+        scene.moment()
+    scene.machine.fail_every = scene.rng.choice([2, 3])
+    scene.machine.write()
+    scene.n_faults += 1
+    scene.start()
+    if scene.rng.random() < 0.3:
+        search_killed(scene)
+
+
+def gpu_errors(scene: Scene) -> None:
+    """Whatever is asked of some GPUs fails for moments."""
     scene.start()
     ends_s = time.monotonic() + 2 * scene.length_s
     while not scene.is_over() and time.monotonic() < ends_s:
@@ -115,8 +131,16 @@ KINDS = (
     ),
     Kind(
         name="driver-fails",
-        about="NVML fails now and then",
+        about="NVML fails every other call",
         story=driver_fails,
+        options=_ON_GPUS,
+        prepare=four_gpus,
+        missing=no_compiler,
+    ),
+    Kind(
+        name="gpu-errors",
+        about="GPUs answer with errors for moments",
+        story=gpu_errors,
         options=_ON_GPUS,
         prepare=four_gpus,
         missing=no_compiler,

@@ -1,5 +1,6 @@
 """What a kind of fault is, and what a machine must have for it."""
 
+import atexit
 import functools
 import os
 import shutil
@@ -84,6 +85,7 @@ def no_compiler() -> str | None:
 def compiled(source: str, name: str) -> Path:
     """A shared library from C, made once."""
     folder = Path(tempfile.mkdtemp(prefix="faults-lib-"))
+    atexit.register(shutil.rmtree, folder)
     (folder / f"{name}.c").write_text(source)
     library = folder / f"{name}.so"
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-shared", "-fPIC"]

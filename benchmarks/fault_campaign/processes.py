@@ -1,11 +1,10 @@
 """Kinds of fault that happen to processes: killed, suspended, told to end, hanging, talking too much."""
 
 import signal
-import sys
 import time
 
 from fault_campaign.kind import Kind
-from fault_campaign.scene import HYPERBAND, Job, Scene
+from fault_campaign.scene import Job, Scene
 from fault_campaign.scripts import CHILDREN, ENDLESS, FLOOD, SCRIPT, SILENT, SLOW_SAMPLER
 
 _CPU = ("--gpus", "none", "--slots", "2")
@@ -178,7 +177,7 @@ def told_to_stop(scene: Scene) -> None:
     if not (scene.study / "journal.db").exists():
         scene.hit(scene.start().pid, signal.SIGCONT, counts=False)
         return
-    stop = scene.spawn("stop", [sys.executable, str(HYPERBAND), "stop", str(scene.study)])
+    stop = scene.spawn("stop", ["stop", str(scene.study)])
     scene.n_faults += 1
     code = stop.wait(timeout=30)
     scene.expect(code == 0, f"stop ended with {code}: {(scene.folder / 'stop.err').read_text()[-300:]}")
@@ -200,6 +199,15 @@ def two_searches(scene: Scene) -> None:
         scene.n_faults += refused
         # the first may have ended before the second came to the lock
         scene.expect(refused or (code == 0 and scene.is_over()), f"a second search: {code}, {said[-300:]}")
+
+
+def several(scene: Scene) -> None:
+    """Two or three of the others, one after the other."""
+    stories = [search_killed, fork_server_killed, keeper_killed, job_stopped, keeper_stopped, search_stopped]
+    stories += [shutdown, interrupted, hung_up, told_to_stop]
+    for story in scene.rng.sample(stories, scene.rng.randint(2, 3)):
+        if not scene.document:
+            story(scene)
 
 
 def killed_while_endless(scene: Scene) -> None:
@@ -244,6 +252,7 @@ KINDS = (
     Kind(name="hung-up", about="SIGHUP to the search", story=hung_up),
     Kind(name="told-to-stop", about="`hyperband stop`", story=told_to_stop),
     Kind(name="two-searches", about="two searches on one study", story=two_searches),
+    Kind(name="several", about="two or three of these", story=several),
     Kind(
         name="endless-job",
         about="jobs that never end (--timeout)",

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,10 @@ HYPERBAND = Path(__file__).resolve().parents[2] / "hyperband.py"
 _MARK = "FAULTS_MARK"
 #: a search that takes longer than this hangs
 _PATIENCE_S = 60.0
+#: how a search ends by a signal that is no kill -9
+_ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
+#: of our code; one of the user's script may be shown
+_OUR_TRACEBACK = re.compile(r'File "[^"]*hyperband/[^"]*\.py", line')
 #: what a message must hold to say what to do next
 _NEXT_STEPS = ("again", "choose", "make ", "free ", "wait", "move", "restore", "mend", "--", "end it", "give")
 
@@ -108,9 +113,9 @@ class Scene:
         return self.search
 
     def spawn(self, name: str, words: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a command of ours; its output goes to `name`.out and `name`.err."""
+        """Start a search, or a command of ours; its output goes to `name`.out and `name`.err."""
         argv = [sys.executable, str(HYPERBAND)]
-        argv += [*self.options, "--json", str(self.script)] if words is None else words
+        argv += words or [*self.options, "--json", str(self.script)]
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
             return subprocess.Popen(
                 argv, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
@@ -150,11 +155,12 @@ class Scene:
 
     def _check_end(self, code: int, out: str, err: str, name: str) -> None:
         where = f"{name} (exit code {code})"
-        if code == -signal.SIGKILL:
-            return
+        starting = not err or (err.endswith("KeyboardInterrupt\n") and ", in <module>" in err)
+        if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and starting):
+            return  # by us; the others while Python was starting and had no handlers yet
         if code not in (0, 1, 2, 130):
             self.complain("unclear ends", where)
-        if "Traceback" in err + out or ("report" in err and "please report" in err):
+        if _OUR_TRACEBACK.search(err + out) or "please report" in err:
             self.complain("unclear ends", f"{where} ends like a bug: {err[-600:]}")
         last = err.rpartition("hyperband: ")[2] if "hyperband: " in err else ""
         if code in (1, 2) and not any(step in last for step in _NEXT_STEPS):
@@ -174,6 +180,10 @@ class Scene:
         with contextlib.suppress(FileNotFoundError):
             self.record.rename(self.folder / f"record-{time.monotonic_ns()}")
         self.may_retrain = True
+
+    def n_starts(self) -> int:
+        """How many runs the script has recorded."""
+        return self.record.read_text().count("start ") if self.record.exists() else 0
 
     # Moments.
 

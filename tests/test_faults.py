@@ -1,0 +1,115 @@
+"""Every kind of fault of the campaign, once; at full size it is a command of benchmarks/."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+from fault_campaign import checks, scripts  # type: ignore[import-not-found]  # noqa: E402
+from fault_campaign.scene import Scene  # type: ignore[import-not-found]  # noqa: E402
+
+FAULTS = BENCHMARKS / "faults.py"
+N_GROUPS = 6
+
+
+def kinds() -> list[str]:
+    listed = subprocess.run(
+        [sys.executable, str(FAULTS), "--list"], capture_output=True, text=True, check=True
+    )
+    return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+def test_there_are_many_kinds() -> None:
+    found = kinds()
+    assert len(found) == len(set(found)) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("group", range(N_GROUPS))
+def test_every_kind_once(tmp_path: Path, group: int) -> None:
+    chosen = kinds()[group::N_GROUPS]
+    done = subprocess.run(
+        [
+            *(sys.executable, str(FAULTS), "--kinds", ",".join(chosen), "--runs", str(len(chosen))),
+            *("--seed", str(group), "--parallel", "1"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(chosen)} runs in " in done.stdout
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Iterator[Scene]:
+    """An undisturbed run that is over."""
+    scene = Scene(tmp_path / "run", 0, ("--max-epochs", "3", "--gpus", "none", "--slots", "2"))
+    scene.script.write_text(scripts.SCRIPT)
+    assert scene.finish() == 0
+    yield scene
+    scene.close()
+
+
+def columns(scene: Scene, wanted: Mapping[str, object]) -> set[str]:
+    """The columns of the table in which a run counts."""
+    checks.check(scene, wanted)
+    return {column for column, _ in scene.wrong}
+
+
+def test_an_undisturbed_run_has_nothing_wrong(finished: Scene) -> None:
+    assert columns(finished, finished.document) == set()
+
+
+def test_a_lost_result_is_found(finished: Scene) -> None:
+    connection = sqlite3.connect(finished.study / "journal.db")
+    connection.execute("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event WHERE kind = 'JobEnded')")
+    connection.commit()
+    connection.close()
+    assert columns(finished, finished.document) == {"results lost"}
+
+
+def test_a_second_run_of_a_job_is_found(finished: Scene) -> None:
+    lines = finished.record.read_text().splitlines()
+    start = next(line for line in lines if line.startswith("start "))
+    finished.record.write_text("\n".join([*lines, start]) + "\n")
+    assert columns(finished, finished.document) == {"run twice"}
+
+
+def test_an_epoch_that_was_trained_again_is_found(finished: Scene) -> None:
+    lines = finished.record.read_text().splitlines()
+    epoch = next(line for line in lines if line.startswith("epoch "))
+    finished.record.write_text("\n".join([*lines, epoch]) + "\n")
+    assert columns(finished, finished.document) == {"run twice"}
+
+
+def test_a_process_left_over_is_found(finished: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_PATIENCE_S", 0.2)
+    with subprocess.Popen(["sleep", "100"], env=finished.environment) as left:
+        found = columns(finished, finished.document)
+        left.kill()
+    assert found == {"left over"}
+
+
+def test_another_decision_is_found(finished: Scene) -> None:
+    wanted = {**finished.document, "best": {"config_id": "x:0.5", "loss": 0.0, "epochs": 3}}
+    assert columns(finished, wanted) == {"not as undisturbed"}
+
+
+def test_an_unclear_end_is_found(finished: Scene) -> None:
+    finished.script.write_text("import no_such_module\n")
+    assert finished.finish() == 2
+    assert finished.wrong == []
+    finished._check_end(1, "", "hyperband: it did not work.", "search")
+    finished._check_end(1, "", 'hyperband: \n  File "/x/hyperband/journal.py", line 1, again', "search")
+    finished._check_end(3, "", "", "search")
+    assert [column for column, _ in finished.wrong] == ["unclear ends"] * 3
