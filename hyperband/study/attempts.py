@@ -3,12 +3,12 @@
 Owns the link between the journal's jobs, the launcher's processes and the leases on their slots.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.folder import job_folder
-from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason
+from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason, Wish
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.report.log import StudyLog
 from hyperband.search.engine import Engine
@@ -95,8 +95,11 @@ class Attempts:
         self._add(Attempt(started, job, adopted=False))
         return order
 
-    def adopt(self) -> list[tuple[JobStarted, JobEnded]]:
+    def adopt(self, wish_of: Callable[[int], Wish]) -> list[tuple[JobStarted, JobEnded]]:
         """Take over what an earlier search started; return those attempts that ended since.
+
+        Args:
+            wish_of: what a job that trains to so many epochs gets of its GPU.
 
         Raises:
             MachineError: a job was started on another machine, where it may live still.
@@ -104,7 +107,7 @@ class Attempts:
         ended: list[tuple[JobStarted, JobEnded]] = []
         for started in self._engine.running():
             folder = job_folder(self.folder, started.job, started.attempt)
-            lease = self._slots.adopt(started.slot)
+            lease = self._slots.adopt(started.slot, wish_of(started.epochs))
             job = self._launcher.adopt(folder, lease)
             if job is None:
                 ending = self._launcher.read(folder)

@@ -44,6 +44,7 @@ from hyperband.search.events import (
     StudyCreated,
 )
 from hyperband.search.health import Health
+from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
@@ -167,6 +168,9 @@ def _run(
         for warning in _warnings(events, settings):
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
+        packing = Packing()
+        for event in (*events, *begin):
+            packing.see(event)
         attempts = Attempts(
             folder=journal.folder,
             engine=engine,
@@ -188,6 +192,7 @@ def _run(
                 sampling=sampling,
                 files=files,
                 health=Health(events),
+                packing=packing,
                 voice=voice,
                 console=console,
                 wake=wake,

@@ -11,7 +11,7 @@ from functools import partial
 
 from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
-from hyperband.launch.base import Slots, StopReason
+from hyperband.launch.base import Slots, StopReason, Wish
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
 from hyperband.script.contract import describe_exit
@@ -19,6 +19,7 @@ from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, SlotQuarantined, SlotReleased
 from hyperband.search.health import Health
+from hyperband.search.packing import Packing
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
@@ -27,7 +28,7 @@ from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Sampling
-from hyperband.study.starting import Chosen, Starting
+from hyperband.study.starting import Chosen, Starting, room_wish
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake, earliest
 from hyperband.study.watching import Watching
@@ -68,6 +69,7 @@ class Search:
         sampling: Sampling,
         files: JobFiles,
         health: Health,
+        packing: Packing,
         voice: Voice,
         console: Console,
         wake: Wake,
@@ -84,7 +86,10 @@ class Search:
         self._console = console
         self._wake = wake
         self._health = health
-        self._starting = Starting(settings=settings, engine=engine, slots=slots, files=files, health=health)
+        self._packing = packing
+        self._starting = Starting(
+            settings=settings, engine=engine, slots=slots, files=files, health=health, packing=packing
+        )
         self._watching = Watching(settings, attempts, voice)
         #: set once nothing more is to be started
         self._finish: Verdict | None = None
@@ -163,7 +168,7 @@ class Search:
         """Adopt the jobs of an earlier search, and journal those that ended meanwhile."""
         events: list[Event] = []
         decisions: list[Decision] = []
-        ended = self._take_in(self._attempts.adopt(), events, decisions)
+        ended = self._take_in(self._attempts.adopt(self._wish_of), events, decisions)
         if events:
             self._journal.append(*events, durable=True)
         if ended or len(self._attempts):
@@ -174,6 +179,9 @@ class Search:
         for decision in decisions:
             self._voice.decided(decision)
 
+    def _wish_of(self, epochs: int) -> Wish:
+        return room_wish(self._settings, self._packing, epochs)
+
     def _take_in(
         self, ended: list[tuple[JobStarted, JobEnded]], events: list[Event], decisions: list[Decision]
     ) -> list[tuple[JobStarted, JobEnded]]:
@@ -183,6 +191,7 @@ class Search:
             event = judged_end(self._health, started, found, retries=self._settings.retries)
             decisions += self._engine.handle(event)
             self._health.see(event)
+            self._packing.see(event)
             events.append(event)
             judged.append((started, event))
         for started, event in judged:

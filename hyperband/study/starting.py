@@ -6,12 +6,13 @@ Starts nothing.
 
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hyperband.launch.base import Lease, Slots, Wish
+from hyperband.launch.base import NO_WISH, Lease, Slots, Wish
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobStarted
 from hyperband.search.health import Health
+from hyperband.search.packing import Packing
 from hyperband.search.trial import Start
 from hyperband.settings import Settings
 from hyperband.study.jobs import JobFiles
@@ -34,11 +35,26 @@ class Chosen:
     started: JobStarted
 
 
+def room_wish(settings: Settings, packing: Packing, epochs: int) -> Wish:
+    """What a job that trains to this many epochs gets of its GPU."""
+    if settings.jobs_per_gpu is not None:
+        return NO_WISH
+    room = packing.room(epochs)
+    return Wish(whole=room.whole, gpu_memory_bytes=room.gpu_memory_bytes, most_jobs=room.most_jobs)
+
+
 class Starting:
     """Chooses what starts. One owner: the search's loop."""
 
     def __init__(
-        self, *, settings: Settings, engine: Engine, slots: Slots, files: JobFiles, health: Health
+        self,
+        *,
+        settings: Settings,
+        engine: Engine,
+        slots: Slots,
+        files: JobFiles,
+        health: Health,
+        packing: Packing,
     ) -> None:
         """Put the parts together; the engine is told of what is chosen, the rest is only asked."""
         self._settings = settings
@@ -46,6 +62,7 @@ class Starting:
         self._slots = slots
         self._files = files
         self._health = health
+        self._packing = packing
         self._host_name = socket.gethostname()
         #: when, on the monotonic clock, another try may have more luck although nothing ended
         self.look_at_s: float | None = None
@@ -97,6 +114,7 @@ class Starting:
         )
         self._engine.handle(started)
         self._health.see(started)
+        self._packing.see(started)
         return Chosen(start, lease, started)
 
     def _lease(self) -> tuple[Start, Lease] | None:
@@ -104,7 +122,7 @@ class Starting:
         refused: set[Wish] = set()
         for start in self._engine.starts():
             if start.alone and self._settings.multi_gpu and not start.lost_on_several_gpus:
-                several = self._slots.take_all()
+                several = self._slots.take_all(self._closed())
                 if several is not None:
                     return start, several
             for wish in self._wishes(start):
@@ -119,13 +137,13 @@ class Starting:
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
         closed = self._closed()
-        anywhere = Wish(avoid=closed)
+        anywhere = replace(room_wish(self._settings, self._packing, start.epochs), avoid=closed)
         if start.out_of_memory:
-            return [Wish(avoid=closed, whole=True, most_memory=True)]
+            return [replace(anywhere, whole=True, most_memory=True)]
         others = {name for name in self._slots.names() if name not in closed} - {*start.failed_on}
         if not start.failed_on or not others:
             return [anywhere]
-        elsewhere = Wish(avoid=closed | {*start.failed_on})
+        elsewhere = replace(anywhere, avoid=closed | {*start.failed_on})
         # another slot is worth waiting for only while a job of ours will give it back
         used = {running.slot for running in self._engine.running()}
         return [elsewhere] if others & used else [elsewhere, anywhere]
