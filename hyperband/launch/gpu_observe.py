@@ -59,7 +59,7 @@ def _look(nvml: Nvml, place: Place, usage: Usage, slot_name: str, belongs: Calla
         elif is_alone and not exists(process.pid) and process.pid not in place.settling.pids:
             # shown by its pid on the host of our container: nobody else was here when the job came
             mine.append(process)
-    strangers = place.strangers(usage)
+    strangers = [process for process in place.strangers(usage) if process not in mine]
     seen = _Seen(strangers=[in_words(process) for process in strangers])
     parts = [process.used_bytes for process in mine]
     known = [part for part in parts if part is not None]

@@ -82,6 +82,8 @@ class Residents:
             return f"{n_jobs}, and not all memory that is needed is known"
         if wish.most_jobs is not None and len(self.wishes) >= wish.most_jobs:
             return f"{n_jobs}: with more of them memory ran out"
+        if total_bytes is None:  # nobody has looked yet: the look will tell
+            return ""
         return self.why_full(wish.gpu_memory_bytes, self.expected_bytes(), total_bytes)
 
     def why_full(self, need_bytes: int, taken_bytes: int, total_bytes: int | None) -> str:
