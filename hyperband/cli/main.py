@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperband.cli.options import Help, ReportOptions, SlotsOptions, StopOptions, parse
+from hyperband.cli.options import CheckOptions, Help, ReportOptions, SlotsOptions, StopOptions, parse
 from hyperband.cli.output import complain, prepare_streams, print_out
 from hyperband.errors import HyperbandError, InternalError, UsageError
 
@@ -79,6 +79,10 @@ def _run(words: Sequence[str]) -> int:
         from hyperband.cli.slots import slots
 
         return slots(chosen)
+    if isinstance(chosen, CheckOptions):
+        from hyperband.cli.check import check
+
+        return check(chosen)
     from hyperband.cli.run import run
 
     return run(chosen, cwd=cwd)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hyperband import __version__
 from hyperband.cli import values
+from hyperband.cli.check_options import check_parser, refuse_others, script_in
 from hyperband.cli.definitions import Parser, search_parser
 from hyperband.cli.words import Words, take_apart
 from hyperband.errors import UsageError
@@ -56,9 +57,17 @@ class SlotsOptions:
     debug: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """`check SCRIPT`."""
+
+    #: what a check has no use for has its default
+    settings: Settings
+
+
 def parse(
     argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], prog: str = "python hyperband.py"
-) -> Settings | ReportOptions | StopOptions | SlotsOptions | Help:
+) -> Settings | ReportOptions | StopOptions | SlotsOptions | CheckOptions | Help:
     """Read the words after the program's name.
 
     Args:
@@ -77,6 +86,8 @@ def parse(
         return _parse_stop(argv[1:], cwd, prog)
     if command == "slots":
         return _parse_slots(argv[1:], cwd, prog)
+    if command == "check":
+        return _parse_check(argv[1:], cwd, environ, prog)
     parser = search_parser(prog)
     words = take_apart(argv, _takes_value(parser))
     names = {name for name, _ in words.ours}
@@ -182,6 +193,35 @@ def _python(found: str | None, cwd: Path, environ: Mapping[str, str]) -> Path:
     if not sys.executable:
         raise UsageError("Python does not say where it is installed; name an interpreter with --python PATH.")
     return Path(sys.executable)
+
+
+def _parse_check(
+    argv: Sequence[str], cwd: Path, environ: Mapping[str, str], prog: str
+) -> CheckOptions | Help:
+    parser = check_parser(prog)
+    ours = _takes_value(parser)
+    words = take_apart(argv, {**_takes_value(search_parser(prog)), **ours})
+    if {name for name, _ in words.ours} & {"-h", "--help"}:
+        return Help(parser.format_help())
+    refuse_others(words, ours)
+    script = script_in(words, prog, cwd)
+    found = _values_of(parser, words)
+    return CheckOptions(
+        Settings(
+            script=script,
+            script_args=words.handed_on,
+            seed=found.seed,
+            gpus=found.gpus,
+            slots=found.slots,
+            isolate=found.isolate,
+            timeout_s=found.timeout,
+            checkpoints=found.checkpoints,
+            python=_python(found.python, cwd, environ),
+            logs=values.absolute(found.logs, cwd),
+            json=found.json,
+            debug=found.debug,
+        )
+    )
 
 
 def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:

@@ -1,0 +1,218 @@
+"""Runs jobs of a script as a search would, and waits for them.
+
+Owns the temporary folder with the jobs' output. Which jobs, and what their losses mean, is decided elsewhere.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.check.interrupts import Interrupts
+from hyperband.errors import MachineError
+from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
+from hyperband.launch.local import LocalJob, LocalLauncher
+from hyperband.report.text import duration
+from hyperband.script.contract import Reading, job_argv, last_lines, read_outcome, shortened
+from hyperband.search.trial import Outcome
+from hyperband.settings import Settings
+
+#: jobs of a check that was ended get so long between SIGTERM and SIGKILL
+_GRACE_S = 5.0
+_N_LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One job that is over."""
+
+    config_id: str
+    epochs: int
+    slot: Slot
+    reading: Reading
+    #: from its start until every process of it was gone; None: nobody saw that
+    duration_s: float | None
+    #: the last lines of its standard error
+    complaint: str
+    #: the last line of its standard output, as a number; the line itself
+    last_line: str
+
+    @property
+    def loss(self) -> float | None:
+        """What it printed, if it ended well."""
+        return self.reading.loss
+
+    def describe(self) -> str:
+        """Why there is no loss, in words; more lines when the job complained."""
+        said = f"\nits standard error ends with:\n{self.complaint}" if self.complaint else ""
+        return f"{self.reading.outcome}: {self.reading.note}{said}"
+
+
+class Bench:
+    """Slots, launcher and folder of one check. Closed by whoever made the parts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        slots: Slots,
+        launcher: LocalLauncher,
+        folder: Path,
+        interrupts: Interrupts,
+        say: Callable[[str], None],
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            settings: script, script_args, python and timeout_s count here.
+            slots: where jobs run.
+            launcher: how they are started.
+            folder: for their output.
+            interrupts: entered.
+            say: told when nothing starts.
+        """
+        self._settings = settings
+        self.slots = slots
+        self._launcher = launcher
+        self._folder = folder
+        self.interrupts = interrupts
+        self._say = say
+        self._n_jobs = 0
+        #: numbers of the configurations by their ids, as a search gives them to its trials
+        self._numbers: dict[str, int] = {}
+        #: how far each was trained
+        self.trained: dict[str, int] = {}
+
+    def run(self, config_id: str, epochs: int) -> Ran:
+        """Run one job and wait for its end.
+
+        Raises:
+            CheckStoppedError: a signal came; the job is gone.
+            MachineError: it cannot be started.
+        """
+        return self.run_together([config_id], epochs)[0]
+
+    def run_together(self, config_ids: Sequence[str], epochs: int) -> list[Ran]:
+        """Run jobs at the same time, and wait for the end of all; needs as many slots.
+
+        Raises:
+            CheckStoppedError: a signal came; the jobs are gone.
+            MachineError: one cannot be started.
+        """
+        jobs: list[LocalJob] = []
+        try:
+            for config_id in config_ids:
+                jobs.append(self._start(config_id, epochs))
+        finally:
+            endings = self._wait(jobs, stop=len(jobs) < len(config_ids))
+        self.interrupts.heed()
+        return [
+            self._ran(config_id, epochs, job, ending)
+            for config_id, job, ending in zip(config_ids, jobs, endings, strict=True)
+        ]
+
+    def _start(self, config_id: str, epochs: int) -> LocalJob:
+        self.interrupts.heed()
+        lease = self._lease()
+        folder = self._folder / f"{self._n_jobs:03d}"
+        self._n_jobs += 1
+        folder.mkdir()
+        self.trained[config_id] = max(epochs, self.trained.get(config_id, 0))
+        return self._launcher.start(self._order(folder, config_id, epochs, lease.slot), lease)
+
+    def _order(self, folder: Path, config_id: str, epochs: int, slot: Slot) -> Order:
+        """The same command line and environment as in a search."""
+        argv = job_argv(
+            python=str(self._settings.python),
+            script=str(self._settings.script),
+            config_id=config_id,
+            epochs=epochs,
+            slot_arguments=slot.arguments,
+            script_args=self._settings.script_args,
+        )
+        environment = {
+            "PYTHONUNBUFFERED": "1",
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **slot.environment,
+            "HYPERBAND_TRIAL": str(self._numbers.setdefault(config_id, len(self._numbers))),
+            "HYPERBAND_ATTEMPT": "0",
+        }
+        return Order(folder, tuple(argv), environment)
+
+    def _lease(self) -> Lease:
+        """A slot, waiting for one if others have them all."""
+        ends_s = time.monotonic() + (self._settings.timeout_s or 0)
+        said = False
+        while (lease := self.slots.take(NO_WISH)) is None:
+            if not said:
+                self._say(f"         waiting: {self.slots.why_none()}")
+                said = True
+            if time.monotonic() > ends_s:
+                raise MachineError(
+                    f"no slot became free within {duration(self._settings.timeout_s or 0)}: "
+                    f"{self.slots.why_none()}. Check again when one is free, or with --gpus none."
+                )
+            # A GPU that others use gives no event when they go.
+            self.interrupts.sleep([], self.slots.next_look_s() or 1.0)
+            self.interrupts.heed()
+        return lease
+
+    def _wait(self, jobs: Sequence[LocalJob], *, stop: bool) -> list[Ending]:
+        """Wait for all; end those that take too long, and all when a signal came or `stop` says so."""
+        ends_s = time.monotonic() + (self._settings.timeout_s or float("inf"))
+        endings: dict[LocalJob, Ending] = {}
+        asked = False
+        while len(endings) < len(jobs):
+            running = {job.fileno(): job for job in jobs if job not in endings}
+            wants_end = stop or self.interrupts.came
+            is_late = time.monotonic() >= ends_s
+            if (wants_end or is_late) and not asked:
+                asked = True
+                for job in running.values():
+                    self._launcher.stop(job, StopReason.STOP if wants_end else StopReason.TIMEOUT)
+            left_s = None if asked or ends_s == float("inf") else max(0.0, ends_s - time.monotonic())
+            for descriptor in self.interrupts.sleep(list(running), left_s):
+                ending = self._launcher.finish(running[descriptor])
+                if ending is not None:
+                    endings[running[descriptor]] = ending
+                    self.slots.release(running[descriptor].lease)
+        return [endings[job] for job in jobs]
+
+    def _ran(self, config_id: str, epochs: int, job: LocalJob, ending: Ending) -> Ran:
+        took_s = None
+        if ending.started_at is not None and ending.ended_at is not None:
+            took_s = ending.ended_at - ending.started_at
+        return Ran(
+            config_id=config_id,
+            epochs=epochs,
+            slot=job.lease.slot,
+            reading=self._reading(job.folder, ending),
+            duration_s=took_s,
+            complaint=last_lines(job.folder / "stderr", _N_LINES),
+            last_line=last_lines(job.folder / "stdout", 1),
+        )
+
+    def _reading(self, folder: Path, ending: Ending) -> Reading:
+        if ending.exit_status is None:
+            return Reading(Outcome.LOST, None, ending.note)
+        if ending.asked is StopReason.TIMEOUT:
+            limit_s = self._settings.timeout_s or 0
+            return Reading(
+                Outcome.TIMED_OUT, None, f"it was ended after {duration(limit_s)} (--timeout {limit_s:g})"
+            )
+        return read_outcome(folder / "stdout", ending.exit_status)
+
+
+def launcher_in(folder: Path, lock: int, *, cwd: Path) -> LocalLauncher:
+    """The launcher of a check: jobs run in `cwd`, their keepers complain in `folder`."""
+    return LocalLauncher(cwd=cwd, lock=lock, errors=folder / "keepers.err", grace_s=_GRACE_S)
+
+
+def open_lock(folder: Path) -> int:
+    """A descriptor that all processes of this check hold, closed by whoever asked for it."""
+    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def losses(*jobs: Ran) -> str:
+    """Losses in words: `0.51, 0.49`, with what a job said instead of one."""
+    return ", ".join(repr(job.loss) if job.loss is not None else shortened(job.last_line) for job in jobs)

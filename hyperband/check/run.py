@@ -1,0 +1,80 @@
+"""A check from its arguments to its report: look at the script, put the parts together, train, clean up."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hyperband.check.bench import Bench, launcher_in, open_lock
+from hyperband.check.findings import Report
+from hyperband.check.inspecting import inspect
+from hyperband.check.interrupts import Interrupts
+from hyperband.check.traces import Places
+from hyperband.check.training import Training
+from hyperband.launch.cpu_slots import default_n_slots
+from hyperband.launch.slots import make_slots
+from hyperband.machine.process import require_pidfd
+from hyperband.settings import Settings
+from hyperband.verdicts import Resuming, write_resuming
+
+_TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together")
+
+
+def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
+    """Run a script through its contract.
+
+    Args:
+        settings: what a search has no use for here (the plan, the journal) is not looked at.
+        say: told each line as soon as it is known.
+
+    Raises:
+        UsageError: the interpreter or the GPUs that are named cannot be used.
+        MachineError: jobs cannot be run here.
+        CheckStoppedError: a signal ended it; no job is left.
+    """
+    require_pidfd()
+    report = Report(settings, say)
+    sha256 = hashlib.sha256(settings.script.read_bytes()).hexdigest()
+    config_ids = inspect(settings, report)
+    if not config_ids:
+        report.add_rest(_TRAININGS, "nothing was trained")
+        return report
+    places = Places(settings, Path.cwd())
+    with (
+        tempfile.TemporaryDirectory(prefix="hyperband-check-") as folder,
+        Interrupts() as interrupts,
+        _bench(settings, Path(folder), interrupts, say) as bench,
+    ):
+        Training(report, bench, places, config_ids).run()
+    if report.identity is not None and report.resuming is not Resuming.UNKNOWN:
+        write_resuming(
+            settings.logs,
+            report.identity,
+            script_sha256=sha256,
+            script_args=settings.script_args,
+            verdict=report.resuming,
+        )
+    return report
+
+
+@contextlib.contextmanager
+def _bench(
+    settings: Settings, folder: Path, interrupts: Interrupts, say: Callable[[str], None]
+) -> Iterator[Bench]:
+    owners: list[Callable[[int], bool]] = []
+    if settings.slots is None:
+        # Two at once is what shows whether they disturb each other, also where a search would run one.
+        settings = replace(settings, slots=max(2, default_n_slots()))
+    slots = make_slots(
+        settings, environ=os.environ, study=str(folder), owns=lambda pid: any(owns(pid) for owns in owners)
+    )
+    lock = open_lock(folder)
+    try:
+        with contextlib.closing(launcher_in(folder, lock, cwd=Path.cwd())) as launcher:
+            owners.append(launcher.owns)
+            yield Bench(settings, slots, launcher, folder, interrupts, say)
+    finally:
+        os.close(lock)

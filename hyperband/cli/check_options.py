@@ -1,0 +1,107 @@
+"""The options of `check` by name: those of a search that a check has a use for, with its own defaults."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hyperband.cli import values
+from hyperband.cli.definitions import Parser
+from hyperband.cli.words import Words
+from hyperband.errors import UsageError
+from hyperband.report.text import shown
+
+_HELP = """\
+Run a script through everything that a search needs of it and say, line by line, what holds, what does not,
+and what to do about it. Trains a few configurations for at most 3 epochs each, about 11 jobs in all.
+
+The command line is that of a search: what stands after SCRIPT and is no option of hyperband is handed on.
+"""
+_EXAMPLE = """\
+example:
+  {prog} check dummy.py --gpus none --model large
+
+exit code: 0 everything holds, 1 something does not, 2 the command is wrong
+"""
+
+
+def check_parser(prog: str) -> Parser:
+    """Every option of `check`."""
+    parser = Parser(
+        f"{prog} check",
+        usage=f"{prog} check [options] SCRIPT [options and the script's own options]",
+        description=_HELP,
+        epilog=_EXAMPLE.format(prog=prog),
+    )
+    group = parser.add_argument_group("how jobs run")
+    group.add_argument(
+        "--gpus",
+        metavar="LIST",
+        type=values.gpu_choice("--gpus"),
+        default="all",
+        help="all, none, or a list of PCI order indices or UUIDs: 0,2 (default: all)",
+    )
+    group.add_argument(
+        "--slots",
+        metavar="N",
+        type=values.whole_number("--slots", at_least=1),
+        help="jobs at a time where there are no GPUs; more than 2 are not used (default: 2)",
+    )
+    group.add_argument("--isolate", action="store_true", help="each job sees its own GPU only, as --gpu 0")
+    group.add_argument(
+        "--timeout",
+        metavar="S",
+        type=values.finite_number("--timeout", unit="seconds", above=0),
+        default=600.0,
+        help="seconds that one job may take (default: 600 seconds)",
+    )
+    group.add_argument(
+        "--checkpoints",
+        metavar="PATTERN",
+        help="a configuration's checkpoint files: 'runs/{config_id}/**', relative to the folder that jobs run"
+        " in (default: whatever files a job makes there)",
+    )
+    group.add_argument(
+        "--python",
+        metavar="PATH",
+        help="interpreter of the script; it needs numpy, not hyperband (default: the one running this)",
+    )
+    group = parser.add_argument_group("what is kept")
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=values.whole_number("--seed", at_least=0),
+        default=42,
+        help="of the draws that are compared; what is trained is new each time (default: 42)",
+    )
+    group.add_argument(
+        "--logs",
+        metavar="DIR",
+        default="logs",
+        help="folder of all studies, where the verdict on resuming is kept for searches (default: logs)",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object on standard output at the end; all else on standard error",
+    )
+    group.add_argument("--debug", action="store_true", help="a traceback with every error")
+    group.add_argument("-h", "--help", action="store_true", help="this text")
+    return parser
+
+
+def refuse_others(words: Words, ours: Mapping[str, bool]) -> None:
+    """Raise for options of a search that mean nothing to a check: they must not reach the script either."""
+    for name, _ in words.ours:
+        if name not in ours:
+            raise UsageError(
+                f"check has no use for {shown(name)}, an option of a search; leave it out. If it is meant "
+                f"for the script, write it after a -- of its own: SCRIPT -- {shown(name)}"
+            )
+
+
+def script_in(words: Words, prog: str, cwd: Path) -> Path:
+    """The script that the words name."""
+    if words.script is None:
+        expected: Sequence[str] = (prog, "check [options] SCRIPT [options and the script's own]")
+        raise UsageError(f"Found no SCRIPT, expected: {' '.join(expected)}.")
+    return values.script_path(words.script, cwd)
