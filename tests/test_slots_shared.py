@@ -76,7 +76,8 @@ def test_avoided_gpus_take_no_part_in_a_job_on_several(machine: NvmlState) -> No
 @on_stub
 def test_a_job_that_is_to_be_alone_is(machine: NvmlState) -> None:
     machine.four_gpus()
-    slots = gpu_slots(gpus="0,1", n_shares=3)
+    clock = Clock()
+    slots = gpu_slots(gpus="0,1", n_shares=3, clock=clock)
     first = take(slots)
     alone = take(slots, Wish(whole=True))
     assert (first.slot.name, alone.slot.name) == ("gpu:0/0", "gpu:1/0")
@@ -85,10 +86,34 @@ def test_a_job_that_is_to_be_alone_is(machine: NvmlState) -> None:
         "GPU 0 runs 1 job, and the next one is to be alone; GPU 1 runs a job that is to be alone"
     )
     assert slots.next_look_s() is None
-    assert names(slots) == ["gpu:0/1", "gpu:0/2"]
+    assert slots.take(NO_WISH) is None, "in the same turn: others would keep it waiting for ever"
+    clock.now_s += 1
+    assert names(slots) == ["gpu:0/1", "gpu:0/2"], "nobody asks for a GPU of its own any more"
     slots.validate()
     given_back(slots, alone)
     assert take(slots).slot.name == "gpu:1/0"
+
+
+@on_stub
+def test_one_gpu_is_kept_for_a_job_that_is_to_be_alone(machine: NvmlState) -> None:
+    machine.four_gpus()
+    clock = Clock()
+    slots = gpu_slots(gpus="0,1", n_shares=2, clock=clock)
+    leases = taken(slots)
+    given_back(slots, leases[0])
+    given_back(slots, leases[1])
+    for _ in range(5):  # turns of a search, in each of which short jobs are asked for as well
+        assert slots.take(Wish(whole=True)) is None
+        found = slots.take(NO_WISH)
+        assert slots.take(NO_WISH) is None
+        assert found is not None
+        assert found.slot.name == "gpu:1/0"
+        slots.validate()
+        given_back(slots, found)
+        clock.now_s += 1
+    given_back(slots, leases[2])
+    assert take(slots, Wish(whole=True)).slot.name == "gpu:0/0"
+    assert names(slots) == ["gpu:1/0"]
 
 
 @on_stub

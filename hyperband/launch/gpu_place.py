@@ -1,7 +1,7 @@
 """One GPU, or MIG instance, as a search sees it: its jobs, who else is on it, when to look again.
 
 Owns: the rule of when a GPU is free; the pauses between looks.
-Must not know: the other GPUs, how slots are named.
+Must not know: the other GPUs.
 
 A GPU is free when no foreign compute process is on it *and* its lease can be had. NVML alone is not
 enough, since a job takes its memory seconds after its start; leases alone are not enough, since not
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyperband.launch.base import NO_WISH, Wish
+from hyperband.launch.gpu_names import is_meant
 from hyperband.launch.gpu_processes import exists, in_words
 from hyperband.launch.gpu_settling import CONTEXT_BYTES, IDLE_PART, Settling
 from hyperband.launch.gpu_sharing import Residents, Sharing
@@ -84,6 +85,10 @@ class Place:
     def total_bytes(self) -> int:
         """The unit's memory; 0 until a look has told it."""
         return self._total_bytes or 0
+
+    def is_shunned(self, avoid: frozenset[str]) -> bool:
+        """True when a slot here is among those to avoid."""
+        return any(is_meant(self.unit, name) for name in avoid)
 
     def why_no_room(self, wish: Wish) -> str:
         """Why our own jobs leave no room for this wish, fit to follow the unit's name; empty if they do."""

@@ -13,6 +13,7 @@ from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
 from hyperband.launch.gpu_names import SlotMaker, is_meant, multi_slot, parse, share_of, short
 from hyperband.launch.gpu_observe import observe
 from hyperband.launch.gpu_place import Place, Surroundings
+from hyperband.launch.gpu_refusals import Refusals
 from hyperband.launch.gpu_sharing import Sharing
 from hyperband.machine.gpu import Gpu
 from hyperband.machine.leases import Leases
@@ -59,8 +60,7 @@ class GpuSlots:
         self._places = [Place(unit, sharing, around) for unit in choice.units]
         #: leases given and not yet released, by slot name
         self._given: dict[str, Lease] = {}
-        #: what was asked for last
-        self._wish = NO_WISH
+        self._refusals = Refusals(self._places, clock)
 
     def describe(self) -> str:
         """One line: the GPUs, the slots on them, and what narrowed the choice."""
@@ -82,9 +82,9 @@ class GpuSlots:
     def n_slots(self) -> int:
         """How many jobs could run at once if nothing else used the GPUs.
 
-        Where memory decides: jobs such as the one that was asked for last.
+        Where memory decides: jobs such as the last that was asked for and need not be alone.
         """
-        return sum(place.capacity(self._wish) for place in self._places)
+        return sum(place.capacity(self._refusals.usual) for place in self._places)
 
     def names(self) -> tuple[str, ...]:
         """Every slot, in the order in which they are taken."""
@@ -99,7 +99,16 @@ class GpuSlots:
         Raises:
             MachineError: Every GPU of this search is lost, or the lock files cannot be used.
         """
-        self._wish = wish
+        self._refusals.begin(wish)
+        lease = self._take(wish)
+        if lease is not None:
+            self._refusals.granted(wish)
+            return lease
+        self._refusals.refused(wish)
+        self._check_any_left()
+        return None
+
+    def _take(self, wish: Wish) -> Lease | None:
         free: dict[str, bool] = {}  # one look at a unit serves all its shares
 
         def is_free(place: Place) -> bool:
@@ -109,7 +118,7 @@ class GpuSlots:
             return free[uuid]
 
         possible = [(place, share) for name, place, share in self._open(wish)]
-        shunned = {place.unit.uuid for place in self._places if self._is_shunned(place, wish.avoid)}
+        shunned = {place.unit.uuid for place in self._places if place.is_shunned(wish.avoid)}
         possible.sort(key=lambda found: found[0].unit.uuid in shunned)
         if wish.most_memory:
             possible = [found for found in possible if is_free(found[0])]
@@ -121,7 +130,6 @@ class GpuSlots:
                     slot = self._maker.slot(place.unit, self._maker.name(place.unit, share))
                     return self._give(slot, (descriptor,), [(place, share)], wish)
                 free[place.unit.uuid] = False
-        self._check_any_left()
         return None
 
     def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:
@@ -133,7 +141,7 @@ class GpuSlots:
         possible = [
             place
             for place in self._places
-            if place.unit.instance is None and not place.used and not self._is_shunned(place, avoid)
+            if place.unit.instance is None and not place.used and not place.is_shunned(avoid)
         ]
         if len(possible) < 2:
             return None
@@ -220,14 +228,17 @@ class GpuSlots:
 
         None when only the end of a job of ours can help.
         """
-        return min((place.wait_s() for _name, place, _share in self._open(self._wish)), default=None)
+        found = [place for wish in self._refusals.wishes() for _name, place, _share in self._open(wish)]
+        return min((place.wait_s() for place in found), default=None)
 
     def why_none(self) -> str:
-        """One line: what each GPU waits for, before the job that was asked for last can have it.
+        """One line: what each GPU waits for, before the jobs that were refused can have it.
 
         A GPU that a job of ours has just left is named only when it is the only reason.
         """
-        waiting = {place.unit.uuid: place for _name, place, _share in self._open(self._wish) if place.why_not}
+        asked = self._refusals.wishes()
+        found = [place for wish in asked for _name, place, _share in self._open(wish) if place.why_not]
+        waiting = {place.unit.uuid: place for place in found}
         reasons = [place.why_not for place in waiting.values() if not place.is_settling()]
         n_left = sum(place.is_left for place in self._places)
         if n_left:
@@ -238,13 +249,16 @@ class GpuSlots:
         reasons = reasons or [place.why_not for place in waiting.values()]
         reasons += [
             f"{place.unit} {why}"
+            for wish in asked
             for place in self._places
-            if len(place.used) < place.n_shares and (why := place.why_no_room(self._wish))
+            if len(place.used) < place.n_shares and (why := place.why_no_room(wish))
         ]
-        kept = [name for name in sorted(self._wish.avoid) if name in self.names() and name not in self._given]
-        if kept:
-            reasons.append(f"{', '.join(kept)} must not be used for this job")
-        return "; ".join(reasons) or f"{len(self._given)} of {_count(self.n_slots(), 'GPU slot')} run jobs"
+        for wish in asked:
+            kept = [name for name in self.names() if name in wish.avoid and name not in self._given]
+            if kept:
+                reasons.append(f"{', '.join(kept)} must not be used for this job")
+        line = "; ".join(dict.fromkeys(reasons))
+        return line or f"{len(self._given)} of {_count(self.n_slots(), 'GPU slot')} run jobs"
 
     def validate(self) -> None:
         """Check that free + leased = all: what is booked is given, and what is given is booked.
@@ -278,14 +292,13 @@ class GpuSlots:
     def _open(self, wish: Wish) -> list[tuple[str, Place, int]]:
         """The slots that our own jobs leave to this wish."""
         closed = {place.unit.uuid for place in self._places if place.why_no_room(wish)}
+        if (drained := self._refusals.drained) is not None and drained.used:
+            closed.add(drained.unit.uuid)
         return [
             (name, place, share)
             for name, place, share in self._shares()
             if share not in place.used and place.unit.uuid not in closed and name not in wish.avoid
         ]
-
-    def _is_shunned(self, place: Place, avoid: frozenset[str]) -> bool:
-        return any(is_meant(place.unit, name) for name in avoid)
 
     def _leaves_enough(self, place: Place) -> bool:
         """True when enough other GPUs are idle, or this one is in use by us anyway; it is left otherwise."""

@@ -1,0 +1,67 @@
+"""What was asked of the GPU slots of late in vain: a search asks for several jobs in one turn.
+
+Owns: for how long a refusal counts, which GPU is kept for a job that is to be alone.
+Must not know: NVML, leases, when a GPU is free.
+"""
+
+from collections.abc import Callable, Sequence
+
+from hyperband.launch.base import NO_WISH, Wish
+from hyperband.launch.gpu_place import Place
+
+#: refusals this close together belong to one turn of the search
+_SAME_TURN_S = 0.2
+
+
+class Refusals:
+    """The wishes that were refused in this turn, and what follows from them."""
+
+    def __init__(self, places: Sequence[Place], clock: Callable[[], float]) -> None:
+        """Nothing was refused yet. `clock`: monotonic seconds."""
+        self._places = places
+        self._clock = clock
+        self._at_s: dict[Wish, float] = {}
+        #: the last wish of a job that may have company
+        self.usual = NO_WISH
+        #: nothing joins the jobs there: one that is to be alone waits for their end
+        self.drained: Place | None = None
+
+    def begin(self, wish: Wish) -> None:
+        """Something is asked for."""
+        now_s = self._clock()
+        self._at_s = {other: at_s for other, at_s in self._at_s.items() if now_s - at_s < _SAME_TURN_S}
+        if not wish.whole:
+            self.usual = wish
+        if not any(other.whole for other in self._at_s):
+            self.drained = None
+
+    def granted(self, wish: Wish) -> None:
+        """It was given."""
+        self._at_s.pop(wish, None)
+        if wish.whole:
+            self.drained = None
+
+    def refused(self, wish: Wish) -> None:
+        """It was not."""
+        self._at_s[wish] = self._clock()
+        if wish.whole:
+            self.drained = self._to_drain(wish)
+
+    def wishes(self) -> list[Wish]:
+        """What was refused in this turn."""
+        return list(self._at_s) or [self.usual]
+
+    def _to_drain(self, wish: Wish) -> Place | None:
+        """The GPU that is kept from further jobs of ours until one that is to be alone can have it.
+
+        Without that, short jobs that come and go would keep it waiting to the end of the search.
+        """
+        possible = [
+            place
+            for place in self._places
+            if place.used
+            and place.n_shares > 1
+            and not place.is_shunned(wish.avoid)
+            and not any(other.whole for other in place.jobs.wishes.values())
+        ]
+        return min(possible, key=lambda place: len(place.used), default=None)
