@@ -32,6 +32,19 @@ from hyperband.search.events import Event, SearchEnded, SearchStarted
 from hyperband.search.trial import Bracket, Outcome, Plan, Rung
 
 FOLDER = Path("/studies/vgg")
+DOCUMENT_KEYS = [
+    "identity",
+    "script",
+    "settings",
+    "state",
+    "best",
+    "plan",
+    "trials",
+    "jobs",
+    "failures",
+    "quarantined",
+    "checkpoints_freed_bytes",
+]
 
 
 def _rows(document: dict[str, object], key: str) -> list[dict[str, object]]:
@@ -43,7 +56,8 @@ def _rows(document: dict[str, object], key: str) -> list[dict[str, object]]:
 def test_a_finished_study_has_exactly_the_keys_of_the_specification_in_order(tmp_path: Path) -> None:
     used = settings(tmp_path)
     document = study_document(play(small_plan(), used), folder=FOLDER, running=False)
-    assert list(document) == ["identity", "script", "settings", "state", "best", "plan", "trials", "jobs"]
+    assert list(document) == DOCUMENT_KEYS
+    assert (document["failures"], document["quarantined"], document["checkpoints_freed_bytes"]) == ([], [], 0)
     assert document["identity"] == "vgg"
     assert document["script"] == str(used.script)
     assert document["state"] == "finished"

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from hyperband.report.failures import failure_groups
 from hyperband.report.view import JobView, StudyView, study_view
-from hyperband.search.events import Event
+from hyperband.search.events import Event, JobEnded
 from hyperband.search.trial import Outcome, Plan
 from hyperband.settings import Settings
 
@@ -23,7 +24,15 @@ JOB_COLUMNS = (
     "ended_at",
     "stdout",
     "stderr",
+    "retry",
+    "fingerprint",
+    "memory_peak_bytes",
+    "cpu_s",
+    "gpu_memory_peak_bytes",
+    "gpu_utilisation_percent",
 )
+#: the last of them, for a job that runs
+_NOT_ENDED = (False, None, None, None, None, None)
 
 
 def study_document(events: Iterable[Event], *, folder: Path | None, running: bool) -> dict[str, object]:
@@ -64,6 +73,21 @@ def document_of(study: StudyView) -> dict[str, object]:
             for trial in study.trials
         ],
         "jobs": [_job_row(job, study.penalty) for job in study.jobs],
+        "failures": [
+            {
+                "fingerprint": group.fingerprint,
+                "outcome": str(group.outcome),
+                "n_final": group.n_final,
+                "n_retried": group.n_retried,
+                "trials": list(group.trials),
+            }
+            for group in failure_groups(study)
+        ],
+        "quarantined": [
+            {"slot": event.slot, "since": event.at, "until": event.until_at, "reason": event.reason}
+            for event in study.quarantined
+        ],
+        "checkpoints_freed_bytes": study.checkpoints_freed_bytes,
     }
 
 
@@ -80,6 +104,9 @@ def planned_document(
         "plan": _plan_rows(plan),
         "trials": [],
         "jobs": [],
+        "failures": [],
+        "quarantined": [],
+        "checkpoints_freed_bytes": 0,
     }
 
 
@@ -91,21 +118,40 @@ def _plan_rows(plan: Plan) -> list[dict[str, object]]:
 
 
 def _job_row(job: JobView, penalty: float | None) -> dict[str, object]:
-    failed = job.outcome is not None and job.outcome.is_failure
+    start, end = job.start, job.end
     folder = job.folder
     row = (
-        job.trial,
+        start.trial,
         job.config_id,
         job.bracket,
-        job.rung,
-        job.epochs,
-        job.slot,
-        None if job.outcome is None else str(job.outcome),
-        job.loss if job.outcome is Outcome.LOSS else penalty if failed else None,
-        job.attempt,
+        start.rung,
+        start.epochs,
+        start.slot,
+        None if end is None else str(end.outcome),
+        None if end is None else _shown_loss(end, penalty),
+        start.attempt,
         job.started_at,
         job.ended_at,
         f"{folder}/stdout" if folder else None,
         f"{folder}/stderr" if folder else None,
+        *(_NOT_ENDED if end is None else _measured(end)),
     )
     return dict(zip(JOB_COLUMNS, row, strict=True))
+
+
+def _shown_loss(end: JobEnded, penalty: float | None) -> float | None:
+    """The loss; for a failure that is final the penalty; None for what is tried again."""
+    if end.outcome is Outcome.LOSS:
+        return end.loss
+    return penalty if end.outcome.is_failure and not end.retry else None
+
+
+def _measured(end: JobEnded) -> tuple[object, ...]:
+    return (
+        end.retry,
+        end.fingerprint or None,
+        end.memory_peak_bytes,
+        end.cpu_s,
+        end.gpu_memory_peak_bytes,
+        end.gpu_utilisation_percent,
+    )

@@ -61,10 +61,13 @@ class StudyLog:
         """Write how an attempt ended; for a failure with the last lines of its standard error."""
         took_s = event.ended_at - event.started_at
         loss = "" if event.loss is None else f" {event.loss!r}"
-        note = f" ({event.note})" if event.note else ""
+        # the kind is what lines of this log can be searched and counted by
+        kind = f" [{event.fingerprint}]" if event.fingerprint else ""
+        note = f" ({event.note}){kind}" if event.note else kind
+        again = "; it is tried again" if event.retry else ""
         self.line(
             f"end    job {event.job} attempt {event.attempt}: trial {trial}: {event.outcome}{loss} after "
-            f"{took_s:.2f} s{note}"
+            f"{took_s:.2f} s{note}{again}"
         )
         if event.outcome is not Outcome.LOSS:
             for line in last_error_lines.splitlines():

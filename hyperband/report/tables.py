@@ -6,7 +6,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hyperband.report.text import command_line, counted, number, shortened, shown
+from hyperband.report.failures import failures_text
+from hyperband.report.text import command_line, counted, number, shortened, shown, size
+from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
 from hyperband.search.trial import Bracket, Outcome, Plan
@@ -91,7 +93,7 @@ def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
     latest: dict[str, JobView] = {}
     counts: dict[str, int] = {}
     for job in study.jobs:
-        if failures_only and (job.outcome is None or not job.outcome.is_failure):
+        if failures_only and not job.has_failed:
             continue
         kind = "running" if job.outcome is None else str(job.outcome)
         latest[kind] = job
@@ -109,19 +111,20 @@ def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
     """The command that trains the best to the full number of epochs again, to be pasted into a shell.
 
     It changes the folder first where the jobs' working directory is another than `cwd`: checkpoints with
-    relative paths are there. None while there is no best.
+    relative paths are there. A best that saw one GPU alone sees that one again. None while there is no best.
     """
     if study.best is None:
         return None
+    environment, gpu = _device_of_best(study)
     argv = job_argv(
         python=str(study.settings["python"]),
         script=study.script,
         config_id=study.best.config_id,
         epochs=study.plan.max_epochs,
-        slot_arguments=("--gpu", _gpu_of_best(study)),
+        slot_arguments=("--gpu", gpu),
         script_args=study.script_args,
     )
-    command = command_line(argv)
+    command = command_line([*environment, *argv])
     return command if Path(study.cwd) == cwd else f"{command_line(('cd', study.cwd))} && {command}"
 
 
@@ -137,9 +140,11 @@ def result_text(
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")
         parts.append(f"train the best to {epochs} again:\n{command}")
-    n_failed = sum(job.outcome is not None and job.outcome.is_failure for job in study.jobs)
-    if n_failed:
-        parts.append(f"{counted(n_failed, 'job')} failed:\n{outcomes_table(study, failures_only=True)}")
+    failures = failures_text(study)
+    if failures:
+        parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
+    if study.checkpoints_freed_bytes:
+        parts.append(_freed(study))
     parts.append(f"logs: {shown(str(folder))}")
     return "\n\n".join(parts)
 
@@ -156,6 +161,9 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
     ]
     if study.jobs:
         parts.append(outcomes_table(study))
+    parts += filter(None, (failures_text(study), rungs_table(study), slots_table(study)))
+    if study.checkpoints_freed_bytes:
+        parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)
     if command is not None:
         parts.append(best_table(study, top=top, width=width))
@@ -169,6 +177,10 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], *, right: bool
     """Plain columns; tabulate must not take an id like `1e5` for a number and rewrite it."""
     align = ("left", *["right"] * (len(headers) - 1)) if right else None
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=align if rows else None)
+
+
+def _freed(study: StudyView) -> str:
+    return f"checkpoints deleted: {size(study.checkpoints_freed_bytes)}"
 
 
 def _sums(plan: Plan) -> list[str]:
@@ -198,8 +210,17 @@ def _last_losses(study: StudyView) -> list[JobView]:
     return list(last.values())
 
 
-def _gpu_of_best(study: StudyView) -> str:
-    """The K of the slot that the best ran on: of several GPUs the first."""
-    slots = [job.slot for job in _last_losses(study) if study.best and job.trial == study.best.trial]
-    found = re.search(r"[0-9]+", slots[0]) if slots else None
-    return found.group() if found else "0"
+def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
+    """What a command must begin with to see the device that the best ran on, and its K for `--gpu`."""
+    job = next((job for job in _last_losses(study) if study.best and job.trial == study.best.trial), None)
+    if job is None:
+        return (), "0"
+    found = re.search(r"[0-9]+", job.slot)
+    number = found.group() if found else "0"
+    if job.slot.startswith("cpu:"):
+        return ("env", "CUDA_VISIBLE_DEVICES="), number
+    # of several GPUs the first; journals of earlier versions do not have their UUIDs
+    first = next(iter(job.start.gpu_uuids), "")
+    if first and (study.settings.get("isolate") or first.startswith("MIG-")):
+        return ("env", f"CUDA_VISIBLE_DEVICES={first}"), "0"
+    return (), number

@@ -30,28 +30,80 @@ from hyperband.search.trial import Best, Outcome, Plan, TrialState, TrialView
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One attempt at a job."""
+    """One attempt at a job: a look at its events, which are not copied, since there may be very many."""
 
-    job: int
-    attempt: int
-    trial: int
+    start: JobStarted
+    #: None while it runs
+    end: JobEnded | None
     config_id: str
     bracket: int
-    rung: int
-    #: total number of epochs it trains to
-    epochs: int
-    slot: str
-    #: None while it runs
-    outcome: Outcome | None
-    #: the number for Loss, else None
-    loss: float | None
-    #: Unix seconds
-    started_at: float
-    ended_at: float | None
-    #: a few words on what was found instead of a loss
-    note: str
     #: None where it is not known
     study_folder: Path | None
+
+    @property
+    def job(self) -> int:
+        """Number of the job."""
+        return self.start.job
+
+    @property
+    def attempt(self) -> int:
+        """Number of this try at it, from 0."""
+        return self.start.attempt
+
+    @property
+    def trial(self) -> int:
+        """Number of its trial."""
+        return self.start.trial
+
+    @property
+    def rung(self) -> int:
+        """Its rung in its bracket."""
+        return self.start.rung
+
+    @property
+    def epochs(self) -> int:
+        """Total number of epochs it trains to."""
+        return self.start.epochs
+
+    @property
+    def slot(self) -> str:
+        """Name of its slot."""
+        return self.start.slot
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it runs."""
+        return None if self.end is None else self.end.outcome
+
+    @property
+    def loss(self) -> float | None:
+        """The number for Loss, else None."""
+        return None if self.end is None else self.end.loss
+
+    @property
+    def started_at(self) -> float:
+        """When it started, Unix seconds: its process, or its journalled start while it runs."""
+        return self.start.at if self.end is None else self.end.started_at
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended, Unix seconds."""
+        return None if self.end is None else self.end.ended_at
+
+    @property
+    def note(self) -> str:
+        """A few words on what was found instead of a loss."""
+        return "" if self.end is None else self.end.note
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed, be it for good or to be tried again."""
+        return self.end is not None and self.end.outcome.is_failure
+
+    @property
+    def retry(self) -> bool:
+        """Whether it failed and its job is tried again."""
+        return self.end is not None and self.end.retry
 
     @property
     def folder(self) -> str:
@@ -85,6 +137,10 @@ class StudyView:
     trials: tuple[TrialView, ...]
     #: by start
     jobs: tuple[JobView, ...]
+    #: slots that nothing starts on for a while, by name
+    quarantined: tuple[SlotQuarantined, ...]
+    #: what deleting the checkpoints of trials that were left behind gave back
+    checkpoints_freed_bytes: int
 
     @property
     def penalty(self) -> float | None:
@@ -123,7 +179,13 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         )
     trials = tuple(engine.trials())
     jobs = [
-        _job_view(start, told.job_ends.get(key), trials[start.trial], folder)
+        JobView(
+            start,
+            told.job_ends.get(key),
+            trials[start.trial].config_id,
+            trials[start.trial].bracket,
+            folder,
+        )
         for key, start in told.job_starts.items()
     ]
     jobs.sort(key=lambda job: (job.started_at, job.job, job.attempt))
@@ -139,6 +201,8 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         best=engine.best(),
         trials=trials,
         jobs=tuple(jobs),
+        quarantined=tuple(told.quarantined[slot] for slot in sorted(told.quarantined)),
+        checkpoints_freed_bytes=told.checkpoints_freed_bytes,
     )
 
 
@@ -154,6 +218,9 @@ class _Told:
         #: both by (job, attempt), in order of starting
         self.job_starts: dict[tuple[int, int], JobStarted] = {}
         self.job_ends: dict[tuple[int, int], JobEnded] = {}
+        #: by slot
+        self.quarantined: dict[str, SlotQuarantined] = {}
+        self.checkpoints_freed_bytes = 0
 
     def hear(self, event: Event) -> None:
         match event:
@@ -171,8 +238,12 @@ class _Told:
                 self.job_ends[event.job, event.attempt] = event
             case IdsDrawn() | SpaceExhausted():
                 pass  # the engine's trials and plan have them
-            case SlotQuarantined() | SlotReleased() | CheckpointsRemoved():
-                pass
+            case SlotQuarantined():
+                self.quarantined[event.slot] = event
+            case SlotReleased():
+                self.quarantined.pop(event.slot, None)
+            case CheckpointsRemoved():
+                self.checkpoints_freed_bytes += event.n_bytes
             case _:
                 assert_never(event)
 
@@ -186,22 +257,3 @@ def _state(ended: SearchEnded | None, engine: Engine, *, running: bool) -> str:
     if engine.is_complete:
         return "failed" if engine.best() is None else "finished"
     return "stopped"
-
-
-def _job_view(start: JobStarted, end: JobEnded | None, trial: TrialView, folder: Path | None) -> JobView:
-    return JobView(
-        job=start.job,
-        attempt=start.attempt,
-        trial=start.trial,
-        config_id=trial.config_id,
-        bracket=trial.bracket,
-        rung=start.rung,
-        epochs=start.epochs,
-        slot=start.slot,
-        outcome=None if end is None else end.outcome,
-        loss=None if end is None else end.loss,
-        started_at=start.at if end is None else end.started_at,
-        ended_at=None if end is None else end.ended_at,
-        note="" if end is None else end.note,
-        study_folder=folder,
-    )

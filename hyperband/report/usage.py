@@ -1,0 +1,107 @@
+"""What jobs took, rung by rung and slot by slot: tables for people. Owns their layout; decides nothing."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from hyperband.report.text import duration, shortened, shown, size
+from hyperband.report.view import JobView, StudyView
+from hyperband.search.events import JobEnded
+from hyperband.search.trial import Outcome
+
+_REASON_WIDTH = 80
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What ran on one slot."""
+
+    n_jobs: int = 0
+    n_losses: int = 0
+    n_failures: int = 0
+    busy_s: float = 0.0
+
+
+def rungs_table(study: StudyView) -> str:
+    """For each number of epochs: jobs, time and memory of their attempts. Empty if nothing has ended.
+
+    Lost and stopped attempts are left out, since what they took is that of a part of the job. A peak is that
+    of the largest job. Columns without a single value are left out.
+    """
+    by_epochs: dict[int, list[JobEnded]] = {}
+    for job in study.jobs:
+        if job.end is not None and job.end.outcome.is_final:
+            by_epochs.setdefault(job.start.epochs, []).append(job.end)
+    if not by_epochs:
+        return ""
+    order = sorted(by_epochs)
+    columns: list[tuple[str, Callable[[Sequence[JobEnded]], str]]] = [
+        ("jobs", lambda ends: f"{sum(not end.retry for end in ends):,}"),
+        ("median\ntime", lambda ends: duration(statistics.median(e.ended_at - e.started_at for e in ends))),
+        ("median\nprocessor", lambda ends: _of(statistics.median, (e.cpu_s for e in ends), duration)),
+        ("median\nmemory", lambda ends: _of(statistics.median, (e.memory_peak_bytes for e in ends), size)),
+        ("peak\nmemory", lambda ends: _of(max, (e.memory_peak_bytes for e in ends), size)),
+        ("peak GPU\nmemory", lambda ends: _of(max, (e.gpu_memory_peak_bytes for e in ends), size)),
+        (
+            "mean GPU\nutilisation",
+            lambda ends: _of(statistics.fmean, (e.gpu_utilisation_percent for e in ends), _percent),
+        ),
+    ]
+    found = [(head, [words(by_epochs[epochs]) for epochs in order]) for head, words in columns]
+    kept = [(head, cells) for head, cells in found if any(cells)]
+    rows = [[f"{epochs:,}", *(cells[row] for _, cells in kept)] for row, epochs in enumerate(order)]
+    return tabulate(
+        rows,
+        headers=["epochs", *(head for head, _ in kept)],
+        disable_numparse=True,
+        colalign=["right"] * (len(kept) + 1),
+    )
+
+
+def slots_table(study: StudyView) -> str:
+    """For each slot that ran anything or is in quarantine: attempts, losses, failures. Empty if none."""
+    slots: dict[str, _Slot] = {event.slot: _Slot() for event in study.quarantined}
+    for job in study.jobs:
+        _count(slots.setdefault(job.slot, _Slot()), job)
+    quarantined = {event.slot: event for event in study.quarantined}
+    rows: list[list[str]] = []
+    for name in sorted(slots, key=_in_order):
+        slot = slots[name]
+        row = [name, f"{slot.n_jobs:,}", f"{slot.n_losses:,}", f"{slot.n_failures:,}", duration(slot.busy_s)]
+        event = quarantined.get(name)
+        if event is not None:
+            until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.until_at))
+            row.append(f"until {until}: {shortened(event.reason, _REASON_WIDTH)}")
+        rows.append([shown(cell) for cell in row])
+    headers = ["slot", "attempts", "losses", "failures", "busy", *["in quarantine"][: len(quarantined)]]
+    align = ["left", *["right"] * 4, "left"][: len(headers)]
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align) if rows else ""
+
+
+def _count(slot: _Slot, job: JobView) -> None:
+    slot.n_jobs += 1
+    if job.end is not None:
+        slot.n_losses += job.end.outcome is Outcome.LOSS
+        slot.n_failures += job.end.outcome.is_failure
+        slot.busy_s += job.end.ended_at - job.end.started_at
+
+
+def _in_order(name: str) -> tuple[str, list[int]]:
+    """`gpu:2` before `gpu:10`."""
+    kind, _, numbers = name.partition(":")
+    return kind, [int(number) for number in numbers.replace("/", ",").split(",") if number.isdecimal()]
+
+
+def _of(
+    measure: Callable[[list[float]], float], values: Iterable[float | None], words: Callable[[float], str]
+) -> str:
+    """The measure of those values that are known, in words; empty if none is."""
+    known = [value for value in values if value is not None]
+    return words(measure(known)) if known else ""
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %"
