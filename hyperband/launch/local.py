@@ -16,8 +16,9 @@ from typing import Any
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
+from hyperband.launch.warm import WarmHost
 from hyperband.machine import keeper, proc
-from hyperband.machine.process import ForkServer, ProcessId, end_strays
+from hyperband.machine.process import ForkServer, JobRequest, ProcessId, end_strays
 
 _SIGNALS = {StopReason.STOP: keeper.STOP_SIGNAL, StopReason.TIMEOUT: keeper.TIMEOUT_SIGNAL}
 _PIPE_BYTES = 4096
@@ -89,8 +90,19 @@ class LocalJob:
 class LocalLauncher:
     """The launcher of this machine."""
 
-    def __init__(self, *, cwd: Path, lock: int, errors: Path, grace_s: float) -> None:
-        """Remember where and how jobs run; nothing is started yet (see ForkServer for the arguments)."""
+    def __init__(
+        self, *, cwd: Path, lock: int, errors: Path, grace_s: float, warm: WarmHost | None = None
+    ) -> None:
+        """Remember where and how jobs run; nothing is started yet (see ForkServer for the arguments).
+
+        Args:
+            cwd: working directory of the jobs.
+            lock: descriptor of the study's lock.
+            errors: file for what goes wrong in the servers and the keepers.
+            grace_s: between SIGTERM and SIGKILL.
+            warm: forks jobs when it can; closed with the launcher.
+        """
+        self.warm = warm
         self._server = ForkServer(cwd=cwd, lock=lock, errors=errors)
         self._grace_s = grace_s
         self._jobs: set[LocalJob] = set()
@@ -102,13 +114,12 @@ class LocalLauncher:
             MachineError: the folder, a process or a descriptor cannot be had.
         """
         try:
-            pipe = self._server.start(
-                argv=order.argv,
-                environment=order.environment,
-                folder=order.folder,
-                leases=lease.descriptors,
-                grace_s=self._grace_s,
+            request = JobRequest(
+                order.argv, order.environment, order.folder, lease.descriptors, self._grace_s
             )
+            pipe = None if self.warm is None else self.warm.start(request)
+            if pipe is None:
+                pipe = self._server.start(request)
         finally:
             for descriptor in lease.descriptors:
                 os.close(descriptor)
@@ -224,8 +235,10 @@ class LocalLauncher:
         return False
 
     def close(self) -> None:
-        """Let the fork server go; keepers and jobs live on."""
+        """Let the fork server and the warm host go; keepers and jobs live on."""
         self._server.close()
+        if self.warm is not None:
+            self.warm.close()
 
     def _refuse_foreign(self, folder: Path, about: _About) -> None:
         raise MachineError(

@@ -142,6 +142,13 @@ def lead_session() -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def die_with_parent(parent: int) -> None:
+    """End when the process that made us, which had this pid, ends; at once if it has already."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def take_request(line: socket.socket) -> dict[str, Any] | None:
     """Wait for the job's part of a request, and put its descriptors in place; None: the keeper is gone."""
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -123,7 +123,8 @@ def send_request(send: Callable[[list[int]], None], request: JobRequest, *, lock
         lock: descriptor of the study's lock, for a keeper that does not inherit it.
 
     Raises:
-        OSError: the folder cannot be written to, descriptors are short, or `send` raised it.
+        MachineError: the folder cannot be written to, or descriptors are short.
+        BlockingIOError, BrokenPipeError, ConnectionResetError: `send` found nobody to take it.
     """
     words = {
         "argv": list(request.argv),
@@ -146,9 +147,15 @@ def send_request(send: Callable[[list[int]], None], request: JobRequest, *, lock
             opened.append(os.open(name, flags, 0o666, dir_fd=directory))
         locks = [] if lock is None else [lock]
         send([memory, directory, *opened[3:5], *locks, *request.leases, theirs])
-    except OSError:
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
         os.close(mine)
         raise
+    except OSError as err:
+        os.close(mine)
+        raise MachineError(
+            f"cannot start a job in {request.folder}: {err}; free what is missing there and start the "
+            "search again: it goes on where it is"
+        ) from err
     finally:
         for descriptor in opened:
             os.close(descriptor)
@@ -177,31 +184,16 @@ class ForkServer:
         """Pid of the server, None while there is none."""
         return None if self._process is None else self._process.pid
 
-    def start(
-        self,
-        *,
-        argv: Sequence[str],
-        environment: Mapping[str, str | None],
-        folder: Path,
-        leases: Sequence[int],
-        grace_s: float,
-    ) -> int:
-        """Fork a keeper that runs `argv`; return a descriptor that is at its end once the keeper is gone.
+    def start(self, request: JobRequest) -> int:
+        """Fork a keeper for a job; return a descriptor that is at its end once the keeper is gone.
 
         What can be read from it before its end is what went wrong. Standard output and error go to
-        `stdout` and `stderr` in `folder`.
+        `stdout` and `stderr` in the request's folder.
 
         Raises:
             MachineError: the server cannot be started, or the folder cannot be written to.
         """
-        request = JobRequest(argv, environment, folder, leases, grace_s)
-        try:
-            return send_request(self._send, request)
-        except OSError as err:
-            raise MachineError(
-                f"cannot start a job in {folder}: {err}; free what is missing there and start the search "
-                "again: it goes on where it is"
-            ) from err
+        return send_request(self._send, request)
 
     def close(self) -> None:
         """Let the server end; its keepers and their jobs live on."""
