@@ -23,6 +23,9 @@ from hyperband.verdicts import Resuming
 FIRST, SECOND = 1, 3
 #: a configuration may be a bad one: so many are tried before the script is to blame
 _N_TRIES = 3
+_OWN_CHECKPOINT = (
+    "give each configuration a checkpoint of its own: put the config id, or its hash, into the name"
+)
 
 
 @dataclass(slots=True)
@@ -40,7 +43,8 @@ class History:
     old_files: list[Path]
     #: whether the resuming job read any of them first; None: not known
     has_read: bool | None
-    #: what was there before all of it
+    #: what was there before it, and before the check
+    before: Look
     known: Look
 
 
@@ -74,7 +78,10 @@ class Training:
         self._again(history, repeatable)
         self._beyond(history, repeatable)
         self._resuming(history, straight)
-        self._together(repeatable)
+        now = self._places.look(history.first.config_id)
+        # What a configuration left in a file of all would answer for both alike.
+        with self._places.aside(now, history.known, now.changed_since(history.before)):
+            self._together(repeatable, {warmed_up.loss, history.first.loss})
 
     def _one_epoch(self) -> Ran | None:
         """Train a configuration for one epoch, another one if it fails, and look at the GPU afterwards."""
@@ -148,7 +155,7 @@ class Training:
         old = [path for path in changed if path in known.files]
         relevant = set(files or old)
         has_read = None if read is None else not relevant.isdisjoint(read)
-        return History(first, again, resumed, beyond, files, old, has_read, known)
+        return History(first, again, resumed, beyond, files, old, has_read, before, known)
 
     def _straight(self, history: History) -> list[Ran]:
         """Train A to 3 epochs in one go, twice, as if it had never been trained; empty if it cannot be."""
@@ -243,12 +250,13 @@ class Training:
             return f"{self._places.too_large[0]} is too large to look for its files"
         return f"no file of its own was found below {', '.join(map(str, self._places.roots))}"
 
-    def _together(self, repeatable: bool) -> None:
+    def _together(self, repeatable: bool, earlier: set[float | None]) -> None:
         """Train two configurations at once (or by turns), and then each again by itself."""
         at_once = self._bench.slots.n_slots() > 1
         how = "at once" if at_once else "by turns (there is one slot)"
         both: list[Ran] = []
         alone: list[Ran] = []
+        start = self._places.look(self._unused[-1]) if self._unused else Look({}, frozenset())
         for _ in range(_N_TRIES):
             if len(self._unused) < 2:
                 break
@@ -269,7 +277,27 @@ class Training:
             fix = "let nothing that a job uses (files, folders, ports) be the same for two configurations"
             self._report.add("together", status, words, fix if is_theirs else "")
             return
+        if is_same(_loss(both[0]), _loss(both[1])) and self._is_shared(how, both, start, earlier):
+            return
         self._compare(how, both, alone, repeatable)
+
+    def _is_shared(self, how: str, both: list[Ran], start: Look, earlier: set[float | None]) -> bool:
+        """Find out why two configurations print the same loss: by the same checkpoint, or by chance."""
+        fresh: list[Ran] = []
+        for ran in both:
+            now = self._places.look(ran.config_id)
+            with self._places.aside(now, start, now.changed_since(start)):
+                fresh.append(self._bench.run(ran.config_id, FIRST))
+        loss = _loss(both[0])
+        if any(ran.loss is not None and not is_same(ran.loss, loss) for ran in fresh):
+            words = f"two configurations {how} both printed {loss!r}; each from nothing: {losses(*fresh)}"
+            self._report.add("together", Status.FAILS, words, _OWN_CHECKPOINT)
+            return True
+        if earlier == {loss}:
+            words = f"every configuration printed the loss {loss!r}: is one checkpoint used for all?"
+            self._report.add("together", Status.UNKNOWN, words, _OWN_CHECKPOINT)
+            return True
+        return False
 
     def _compare(self, how: str, both: list[Ran], alone: list[Ran], repeatable: bool) -> None:
         """Say whether two configurations printed at once what they print by themselves."""
@@ -283,7 +311,7 @@ class Training:
             "together",
             Status.FAILS if swapped or repeatable else Status.UNKNOWN,
             f"two configurations {how} printed {losses(*both)}, and again by themselves {losses(*alone)}",
-            "give each configuration a checkpoint of its own: put the config id, or its hash, into the name",
+            _OWN_CHECKPOINT,
         )
 
 
