@@ -1,5 +1,6 @@
 """Whole searches on one machine: resumed, adopted, interrupted, stopped, grown, refused."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from hyperband.journal import read_events
 from hyperband.machine import proc
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome
+from hyperband.verdicts import Resuming, write_resuming
 
 __all__ = ["searches"]
 
@@ -706,3 +708,31 @@ def test_a_signal_while_words_wait_is_heeded_at_once(searches: Searches) -> None
     finally:
         (searches.folder / "off").touch()
         search.wait(timeout=20)
+
+
+def test_a_sampler_that_does_not_work_leaves_nothing_behind(searches: Searches) -> None:
+    searches.write(script(LOSS, sampler="def get_random_config_id(rng):\n    raise ValueError('no space')\n"))
+    for options in ((), ("--dry-run",)):
+        ran = searches.run(*ONE, *options)
+        assert ran.exit_code == 2
+        assert "no space" in ran.err
+        assert not (searches.folder / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Resuming.FROM_SCRATCH, "costs 9 epochs more (78 instead of 69)"),
+        (Resuming.DISAGREES, "gives another loss than training straight through"),
+        (Resuming.RESUMES, ""),
+    ],
+)
+def test_what_a_check_found_about_resuming_is_said(searches: Searches, verdict: Resuming, words: str) -> None:
+    searches.write(script(LOSS))
+    sha256 = hashlib.sha256(searches.path.read_bytes()).hexdigest()
+    logs = searches.folder / "logs"
+    write_resuming(logs, "study", script_sha256=sha256, script_args=(), verdict=verdict)
+    ran = searches.run("--max-epochs", "9")
+    assert ran.exit_code == 0
+    assert words in ran.err
+    assert ("a check found" in ran.err) == bool(words)

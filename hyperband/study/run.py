@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +54,7 @@ from hyperband.study.search import Search, Verdict
 from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
+from hyperband.study.warnings import cost_of_not_resuming, warnings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ def dry_run(settings: Settings, *, console: Console) -> tuple[str, Plan]:
         UsageError, ContractError: the arguments or the script are wrong.
     """
     with open_script(settings, say=console.line) as opened:
+        opened.host.draw_one(settings.seed)
         return opened.identity, opened.plan
 
 
@@ -101,6 +102,8 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
         else:
             refuse_foreign_folder(opened.folder)
+        if not (opened.folder / JOURNAL_FILE).exists():
+            opened.host.draw_one(settings.seed)  # a sampler that does not work leaves nothing behind
 
         def find_slots() -> Slots:
             return make_slots(
@@ -137,7 +140,7 @@ def _run(
     grows = not plans or plans[-1] != opened.plan
     if not grows and engine.is_complete:
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
-        for warning in _warnings(events, settings):
+        for warning in warnings_of(events, settings):
             console.line(warning)
         if last_settings(events) != settings.document():
             again = SearchEnded(
@@ -165,7 +168,11 @@ def _run(
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
-        for warning in _warnings(events, settings):
+        warnings = warnings_of(events, settings)
+        warnings += cost_of_not_resuming(
+            settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
+        )
+        for warning in warnings:
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
         packing = Packing()
@@ -271,29 +278,6 @@ def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine:
     if sampling.host is None:
         opened.host.close()  # nothing is left to ask it, and it may hold a GPU
     return sampling
-
-
-def _warnings(events: Sequence[Event], settings: Settings) -> list[str]:
-    """Return what somebody who goes on with a study should know."""
-    found: list[str] = []
-    before = last_settings(events).get("script_args")
-    if isinstance(before, list) and before != list(settings.script_args):
-        found.append(
-            f"Warning: the script was handed {shlex.join(map(str, before)) or 'nothing'} before, and is "
-            "now handed "
-            f"{shlex.join(settings.script_args) or 'nothing'}; losses of both are compared with each "
-            "other. If that "
-            "is another search, let run_identity tell them apart."
-        )
-    ended = next((event for event in reversed(events) if isinstance(event, SearchEnded)), None)
-    n_failed = sum(isinstance(event, JobEnded) and event.outcome.is_failure for event in events)
-    if ended is not None and ended.state == "failed" and n_failed:
-        found.append(
-            f"Warning: the search before this one stopped ({ended.reason}). Its {n_failed} failed jobs "
-            "stay failed; "
-            "if the script was to blame, --clean begins anew."
-        )
-    return found
 
 
 def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:
