@@ -1,6 +1,7 @@
 """The entry of every command: words in, exit code out. Owns what an error looks like and costs."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     own = words[: words.index("--")] if "--" in words else words
     prepare_streams()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _run(words)
     except KeyboardInterrupt:
