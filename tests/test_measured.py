@@ -1,17 +1,23 @@
 """What a keeper measures of its job: memory, processor time, and kills for want of memory."""
 
+import os
 import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from search_fixture import Searches, script, searches, until
 
 from hyperband.launch.base import Ending, Lease, Order, Slot
 from hyperband.launch.local import LocalLauncher
 from hyperband.machine import proc
 
+__all__ = ["searches"]
+
 MIB = 1 << 20
+#: where a cgroup with a limit of its own can be made, and the file that takes the limit
+HIERARCHIES = (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"))
 
 
 @pytest.fixture
@@ -122,3 +128,50 @@ def test_a_file_that_may_not_be_read_is_passed_over(monkeypatch: pytest.MonkeyPa
 def test_this_machine_counts() -> None:
     assert proc.n_oom_kills() >= 0
     assert b"oom_kill " in (proc._read("/proc/vmstat") or b""), "the whole of a longer file is read"
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A cgroup of 160 MiB, where we may make one."""
+    for above, limit in HIERARCHIES:
+        group = Path(above) / f"hyperband-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / limit).write_text(str(160 * MIB))
+            yield group
+        except OSError:
+            continue
+        finally:
+            until(lambda group=group: _is_gone(group), "the cgroup to be empty")  # type: ignore[misc]
+        return
+    pytest.skip("no cgroup with a limit of memory can be made here")
+
+
+def _is_gone(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_job_that_the_kernel_kills_ran_out_of_memory(
+    searches: Searches, small_cgroup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches.write(script("hog = []\nwhile True: hog.append(b'x' * (1 << 22))"))
+    python = sys.executable
+    inside = searches.folder / "inside"
+    inside.write_text(f'#!/bin/sh\necho $$ > "{small_cgroup}/cgroup.procs"\nexec "{sys.executable}" "$@"\n')
+    inside.chmod(0o755)
+    monkeypatch.setattr("search_fixture.sys.executable", str(inside))
+    ran = searches.run(
+        *("--algorithm", "random", "--max-trials", "1", "--max-epochs", "1", "--python", python)
+    )
+    jobs = ran.document["jobs"]
+    assert [(job["outcome"], job["retry"]) for job in jobs] == [("OutOfMemory", True), ("OutOfMemory", False)]
+    assert jobs[0]["fingerprint"] == "killed for want of memory (SIGKILL)"
+    assert 32 * MIB < jobs[0]["memory_peak_bytes"] <= 160 * MIB
+    assert "the kernel killed it for want of memory" in ran.err

@@ -31,40 +31,75 @@ def test_one_that_behaves(searches: Searches) -> None:
 
 
 @pytest.mark.parametrize(
-    ("main", "outcome", "words"),
+    ("main", "outcome", "words", "kind"),
     [
-        ("raise KeyError('bn')", "Crashed", "KeyError: 'bn'"),
-        ("print(0.5); sys.exit(3)", "Crashed", "exit code 3"),
+        ("raise KeyError('bn')", "Crashed", "KeyError: 'bn'", "KeyError 'bn'"),
+        ("raise ValueError(f'no {sys.argv[1]}')", "Crashed", "ValueError: no", "ValueError: no CONFIG_ID"),
+        ("bytearray(1 << 60)", "OutOfMemory", "MemoryError", "MemoryError"),
+        ("print(0.5); sys.exit(3)", "Crashed", "exit code 3", "exit code 3"),
         (
             "print(0.5, flush=True); import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
             "Crashed",
             "SIGSEGV",
+            "ended by SIGSEGV (signal 11)",
         ),
-        ("pass", "NoLoss", "nothing was printed"),
-        ("print(0.5); print('done')", "NoLoss", "'done'"),
-        ("print('nan')", "NotFinite", "nan"),
-        ("print(1e999)", "NotFinite", "inf"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "Crashed",
+            "SIGKILL",
+            "ended by SIGKILL (signal 9)",
+        ),
+        ("pass", "NoLoss", "nothing was printed", "nothing was printed to standard output"),
+        ("print(0.5); print('done')", "NoLoss", "'done'", "the last line of standard output is 'done'"),
+        ("print('nan')", "NotFinite", "nan", "loss nan"),
+        ("print(1e999)", "NotFinite", "inf", "loss inf"),
     ],
     ids=[
         "raises",
+        "names its config id",
+        "runs out of memory",
         "exits 3 after a number",
         "segfaults after a number",
+        "is killed by somebody",
         "nothing",
         "text last",
         "nan",
         "overflow",
     ],
 )
-def test_a_failure(searches: Searches, main: str, outcome: str, words: str) -> None:
+def test_a_failure(searches: Searches, main: str, outcome: str, words: str, kind: str) -> None:
     ran = run_one(searches, main, "--retries", "0")
     job = one_job(ran)
-    assert job["outcome"] == outcome
+    assert (job["outcome"], job["fingerprint"]) == (outcome, kind)
     assert job["loss"] == 100
+    assert job["memory_peak_bytes"] > 1 << 20
+    assert 0 < job["cpu_s"] < 60
     assert ran.exit_code == 1
     assert ran.document["state"] == "failed"
     assert ran.document["best"] is None
+    assert ran.document["failures"] == [
+        {"fingerprint": kind, "outcome": outcome, "n_final": 1, "n_retried": 0, "trials": [0]}
+    ]
     assert words in ran.err
-    assert words in (searches.study / "hyperband.log").read_text()
+    assert f"1 job failed: 1 x {kind} (trial 0)" in ran.err
+    log = (searches.study / "hyperband.log").read_text()
+    assert words in log
+    assert f"[{kind}]" in log
+
+
+def test_a_failure_that_is_tried_again_and_then_is_none(searches: Searches) -> None:
+    ran = run_one(
+        searches,
+        "import os\nif not os.path.exists('been'):\n    open('been', 'w').close()\n    raise KeyError('bn')\n"
+        "print(0.5)",
+    )
+    assert ran.exit_code == 0
+    assert [(job["outcome"], job["loss"], job["retry"]) for job in ran.document["jobs"]] == [
+        ("Crashed", None, True),
+        ("Loss", 0.5, False),
+    ]
+    assert "1 attempt failed and tried again, 1 with a loss in the end: 1 x KeyError 'bn'" in ran.err
+    assert "job failed" not in ran.err
 
 
 @pytest.mark.parametrize(
