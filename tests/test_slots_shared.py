@@ -429,13 +429,13 @@ def test_memory_without_a_process_is_waited_for_too(machine: NvmlState) -> None:
     lease = take(slots)
     machine.change(0, used_mib=2_000)  # far from a tenth, but nothing was there when the job came
     given_back(slots, lease)
-    while (lease := slots.take(NO_WISH)) is None:
+    while (again := slots.take(NO_WISH)) is None:
         assert slots.why_none() == "GPU 0 has 2000 MiB in use by no process that can be seen"
         clock.now_s += 1
     assert [line.split(":")[0] for line in slots.news()] == [
         "GPU 0 has 2000 MiB in use by no process that can be seen"
     ]
-    given_back(slots, lease)
+    given_back(slots, again)
     machine.change(0, used_mib="0:50000,10:2000")
     machine.at(0)
     assert slots.take(NO_WISH) is None
