@@ -1,6 +1,6 @@
 """Faults of every kind at random moments: is a result lost, a job run twice, a process or lease left over?
 
-    python benchmarks/faults.py [--runs 200] [--seed 0] [--kinds a,b] [--list]
+    python benchmarks/faults.py [--runs 200] [--seed 0] [--kinds a,b] [--keep] [--list]
 
 Each run is a real search in a folder of its own. A fault is injected at a random moment, and the same command
 is started again until the search is finished; its result must be that of an undisturbed search of the same
@@ -56,9 +56,10 @@ class Tally:
 class Campaign:
     """Runs of many kinds, some at a time."""
 
-    def __init__(self, root: Path, max_epochs: int) -> None:
-        """Keep every run in a folder below `root`."""
+    def __init__(self, root: Path, max_epochs: int, *, keep: bool) -> None:
+        """Put every run into a folder below `root`; keep: also of runs in which nothing was wrong."""
         self._root = root
+        self._keep = keep
         self._plan = ("--max-epochs", str(max_epochs))
         self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class Campaign:
                 for column, words in scene.wrong[:8]:
                     print(f"  {column}: {words}")
                 sys.stdout.flush()
-            else:
+            elif not self._keep:
                 shutil.rmtree(scene.folder)
 
     def _undisturbed(self, kind: Kind) -> tuple[dict[str, Any], float]:
@@ -129,7 +130,7 @@ def main() -> None:
     chosen = [kind for kind in KINDS if kind.name in wanted]
     kinds = [kind for kind in chosen if kind.missing() is None]
     root = Path(tempfile.mkdtemp(prefix="faults-"))
-    campaign = Campaign(root, options.max_epochs)
+    campaign = Campaign(root, options.max_epochs, keep=options.keep)
     began_s = time.monotonic()
     if kinds:
         with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
@@ -143,7 +144,10 @@ def main() -> None:
     print(f"{options.runs if kinds else 0} runs in {time.monotonic() - began_s:.0f} s")
     if any(tally.wrong for tally in campaign.tallies.values()):
         sys.exit(1)
-    shutil.rmtree(root)
+    if options.keep:
+        print(f"kept in {root}")
+    else:
+        shutil.rmtree(root)
 
 
 def _table(kinds: list[Kind], tallies: dict[str, Tally]) -> str:
@@ -171,6 +175,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", help="names of the kinds, with commas (default: all)")
     parser.add_argument("--max-epochs", type=int, default=9, help="of each search (default 9)")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time (default 2)")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of all runs")
     parser.add_argument("--list", action="store_true", help="the kinds and what they are")
     return parser.parse_args()
 

@@ -57,10 +57,13 @@ def four_gpus(scene: Scene) -> None:
 
 
 def gpu_lost(scene: Scene) -> None:
-    """One or two GPUs fall off the bus."""
+    """One or two GPUs fall off the bus; a job there hangs, or crashes."""
     for number in scene.rng.sample(range(_N_GPUS), scene.rng.randint(1, 2)):
         scene.moment()
+        if scene.a_job() is None:
+            return  # only a search that runs can lose one: the next would number the others anew
         scene.harmed.update(range(1000))
+        (scene.folder / f"lost-{number}").touch()
         scene.machine.lose(number)
         scene.n_faults += 1
 

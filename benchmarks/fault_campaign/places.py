@@ -32,8 +32,6 @@ def small_checkpoints(scene: Scene) -> None:
 
 def _full_for_a_while(scene: Scene, folder: Path) -> None:
     scene.moment()
-    # jobs cannot write what they printed: those in flight may have to run again
-    scene.harmed.update(range(1000))
     hog = scene.fill(folder)
     scene.pause(0.1, 1.0)
     if scene.is_over() and scene.search is not None:

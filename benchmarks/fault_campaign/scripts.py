@@ -55,6 +55,10 @@ def main():
             state = saved
     os.makedirs("checkpoints", exist_ok=True)
     while state["epoch"] < epochs:
+        if os.path.exists(f"lost-{gpu}"):
+            if chance.random() < 0.5:
+                sys.exit("CUDA error: the GPU is lost")
+            time.sleep(1000)
         time.sleep(0.005 + 0.02 * luck)
         epoch = state["epoch"] + 1
         state = {"epoch": epoch, "value": (state["value"] * 31 + epoch) % 1000003}
