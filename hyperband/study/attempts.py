@@ -10,6 +10,7 @@ from pathlib import Path
 from hyperband.folder import job_folder
 from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason, Wish
 from hyperband.launch.local import LocalJob, LocalLauncher
+from hyperband.launch.warm import WarmHost
 from hyperband.report.log import StudyLog
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
@@ -74,6 +75,11 @@ class Attempts:
         #: attempts in a row of which nothing ran, and what was said of the latest
         self.n_never_ran = 0
         self.why_never_ran = ""
+
+    @property
+    def warm(self) -> WarmHost | None:
+        """What forks jobs, if anything does."""
+        return self._launcher.warm
 
     def __len__(self) -> int:
         """Return how many run."""

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
@@ -40,11 +40,26 @@ def thread_caps(n_at_once: int, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: str(share) for name in THREAD_VARIABLES if name not in environ}
 
 
+def job_environment(n_at_once: int) -> dict[str, str]:
+    """Return what every job's environment has besides what its slot adds; n_at_once jobs share the cores."""
+    return {
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        **thread_caps(n_at_once, os.environ),
+    }
+
+
 class JobFiles:
     """Makes the orders of one study's jobs."""
 
     def __init__(
-        self, settings: Settings, study_folder: Path, *, cwd: str, n_at_once: int, last_sha256: str | None
+        self,
+        settings: Settings,
+        study_folder: Path,
+        *,
+        cwd: str,
+        n_at_once: Callable[[], int],
+        last_sha256: str | None,
     ) -> None:
         """Remember where and how.
 
@@ -52,7 +67,7 @@ class JobFiles:
             settings: of the search.
             study_folder: where each attempt gets its folder.
             cwd: where every job of the study runs.
-            n_at_once: how many jobs share this machine's cores.
+            n_at_once: tells how many jobs share this machine's cores.
             last_sha256: the fingerprint of the script when its latest job started; None: there was none.
         """
         self.cwd = cwd
@@ -104,9 +119,7 @@ class JobFiles:
             script_args=self._settings.script_args,
         )
         environment = {
-            "PYTHONUNBUFFERED": "1",
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            **thread_caps(1 if len(slot.gpu_uuids) > 1 else self._n_at_once, os.environ),
+            **job_environment(1 if len(slot.gpu_uuids) > 1 else self._n_at_once()),
             **slot.environment,
             "HYPERBAND_TRIAL": str(start.trial),
             "HYPERBAND_ATTEMPT": str(start.attempt),

@@ -24,6 +24,7 @@ from hyperband.journal import Journal
 from hyperband.launch.base import Slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
+from hyperband.launch.warm import WarmHost
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.log import StudyLog
@@ -47,7 +48,7 @@ from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
-from hyperband.study.jobs import JobFiles
+from hyperband.study.jobs import JobFiles, job_environment
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
 from hyperband.study.sampling import Sampling
 from hyperband.study.search import Search, Verdict
@@ -151,9 +152,10 @@ def _run(
     slots = found_slots() if callable(found_slots) else found_slots
     with (
         StudyLog(journal.folder / LOG_FILE) as log,
-        contextlib.closing(_launcher(settings, journal, created)) as launcher,
+        contextlib.closing(_launcher(settings, journal, created, slots)) as launcher,
     ):
         owners.append(launcher.owns)
+        owners.append(lambda pid: launcher.warm is not None and pid == launcher.warm.pid)
         begin: list[Event] = [] if events else [created]
         begin.append(_search_started(settings))
         begin += [PlanMade(opened.plan)] if grows else []
@@ -163,7 +165,11 @@ def _run(
         journal.append(*begin, durable=True)
         before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
         files = JobFiles(
-            settings, journal.folder, cwd=created.cwd, n_at_once=slots.n_slots(), last_sha256=before
+            settings,
+            journal.folder,
+            cwd=created.cwd,
+            n_at_once=_n_at_once(settings, slots),
+            last_sha256=before,
         )
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
@@ -222,6 +228,14 @@ def _watched(search: Search, attempts: Attempts, journal: Journal, log: StudyLog
     return verdict
 
 
+def _n_at_once(settings: Settings, slots: Slots) -> Callable[[], int]:
+    """Return what says how many jobs share the cores, at each start."""
+    n_slots = slots.n_slots()
+    # a warm host has loaded the libraries with the first number for good
+    is_fixed = settings.warm or settings.jobs_per_gpu is not None
+    return (lambda: n_slots) if is_fixed else slots.n_slots
+
+
 def _created(settings: Settings, opened: Opened) -> StudyCreated:
     return StudyCreated(
         identity=opened.identity,
@@ -243,7 +257,7 @@ def _search_started(settings: Settings) -> SearchStarted:
     )
 
 
-def _launcher(settings: Settings, journal: Journal, created: StudyCreated) -> LocalLauncher:
+def _launcher(settings: Settings, journal: Journal, created: StudyCreated, slots: Slots) -> LocalLauncher:
     cwd = Path(created.cwd)
     if not cwd.is_dir():
         raise MachineError(
@@ -252,7 +266,18 @@ def _launcher(settings: Settings, journal: Journal, created: StudyCreated) -> Lo
             "a new study with --clean or another folder for --logs"
         )
     errors = journal.folder / KEEPERS_FILE
-    return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s)
+    warm = None
+    if settings.warm:
+        warm = WarmHost(
+            python=settings.python,
+            script=settings.script,
+            script_args=settings.script_args,
+            cwd=cwd,
+            lock=journal.lock,
+            errors=errors,
+            environment=job_environment(slots.n_slots()),
+        )
+    return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s, warm=warm)
 
 
 def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine: Engine) -> Sampling:

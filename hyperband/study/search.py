@@ -109,6 +109,8 @@ class Search:
         """
         if self._sampling.host is not None:
             self._wake.watch(self._sampling.host)
+        if self._attempts.warm is not None:
+            self._wake.watch(self._attempts.warm)
         self._take_over()
         ready: set[object] = set()
         while True:
@@ -147,6 +149,9 @@ class Search:
             partial(self._voice.started, new.start, new.lease.slot.name, order) for new, order in orders
         ]
         self._unsaid += [partial(self._voice.says, line) for line in self._slots.news()]
+        if self._attempts.warm is not None:
+            self._attempts.warm.heed()
+            self._unsaid += [partial(self._voice.says, line) for line in self._attempts.warm.take_news()]
         if self._files.has_changed:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
