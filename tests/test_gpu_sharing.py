@@ -202,12 +202,15 @@ def test_a_gpu_is_left_to_others(searches: Searches) -> None:
 
 
 def test_a_gpu_is_not_used_again_before_its_memory_is_back(searches: Searches, machine: NvmlState) -> None:
-    held = (
-        HELD
-        + "is_first = not os.path.exists('pid')\nwith open('pid', 'a') as stream:\n    stream.write(f'{os.getpid()}\\n')\nif is_first:\n    time.sleep(2)\n"
-    )
+    held = """
+takes(5000)
+is_first = not os.path.exists("pid")
+with open("pid", "a") as stream:
+    stream.write(f"{os.getpid()}\\n")
+if is_first:
+    time.sleep(2)
+"""
     searches.write(script(TAKES + held + LOSS))
-    (searches.folder / "off").touch()
     search = searches.start(*RANDOM, "2", "--gpus", "0", gpus=None)
     pid = searches.folder / "pid"
     until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the first job")
