@@ -14,7 +14,7 @@ from hyperband.cli.main import main
 from hyperband.folder import JOURNAL_FILE
 from hyperband.report.document import study_document
 from hyperband.report.export import jobs_csv
-from hyperband.report.failures import failure_groups, failures_text
+from hyperband.report.failures import failures_of
 from hyperband.report.log import StudyLog
 from hyperband.report.tables import report_text, result_text, retrain_command
 from hyperband.report.text import size
@@ -82,32 +82,32 @@ def retried(events: list[Event], *, fails_again: bool) -> list[Event]:
 def test_failures_of_a_kind_are_told_together_and_few_trials_are_named(tmp_path: Path) -> None:
     study = view_of(events_with(tmp_path, named))
     expected = "9 jobs failed: 6 x CUDA out of memory, 3 x KeyError 'bn' (trials 1, 2, 4)"
-    assert failures_text(study) == expected
+    assert failures_of(study).text() == expected
     assert expected in report_text(study, FOLDER, cwd=Path("/"), top=3)
     assert expected in result_text(study, FOLDER, cwd=Path("/"))
 
 
 def test_no_failures_no_words(tmp_path: Path) -> None:
     study = view_of(play(small_plan(), settings(tmp_path)))
-    assert failures_text(study) == ""
-    assert failure_groups(study) == ()
+    assert failures_of(study).text() == ""
+    assert failures_of(study).groups() == ()
     assert "failed:" not in report_text(study, FOLDER, cwd=Path("/"), top=3)
 
 
 def test_a_failure_that_was_tried_again_is_no_failed_job(tmp_path: Path) -> None:
     events = events_with(tmp_path, named)
     mended = view_of(retried(events, fails_again=False))
-    assert failures_text(mended).splitlines() == [
+    assert failures_of(mended).text().splitlines() == [
         "1 job failed: 1 x KeyError 'bn' (trial 1)",
         "1 attempt failed and tried again, 1 with a loss in the end: 1 x KeyError 'bn' (trial 2)",
     ]
     again = view_of(retried(events, fails_again=True))
-    assert failures_text(again).splitlines() == [
+    assert failures_of(again).text().splitlines() == [
         "2 jobs failed: 1 x KeyError 'bn' (trial 1), 1 x exit code 3 (trial 2)",
         "1 attempt failed and tried again: 1 x KeyError 'bn' (trial 2)",
     ]
     # no trial is told of for both
-    (group, _) = failure_groups(again)
+    (group, _) = failures_of(again).groups()
     assert (group.n_final, group.final_trials, group.retried_trials, group.trials) == (1, (1,), (2,), (1, 2))
 
 
@@ -115,7 +115,7 @@ def test_many_kinds_are_cut_and_hostile_ones_harmless(tmp_path: Path) -> None:
     study = view_of(
         events_with(tmp_path, lambda event, trial: replace(event, fingerprint=f"\x1b[31m kind {trial}" * 20))
     )
-    text = failures_text(study)
+    text = failures_of(study).text()
     assert text.isprintable()
     assert text.endswith("3 x 3 other kinds")
     assert len(text) < 1000

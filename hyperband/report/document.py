@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from hyperband.report.failures import failure_groups
+from hyperband.report.failures import failures_of
 from hyperband.report.view import JobView, StudyView, study_view
 from hyperband.search.events import Event, JobEnded
 from hyperband.search.trial import Outcome, Plan
@@ -81,7 +81,7 @@ def document_of(study: StudyView) -> dict[str, object]:
                 "n_retried": group.n_retried,
                 "trials": list(group.trials),
             }
-            for group in failure_groups(study)
+            for group in failures_of(study).groups()
         ],
         "quarantined": [
             {"slot": event.slot, "since": event.at, "until": event.until_at, "reason": event.reason}

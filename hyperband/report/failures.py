@@ -3,13 +3,14 @@
 Owns the grouping and its words. What makes two failures one kind was decided when they were journalled.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from hyperband.report.text import counted, shortened
-from hyperband.report.view import JobView, StudyView
+from hyperband.report.view import StudyView
 from hyperband.script.fingerprint import fingerprint
+from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome
 
 #: of a group with no more trials they are listed
@@ -50,60 +51,71 @@ class _Gathered:
     retried: list[int] = field(default_factory=list)
 
 
-def failure_groups(study: StudyView) -> tuple[FailureGroup, ...]:
-    """All failed attempts of a study by kind: the largest group first, then by its first trial."""
-    gathered: dict[str, _Gathered] = {}
+class Failures:
+    """Failures as they happen, or as a journal tells them: a fold over the ends of attempts."""
+
+    def __init__(self) -> None:
+        """Nothing has failed yet."""
+        self._gathered: dict[str, _Gathered] = {}
+        #: how many attempts at a job failed and were tried again so far, by job
+        self._n_retried: dict[int, int] = {}
+        self._n_mended = 0
+
+    def see(self, trial: int, end: JobEnded) -> None:
+        """Take in how an attempt at a job of a trial ended; they come in order."""
+        if end.outcome is Outcome.LOSS and self._n_retried:
+            self._n_mended += self._n_retried.pop(end.job, 0)
+        if not end.outcome.is_failure:
+            return
+        name = end.fingerprint or _kind_of_note(end.note) or str(end.outcome)
+        group = self._gathered.setdefault(name, _Gathered(end.outcome))
+        (group.retried if end.retry else group.final).append(trial)
+        if end.retry:
+            self._n_retried[end.job] = self._n_retried.get(end.job, 0) + 1
+
+    def groups(self) -> tuple[FailureGroup, ...]:
+        """All failed attempts by kind: the largest group first, then by its first trial."""
+        groups = [
+            FailureGroup(
+                fingerprint=name,
+                outcome=group.outcome,
+                n_final=len(group.final),
+                n_retried=len(group.retried),
+                final_trials=tuple(sorted(set(group.final))),
+                retried_trials=tuple(sorted(set(group.retried))),
+            )
+            for name, group in self._gathered.items()
+        ]
+        return tuple(sorted(groups, key=lambda g: (-g.n_final - g.n_retried, g.trials[0])))
+
+    def text(self) -> str:
+        """The failures by kind in a line or two, those that were tried again apart; empty if none."""
+        groups = self.groups()
+        final = [(g.n_final, g.final_trials, g.fingerprint) for g in groups if g.n_final]
+        retried = [(g.n_retried, g.retried_trials, g.fingerprint) for g in groups if g.n_retried]
+        lines = []
+        if final:
+            lines.append(f"{counted(sum(kind[0] for kind in final), 'job')} failed: {_listed(final)}")
+        if retried:
+            how = f", {self._n_mended:,} with a loss in the end" if self._n_mended else ""
+            n_retried = sum(kind[0] for kind in retried)
+            lines.append(f"{counted(n_retried, 'attempt')} failed and tried again{how}: {_listed(retried)}")
+        return "\n".join(lines)
+
+
+def failures_of(study: StudyView) -> Failures:
+    """The failures of a study."""
+    failures = Failures()
     for job in study.jobs:
-        if job.end is not None and job.end.outcome.is_failure:
-            name = job.end.fingerprint or _kind_of_note(job.end.note) or str(job.end.outcome)
-            group = gathered.setdefault(name, _Gathered(job.end.outcome))
-            (group.retried if job.end.retry else group.final).append(job.trial)
-    groups = [
-        FailureGroup(
-            fingerprint=name,
-            outcome=group.outcome,
-            n_final=len(group.final),
-            n_retried=len(group.retried),
-            final_trials=tuple(sorted(set(group.final))),
-            retried_trials=tuple(sorted(set(group.retried))),
-        )
-        for name, group in gathered.items()
-    ]
-    return tuple(sorted(groups, key=lambda g: (-g.n_final - g.n_retried, g.trials[0])))
-
-
-def failures_text(study: StudyView) -> str:
-    """The failures of a study by kind in a line or two, those that were tried again apart; empty if none."""
-    groups = failure_groups(study)
-    final = [(g.n_final, g.final_trials, g.fingerprint) for g in groups if g.n_final]
-    retried = [(g.n_retried, g.retried_trials, g.fingerprint) for g in groups if g.n_retried]
-    lines = []
-    if final:
-        lines.append(f"{counted(sum(kind[0] for kind in final), 'job')} failed: {_listed(final)}")
-    if retried:
-        n_mended = _n_mended(study.jobs)
-        how = f", {n_mended:,} with a loss in the end" if n_mended else ""
-        n_retried = sum(kind[0] for kind in retried)
-        lines.append(f"{counted(n_retried, 'attempt')} failed and tried again{how}: {_listed(retried)}")
-    return "\n".join(lines)
+        if job.end is not None:
+            failures.see(job.start.trial, job.end)
+    return failures
 
 
 @cache
 def _kind_of_note(note: str) -> str:
     """What journals of earlier versions, which have no fingerprints, say of a failure."""
     return fingerprint(note.partition("; ")[0])
-
-
-def _n_mended(jobs: Iterable[JobView]) -> int:
-    """How many failed attempts were followed by a loss of the same job."""
-    failed: dict[int, int] = {}
-    n_mended = 0
-    for job in jobs:
-        if job.retry:
-            failed[job.job] = failed.get(job.job, 0) + 1
-        elif job.outcome is Outcome.LOSS and failed:
-            n_mended += failed.pop(job.job, 0)
-    return n_mended
 
 
 def _listed(kinds: Sequence[_Kind]) -> str:

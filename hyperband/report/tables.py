@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hyperband.report.failures import failures_text
+from hyperband.report.failures import failures_of
 from hyperband.report.text import command_line, counted, number, shortened, shown, size
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
@@ -140,7 +140,7 @@ def result_text(
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")
         parts.append(f"train the best to {epochs} again:\n{command}")
-    failures = failures_text(study)
+    failures = failures_of(study).text()
     if failures:
         parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
     if study.checkpoints_freed_bytes:
@@ -161,7 +161,7 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
     ]
     if study.jobs:
         parts.append(outcomes_table(study))
-    parts += filter(None, (failures_text(study), rungs_table(study), slots_table(study)))
+    parts += filter(None, (failures_of(study).text(), rungs_table(study), slots_table(study)))
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)
