@@ -224,7 +224,7 @@ def test_a_script_that_rolls_dice_and_keeps_nothing_is_not_called_wrong_for_its_
     source = changed(("random.Random(config_id)", "random.Random()"), ("open(path, ", "open(os.devnull, "))
     found = check(tmp_path, source)
     assert found.exit_code == 0, found.lines
-    assert {found.status(name) for name in ("again", "beyond", "resuming", "together")} == {"unknown"}
+    assert {found.status(name) for name in ("again", "beyond", "resuming", "together", "warm")} == {"unknown"}
     assert "no file of its own was found below" in found.words("resuming")
     assert "--checkpoints" in found.words("resuming")
 
@@ -316,7 +316,7 @@ def test_no_job_gives_a_loss(tmp_path: Path, source: str, words: list[str]) -> N
     assert found.exit_code == 1
     assert found.status("one_epoch") == "FAILS"
     assert [word for word in words if word not in found.words("one_epoch")] == []
-    assert {found.status(name) for name in ("again", "beyond", "resuming", "together")} == {"unknown"}
+    assert {found.status(name) for name in ("again", "beyond", "resuming", "together", "warm")} == {"unknown"}
 
 
 def test_bad_configurations_are_not_the_scripts_fault(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_what_importing_shows(tmp_path: Path, source: str, failing: str, words: 
     assert found.exit_code == 1
     assert found.status(failing) == "FAILS"
     assert words in found.words(failing)
-    assert len(found.document["findings"]) == 11
+    assert len(found.document["findings"]) == 12
     assert found.document["trained"] == []
     assert not (tmp_path / "logs").exists()
 

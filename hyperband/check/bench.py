@@ -3,9 +3,10 @@
 Owns the temporary folder with the jobs' output. Which jobs, and what their losses mean, is decided elsewhere.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hyperband.check.interrupts import Interrupts
 from hyperband.errors import MachineError
 from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
+from hyperband.launch.warm import WarmHost
 from hyperband.report.text import duration
 from hyperband.script.contract import Reading, job_argv, last_lines, read_outcome, shortened
 from hyperband.search.trial import Outcome
@@ -50,31 +52,34 @@ class Ran:
 
 
 class Bench:
-    """Slots, launcher and folder of one check. Closed by whoever made the parts."""
+    """Slots, launchers and folder of one check."""
 
     def __init__(
         self,
         settings: Settings,
         slots: Slots,
-        launcher: LocalLauncher,
+        launchers: list[LocalLauncher],
         folder: Path,
+        lock: int,
         interrupts: Interrupts,
         say: Callable[[str], None],
     ) -> None:
-        """Put the parts together.
+        """Put the parts together; jobs are started within `launching`.
 
         Args:
             settings: script, script_args, python and timeout_s count here.
             slots: where jobs run.
-            launcher: how they are started.
+            launchers: empty; the one that starts jobs stands last.
             folder: for their output.
+            lock: descriptor that all processes of this check hold.
             interrupts: entered.
             say: told when nothing starts.
         """
         self._settings = settings
         self.slots = slots
-        self._launcher = launcher
+        self._launchers = launchers
         self._folder = folder
+        self._lock = lock
         self.interrupts = interrupts
         self._say = say
         self._n_jobs = 0
@@ -82,6 +87,23 @@ class Bench:
         self._numbers: dict[str, int] = {}
         #: how far each was trained
         self.trained: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def launching(self, warm: Callable[[int, Path], WarmHost] | None = None) -> Iterator[None]:
+        """Start jobs within this block by a launcher of its own.
+
+        Args:
+            warm: makes the host that forks jobs, of the lock and the file for its errors.
+        """
+        errors = self._folder / "keepers.err"
+        host = None if warm is None else warm(self._lock, errors)
+        launcher = LocalLauncher(cwd=Path.cwd(), lock=self._lock, errors=errors, grace_s=_GRACE_S, warm=host)
+        self._launchers.append(launcher)
+        try:
+            yield
+        finally:
+            self._launchers.remove(launcher)
+            launcher.close()
 
     def run(self, config_id: str, epochs: int) -> Ran:
         """Run one job and wait for its end.
@@ -118,7 +140,7 @@ class Bench:
         self._n_jobs += 1
         folder.mkdir()
         self.trained[config_id] = max(epochs, self.trained.get(config_id, 0))
-        return self._launcher.start(self._order(folder, config_id, epochs, lease.slot), lease)
+        return self._launchers[-1].start(self._order(folder, config_id, epochs, lease.slot), lease)
 
     def _order(self, folder: Path, config_id: str, epochs: int, slot: Slot) -> Order:
         """The same command line and environment as in a search."""
@@ -169,10 +191,10 @@ class Bench:
             if (wants_end or is_late) and not asked:
                 asked = True
                 for job in running.values():
-                    self._launcher.stop(job, StopReason.STOP if wants_end else StopReason.TIMEOUT)
+                    self._launchers[-1].stop(job, StopReason.STOP if wants_end else StopReason.TIMEOUT)
             left_s = None if asked or ends_s == float("inf") else max(0.0, ends_s - time.monotonic())
             for descriptor in self.interrupts.sleep(list(running), left_s):
-                ending = self._launcher.finish(running[descriptor])
+                ending = self._launchers[-1].finish(running[descriptor])
                 if ending is not None:
                     endings[running[descriptor]] = ending
                     self.slots.release(running[descriptor].lease)
@@ -201,11 +223,6 @@ class Bench:
                 Outcome.TIMED_OUT, None, f"it was ended after {duration(limit_s)} (--timeout {limit_s:g})"
             )
         return read_outcome(folder / "stdout", ending.exit_status)
-
-
-def launcher_in(folder: Path, lock: int, *, cwd: Path) -> LocalLauncher:
-    """The launcher of a check: jobs run in `cwd`, their keepers complain in `folder`."""
-    return LocalLauncher(cwd=cwd, lock=lock, errors=folder / "keepers.err", grace_s=_GRACE_S)
 
 
 def open_lock(folder: Path) -> int:

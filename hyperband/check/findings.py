@@ -33,6 +33,7 @@ TITLES = {
     "beyond": "beyond N",
     "resuming": "resuming",
     "together": "two at once",
+    "warm": "warm start",
 }
 _WIDTH = max(map(len, TITLES.values()))
 

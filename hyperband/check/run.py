@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hyperband.check.bench import Bench, launcher_in, open_lock
+from hyperband.check.bench import Bench, open_lock
 from hyperband.check.findings import Report
 from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
+from hyperband.check.parts import Parts
 from hyperband.check.traces import Places
 from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
+from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
 from hyperband.machine.process import require_pidfd
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, write_resuming
 
-_TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together")
+_TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together", "warm")
 
 
 def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
@@ -48,7 +50,7 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
         Interrupts() as interrupts,
         _bench(settings, Path(folder), interrupts, say) as bench,
     ):
-        Training(report, bench, places, config_ids).run()
+        Training(Parts(report, bench, places, list(config_ids))).run()
     if report.identity is not None and report.resuming is not Resuming.UNKNOWN:
         write_resuming(
             settings.logs,
@@ -64,17 +66,20 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
 def _bench(
     settings: Settings, folder: Path, interrupts: Interrupts, say: Callable[[str], None]
 ) -> Iterator[Bench]:
-    owners: list[Callable[[int], bool]] = []
     if settings.slots is None:
         # Two at once is what shows whether they disturb each other, also where a search would run one.
         settings = replace(settings, slots=max(2, default_n_slots()))
+    launchers: list[LocalLauncher] = []
     slots = make_slots(
-        settings, environ=os.environ, study=str(folder), owns=lambda pid: any(owns(pid) for owns in owners)
+        settings,
+        environ=os.environ,
+        study=str(folder),
+        owns=lambda pid: any(launcher.owns(pid) for launcher in launchers),
     )
     lock = open_lock(folder)
     try:
-        with contextlib.closing(launcher_in(folder, lock, cwd=Path.cwd())) as launcher:
-            owners.append(launcher.owns)
-            yield Bench(settings, slots, launcher, folder, interrupts, say)
+        bench = Bench(settings, slots, launchers, Path(folder), lock, interrupts, say)
+        with bench.launching():
+            yield bench
     finally:
         os.close(lock)

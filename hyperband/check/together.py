@@ -1,0 +1,90 @@
+"""Two configurations that run at the same time must not disturb each other."""
+
+from hyperband.check.bench import Ran, losses
+from hyperband.check.findings import Status
+from hyperband.check.parts import FIRST, N_TRIES, Parts, loss_of
+from hyperband.check.resuming import is_same
+from hyperband.check.traces import Look
+
+_OWN_CHECKPOINT = (
+    "give each configuration a checkpoint of its own: put the config id, or its hash, into the name"
+)
+
+
+class Together:
+    """The experiment with two configurations."""
+
+    def __init__(self, parts: Parts, *, repeatable: bool) -> None:
+        """Take the parts; repeatable: whether the same training prints the same loss."""
+        self._parts = parts
+        self._repeatable = repeatable
+
+    def run(self, earlier: set[float | None]) -> None:
+        """Train two configurations at once (or by turns), and then each again by itself.
+
+        Args:
+            earlier: losses of configurations that were trained before.
+        """
+        at_once = self._parts.bench.slots.n_slots() > 1
+        how = "at once" if at_once else "by turns (there is one slot)"
+        both: list[Ran] = []
+        alone: list[Ran] = []
+        start = (
+            self._parts.places.look(self._parts.unused[-1]) if self._parts.unused else Look({}, frozenset())
+        )
+        for _ in range(N_TRIES):
+            if len(self._parts.unused) < 2:
+                break
+            ids = [self._parts.unused.pop(0), self._parts.unused.pop(0)]
+            by_turns = [] if at_once else [self._parts.bench.run(config_id, FIRST) for config_id in ids]
+            both = by_turns or self._parts.bench.run_together(ids, FIRST)
+            alone = [self._parts.bench.run(config_id, FIRST) for config_id in ids]
+            if all(ran.loss is not None for ran in alone):
+                break
+        if not both:
+            self._parts.report.add("together", Status.UNKNOWN, "the sampler gives too few distinct ids")
+            return
+        failed = next((ran for ran in (*alone, *both) if ran.loss is None), None)
+        if failed is not None:
+            is_theirs = failed not in alone
+            status = Status.FAILS if is_theirs else Status.UNKNOWN
+            words = f"of two {how}, one gave {failed.describe()}"
+            fix = "let nothing that a job uses (files, folders, ports) be the same for two configurations"
+            self._parts.report.add("together", status, words, fix if is_theirs else "")
+            return
+        if is_same(loss_of(both[0]), loss_of(both[1])) and self._is_shared(how, both, start, earlier):
+            return
+        self._compare(how, both, alone)
+
+    def _is_shared(self, how: str, both: list[Ran], start: Look, earlier: set[float | None]) -> bool:
+        """Find out why two configurations print the same loss: by the same checkpoint, or by chance."""
+        fresh: list[Ran] = []
+        for ran in both:
+            now = self._parts.places.look(ran.config_id)
+            with self._parts.places.aside(now, start, now.changed_since(start)):
+                fresh.append(self._parts.bench.run(ran.config_id, FIRST))
+        loss = loss_of(both[0])
+        if any(ran.loss is not None and not is_same(ran.loss, loss) for ran in fresh):
+            words = f"two configurations {how} both printed {loss!r}; each from nothing: {losses(*fresh)}"
+            self._parts.report.add("together", Status.FAILS, words, _OWN_CHECKPOINT)
+            return True
+        if earlier == {loss}:
+            words = f"every configuration printed the loss {loss!r}: is one checkpoint used for all?"
+            self._parts.report.add("together", Status.UNKNOWN, words, _OWN_CHECKPOINT)
+            return True
+        return False
+
+    def _compare(self, how: str, both: list[Ran], alone: list[Ran]) -> None:
+        """Say whether two configurations printed at once what they print by themselves."""
+        if all(is_same(loss_of(one), loss_of(two)) for one, two in zip(both, alone, strict=True)):
+            words = f"two configurations {how} and again by themselves: the same losses ({losses(*both)})"
+            self._parts.report.add("together", Status.OK, words)
+            return
+        pairs = [(one, two) for one in alone for two in both if one.config_id != two.config_id]
+        swapped = any(is_same(loss_of(one), loss_of(two)) for one, two in pairs)
+        self._parts.report.add(
+            "together",
+            Status.FAILS if swapped or self._repeatable else Status.UNKNOWN,
+            f"two configurations {how} printed {losses(*both)}, and again by themselves {losses(*alone)}",
+            _OWN_CHECKPOINT,
+        )
