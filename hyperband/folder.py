@@ -3,6 +3,7 @@
 Owns the lock of a study's one writer. What the journal in the folder says is the journal's business.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,12 +17,16 @@ from hyperband.errors import JournalError, StudyBusyError
 from hyperband.machine.process import ProcessId
 
 JOURNAL_FILE = "journal.db"
+COPY_FILE = "journal.copy"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 KEEPERS_FILE = "keepers.err"
 JOBS_FOLDER = "jobs"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
+
+#: what the names of the journal's files begin with: the two, their logs, and what was put aside
+_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE)
 
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0
@@ -36,6 +41,11 @@ def job_folder(study_folder: Path, job: int, attempt: int) -> Path:
 def job_folder_name(job: int, attempt: int) -> str:
     """Return the path of one attempt's files within the study's folder: `jobs/NNNNNN-A`."""
     return f"{JOBS_FOLDER}/{job:06d}-{attempt}"
+
+
+def has_study(folder: Path) -> bool:
+    """Whether there is a study in `folder`: its journal, or at least the copy of it."""
+    return any((folder / name).is_file() for name in (JOURNAL_FILE, COPY_FILE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +104,12 @@ def lock_study(folder: Path) -> int:
 
 def unlock_study(lock: int) -> None:
     """Take our name out of a study's lock and let go of it."""
-    os.ftruncate(lock, 0)
-    os.close(lock)
+    try:
+        # where the file system has become read-only the name stays: who is dead is known by his process
+        with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+    finally:
+        os.close(lock)
 
 
 def _lock(path: Path) -> int:
@@ -147,12 +161,12 @@ def refuse_foreign_folder(folder: Path) -> None:
     Raises:
         JournalError: it holds what no study has.
     """
-    if not folder.is_dir() or (folder / JOURNAL_FILE).exists():
+    if not folder.is_dir() or has_study(folder):
         return
     others = sorted(
         path.name for path in folder.iterdir() if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE)
     )
-    others = [name for name in others if not name.startswith(JOURNAL_FILE)]
+    others = [name for name in others if not name.startswith(_OF_JOURNAL)]
     if others:
         raise JournalError(
             f"{folder} is there and is no study (it holds {', '.join(others[:3])}); choose another folder "
@@ -164,14 +178,10 @@ def remove_study_files(folder: Path) -> None:
     """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
     if (folder / JOBS_FOLDER).exists():
         shutil.rmtree(folder / JOBS_FOLDER)
-    for name in (
-        f"{JOURNAL_FILE}-wal",
-        f"{JOURNAL_FILE}-shm",
-        JOURNAL_FILE,
-        LOG_FILE,
-        KEEPERS_FILE,
-        LOCK_FILE,
-    ):
+    # with what was put aside when it was damaged; the copy first, since a study would come back from it
+    of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
+    of_journal.sort(key=lambda name: (name.startswith(JOURNAL_FILE), -len(name)))
+    for name in (*of_journal, LOG_FILE, KEEPERS_FILE, RELEASE_FILE, LOCK_FILE):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

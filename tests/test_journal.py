@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperband.errors import JournalError, StudyBusyError
-from hyperband.folder import JOURNAL_FILE, LOCK_FILE, file_system, holder, job_folder
+from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, file_system, holder, job_folder
 from hyperband.journal import Journal, read_events
 from hyperband.search.events import (
     Event,
@@ -267,7 +267,7 @@ def test_reading_a_study_in_a_folder_of_somebody_else(tmp_path: Path) -> None:
         pytest.skip("only root can become another user")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(len(A_FEW)), done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == [JOURNAL_FILE, LOCK_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [COPY_FILE, JOURNAL_FILE, LOCK_FILE]
 
 
 def test_the_file_system_is_known(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_write_ahead_only_where_it_works(tmp_path: Path, monkeypatch: pytest.Mon
     journal = Journal.open(tmp_path / "local")
     assert journal.write_ahead
     journal.close()
-    monkeypatch.setattr("hyperband.journal.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("hyperband.journal.database.file_system", lambda _: "nfs4")
     journal = Journal.open(tmp_path / "far")
     journal.append(*A_FEW, durable=False)
     assert not journal.write_ahead

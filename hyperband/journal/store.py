@@ -1,0 +1,264 @@
+"""The journal of whoever writes a study: stores events, and keeps them whole whatever befalls the files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hyperband.errors import JournalError, StudyBusyError
+from hyperband.folder import JOURNAL_FILE, LOCK_FILE, lock_study, unlock_study
+from hyperband.journal.belief import open_whole, replace, salvage
+from hyperband.journal.copy import Copy
+from hyperband.journal.database import DamagedError, Database
+from hyperband.journal.reading import Found, read
+from hyperband.journal.rows import row_of
+from hyperband.search.events import Event
+
+
+class Journal:
+    """An open study, with the right to write it. Use `Journal.open`, and close it."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        """Take over the lock; `open` does the rest."""
+        self.folder = folder
+        #: descriptor of the lock, for processes that must hold it together with us
+        self.lock = lock
+        #: one line for the user about each thing that was found wrong and mended; whoever tells it empties
+        #: this
+        self.news: list[str] = []
+        #: events were restored: a job of which the journal does not know may still run
+        self.was_restored = False
+        #: the folder, or its lock, was deleted while we wrote: nobody can find the jobs that run in it
+        self.was_deleted = False
+        #: somebody else writes a study in our folder: it is not ours any more
+        self._is_taken = False
+        self._lock_file = f"{folder}/{LOCK_FILE}"
+        self._copy = Copy(folder)
+        #: the copy cannot be written, and the user knows
+        self._copy_fails = False
+        #: what was read on opening, until somebody wants it or it is no longer all
+        self._opened: Found | None = None
+        self._n = 0
+        self._database: Database
+
+    @classmethod
+    def open(cls, folder: Path) -> "Journal":
+        """Lock and open the study in `folder`, making both if they are not there, and whole if they are not.
+
+        Raises:
+            StudyBusyError: another process writes it.
+            JournalError: the folder or the file cannot be used.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_study(folder)
+        except OSError as err:
+            raise JournalError(
+                f"cannot open the study in {folder}: {err.strerror or err}; "
+                "make it writable and see that there is room, or choose another folder with --logs"
+            ) from err
+        journal = cls(folder, lock)
+        try:
+            journal._open()
+        except BaseException:
+            journal._copy.close()
+            unlock_study(lock)
+            raise
+        return journal
+
+    @property
+    def write_ahead(self) -> bool:
+        """Whether SQLite's write-ahead log is used (local file systems only)."""
+        return self._database.write_ahead
+
+    def append(self, *events: Event, durable: bool) -> None:
+        """Store events in one transaction.
+
+        Args:
+            events: in order.
+            durable: return only when they would survive a power cut. Otherwise they survive the death of
+                this process at once, and a power cut no later than the next durable ones.
+
+        Raises:
+            JournalError: they could not be stored, and none of them was; or, with `was_deleted`, they were,
+                but this search cannot go on.
+        """
+        rows = [row_of(event) for event in events]
+        deleted = self._mend()
+        try:
+            self._database.append(rows, self._n + 1, durable=durable)
+        except DamagedError as err:
+            self._rebuild(str(err))
+            try:
+                self._database.append(rows, self._n + 1, durable=durable)
+            except DamagedError as again:
+                raise self._no_way(str(again)) from again
+        self._opened = None
+        self._n += len(rows)
+        if self._copy.is_open and self._copy.n == self._n - len(rows) and not self._copy.is_damaged:
+            self._copy_on(lambda: self._copy.append(rows))
+        else:
+            self._copy_on(self._bring_copy_up)
+        if deleted is not None:
+            raise deleted
+
+    def events(self) -> list[Event]:
+        """Return every event so far, in order.
+
+        Raises:
+            JournalError: one cannot be read.
+        """
+        found, self._opened = self._opened, None
+        try:
+            found = found or read(self._database.rows(), mark=0)
+        except DamagedError as err:
+            raise self._no_way(str(err)) from err
+        found.refuse_unreadable(self.folder)
+        return found.events
+
+    def close(self) -> None:
+        """Close the files and let go of the lock.
+
+        Raises:
+            JournalError: the files had been deleted or damaged meanwhile; all that can be is restored.
+        """
+        try:
+            deleted = None if self._is_taken else self._mend()
+            self._database.to_plain_file()
+        finally:
+            self._database.close()
+            self._copy.close()
+            unlock_study(self.lock)
+        if deleted is not None:
+            raise deleted
+
+    def _open(self) -> None:
+        self._copy_on(lambda: self._copy.open(to_write=True))
+        if not self._copy.is_open and self._copy.path.exists() and not (self.folder / JOURNAL_FILE).exists():
+            raise JournalError(
+                f"{self.folder / JOURNAL_FILE} was deleted, and {self._copy.path}, from which it can be "
+                "restored, "
+                "cannot be opened; make it readable and writable, and start the same command again"
+            )
+        self._database, self._opened, self.was_restored = open_whole(self.folder, self._copy, self.news)
+        self._n = self._opened.n
+        if self._copy.n != self._n or self._copy.is_damaged:
+            self._copy_on(self._bring_copy_up)
+
+    def _mend(self) -> JournalError | None:
+        """See that what we write to is what others will read, and make it so; return why we cannot go on."""
+        deleted = None
+        if self._lock_is_gone():
+            deleted = self._lock_again()
+        if self._copy.is_open and not self._copy.is_untouched():
+            self.news.append(f"{self._copy.path} was changed or deleted by another program: written anew.")
+            self._copy.is_damaged = True
+        try:
+            self._database.look()
+        except DamagedError as err:
+            self._rebuild(str(err))
+        return deleted
+
+    def _lock_is_gone(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._lock_file), os.fstat(self.lock))  # noqa: PTH116
+        except FileNotFoundError:
+            return True
+        except OSError as err:
+            raise JournalError(
+                f"cannot look at {self.folder}: {err.strerror or err}; nothing that was stored is lost: "
+                "mend the "
+                "file system, and start the same command again"
+            ) from err
+
+    def _lock_again(self) -> JournalError:
+        """Make the study ours once more, under the same descriptor; return what the user must know."""
+        was_there = self.folder.is_dir()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_study(self.folder)
+        except StudyBusyError as err:
+            self._is_taken = True
+            raise StudyBusyError(
+                f"the study in {self.folder} was deleted while this search wrote it, and another search has "
+                "begun "
+                f"there ({err}); this one ends"
+            ) from err
+        except OSError as err:
+            raise JournalError(
+                f"the study's folder {self.folder} was deleted while the search ran, and cannot be made "
+                "again: "
+                f"{err.strerror or err}; make its parent folder writable and start the same command again"
+            ) from err
+        os.dup2(lock, self.lock, inheritable=False)
+        os.close(lock)
+        self.was_deleted = True
+        what, left = (
+            ("lock file of the study in {} was", "The journal is whole")
+            if was_there
+            else (
+                "study's folder {} was",
+                "It was made again with the whole journal; the output of its jobs is gone",
+            )
+        )
+        return JournalError(
+            f"the {what.format(self.folder)} deleted while the search ran. {left}: start the same command "
+            "again, "
+            "and it goes on"
+        )
+
+    def _rebuild(self, why: str) -> None:
+        """Put a whole database in the place of one that was deleted, replaced or damaged under our hands."""
+        self.was_restored = True
+        old = self._database
+        # the copy, where it is whole, needs no help from what may be damaged
+        copied = self._copy.is_open and self._copy.n == self._n and not self._copy.is_damaged
+        rows = [] if copied else old.readable()
+        old.close()  # before the new one is there: SQLite removes a log by its name
+        if len(rows) < self._n:
+            rows = salvage(self.folder, self._copy, rows, why)
+        if len(rows) < self._n:
+            raise JournalError(
+                f"{old.path} {why}: only {len(rows)} of its {self._n} events could be saved, and nothing was "
+                "changed; restore the folder from a backup, or move it away and start anew"
+            )
+        replace(self.folder, rows, why, self.news)
+        try:
+            self._database = Database.open(self.folder)
+        except DamagedError as err:
+            raise self._no_way(str(err)) from err
+        self._opened = None
+        self._n = len(rows)
+
+    def _bring_copy_up(self) -> None:
+        """Give the copy what the database has beyond it, or all if the copy is not there or not whole."""
+        if not self._copy.is_open:
+            self._copy.open(to_write=True)
+        try:
+            if self._copy.is_damaged or self._copy.n > self._n or not self._copy.is_untouched():
+                self._copy.rewrite(self._database.rows())
+            else:
+                for batch in self._database.rows(after=self._copy.n):
+                    self._copy.append(batch)
+        except DamagedError:
+            return  # the database comes first: what is wrong with it shows when it is next used
+
+    def _copy_on(self, write: Callable[[], None]) -> None:
+        """Write the copy; that it cannot be is told once, and loses nothing."""
+        try:
+            write()
+            self._copy_fails = False
+        except OSError as err:
+            if not self._copy_fails:
+                self.news.append(
+                    f"{self._copy.path} cannot be written ({err.strerror or err}): the journal itself is "
+                    "whole, and "
+                    "the copy is brought up to date as soon as it can be."
+                )
+            self._copy_fails = True
+
+    def _no_way(self, why: str) -> JournalError:
+        return JournalError(
+            f"{self._database.path} {why} and cannot be mended; restore the folder from a backup, or move "
+            "it away "
+            "and start anew"
+        )
