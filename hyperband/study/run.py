@@ -267,6 +267,8 @@ def _launcher(settings: Settings, journal: Journal, created: StudyCreated, slots
         )
     errors = journal.folder / KEEPERS_FILE
     warm = None
+    # a warm host sees as many GPUs as its jobs: none, or some
+    sees_gpus = not any(name.startswith("cpu:") for name in slots.names())
     if settings.warm:
         warm = WarmHost(
             python=settings.python,
@@ -275,7 +277,10 @@ def _launcher(settings: Settings, journal: Journal, created: StudyCreated, slots
             cwd=cwd,
             lock=journal.lock,
             errors=errors,
-            environment=job_environment(slots.n_slots()),
+            environment={
+                **job_environment(slots.n_slots()),
+                "CUDA_VISIBLE_DEVICES": None if sees_gpus else "",
+            },
         )
     return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s, warm=warm)
 

@@ -156,7 +156,7 @@ class Search:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
         # only now, with every end read, is it certain which jobs still run
-        self._watching.look(is_slot_wanted=self._engine.n_startable > 0)
+        self._watching.look()
         if not self._unsaid:
             self._show()
         if self._settings.debug:

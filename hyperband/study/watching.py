@@ -17,9 +17,8 @@ from hyperband.study.wake import earliest
 _OBSERVE_S = 1.0
 #: while memory decides how many jobs share a GPU: the first rung's jobs may be short
 _MEASURE_S = 0.25
-#: between looks for GPUs that were lost: while a slot is wanted, and else
-_LOST_WANTED_S = 2.0
-_LOST_S = 30.0
+#: between looks for GPUs that were lost under a job
+_LOST_S = 2.0
 #: a job's output is looked at so often within --stall-timeout, so that its end comes at most so much late
 _STALL_LOOKS = 8
 
@@ -39,7 +38,7 @@ class Watching:
         #: (slot, stranger) that was told of and is still there
         self._told: set[tuple[str, str]] = set()
 
-    def look(self, *, is_slot_wanted: bool) -> None:
+    def look(self) -> None:
         """Look at what is due. Every end that is known must have been read before.
 
         Raises:
@@ -55,7 +54,7 @@ class Watching:
             self._attempts.stop_those_on_lost_gpus()
             self._lost_at_s = None
         if self._lost_at_s is None:
-            self._lost_at_s = now_s + (_LOST_WANTED_S if is_slot_wanted else _LOST_S)
+            self._lost_at_s = now_s + _LOST_S
         if self._observe_at_s is None or now_s >= self._observe_at_s:
             if self._observe_at_s is not None:
                 self._observe()
