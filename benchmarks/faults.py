@@ -36,12 +36,12 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fault_campaign import devices, places, processes
+from fault_campaign import devices, places, processes, warm
 from fault_campaign.checks import COLUMNS, check
 from fault_campaign.kind import Kind
 from fault_campaign.scene import Scene
 
-KINDS = (*processes.KINDS, *places.KINDS, *devices.KINDS)
+KINDS = (*processes.KINDS, *places.KINDS, *devices.KINDS, *warm.KINDS)
 
 
 @dataclass
