@@ -27,6 +27,7 @@ from hyperband.launch.slots import make_slots
 from hyperband.launch.warm import WarmHost
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
+from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
@@ -173,7 +174,14 @@ def _run(
         )
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
-        voice = Voice(journal.folder, log, console, cwd=created.cwd, best=engine.best())
+        voice = Voice(
+            journal.folder,
+            log,
+            console,
+            cwd=created.cwd,
+            best=engine.best(),
+            failures=_failures_of(events),
+        )
         warnings = warnings_of(events, settings)
         warnings += cost_of_not_resuming(
             settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
@@ -210,11 +218,20 @@ def _run(
                 console=console,
                 wake=wake,
             )
-            verdict = _watched(search, attempts, journal, log)
+            verdict = _watched(search, attempts, journal, voice)
     return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
 
 
-def _watched(search: Search, attempts: Attempts, journal: Journal, log: StudyLog) -> Verdict:
+def _failures_of(events: Sequence[Event]) -> Failures:
+    failures = Failures()
+    trials = {event.job: event.trial for event in events if isinstance(event, JobStarted)}
+    for event in events:
+        if isinstance(event, JobEnded):
+            failures.see(trials[event.job], event)
+    return failures
+
+
+def _watched(search: Search, attempts: Attempts, journal: Journal, voice: Voice) -> Verdict:
     """Run the loop, and journal how it ended, also when ours or the machine gave way."""
     try:
         verdict = search.run()
@@ -224,7 +241,7 @@ def _watched(search: Search, attempts: Attempts, journal: Journal, log: StudyLog
         going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
         verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
     journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
-    log.line(f"over   {verdict.state}: {verdict.reason}")
+    voice.over(verdict.state, verdict.reason)
     return verdict
 
 

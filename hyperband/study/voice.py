@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hyperband.folder import job_folder
 from hyperband.launch.base import Order
+from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
@@ -27,13 +28,32 @@ _N_ERROR_LINES = 10
 class Voice:
     """Speaks for one search, to the log and to the screen."""
 
-    def __init__(self, folder: Path, log: StudyLog, console: Console, *, cwd: str, best: Best | None) -> None:
-        """Begin to speak of the study in `folder`, whose jobs run in `cwd`; best is the best so far."""
+    def __init__(
+        self,
+        folder: Path,
+        log: StudyLog,
+        console: Console,
+        *,
+        cwd: str,
+        best: Best | None,
+        failures: Failures,
+    ) -> None:
+        """Begin to speak of a study.
+
+        Args:
+            folder: of the study.
+            log: gets every event and decision.
+            console: gets the notable ones.
+            cwd: where its jobs run.
+            best: the best so far.
+            failures: those so far, by kind.
+        """
         self._folder = folder
         self._cwd = cwd
         self._log = log
         self._console = console
         self._best = best
+        self._failures = failures
         self._waiting_for: str | None = None
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
@@ -42,6 +62,7 @@ class Voice:
         if event.outcome is not Outcome.LOSS:
             errors = self.error_lines(started)
         self._log.end(event, started.trial, errors)
+        self._failures.see(started.trial, event)
         best = progress.best
         is_best = best is not None and best != self._best and best.trial == started.trial
         if is_best:
@@ -93,6 +114,12 @@ class Voice:
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
         self._waiting_for = waiting_for
+
+    def over(self, state: str, reason: str) -> None:
+        """Say in the log how the search ended, and which failures there were."""
+        for line in self._failures.text().splitlines():
+            self._log.line(f"fail   {line}")
+        self._log.line(f"over   {state}: {reason}")
 
     def says(self, text: str) -> None:
         """Say something to both."""
