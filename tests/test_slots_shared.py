@@ -445,6 +445,32 @@ def test_memory_without_a_process_is_waited_for_too(machine: NvmlState) -> None:
 
 
 @on_stub
+def test_what_is_written_off_stays_so_and_no_more_than_that(machine: NvmlState) -> None:
+    machine.four_gpus()
+    clock = Clock()
+    slots = gpu_slots(gpus="0", clock=clock)
+    lease = take(slots)
+    machine.change(0, used_mib=20_000)
+    given_back(slots, lease)
+    while (again := slots.take(NO_WISH)) is None:
+        clock.now_s += 1
+    machine.change(0, used_mib=25_000)
+    assert slots.observe(again, nobodys).gpu_memory_bytes == 5_000 * MIB
+    machine.change(0, used_mib=20_000)
+    given_back(slots, again)
+    given_back(slots, take(slots))
+    assert len(slots.news()) == 1
+    # It does come back, and long after that somebody comes who cannot be seen.
+    machine.change(0, used_mib=4)
+    given_back(slots, take(slots))
+    given_back(slots, take(slots))
+    clock.now_s += 100
+    machine.change(0, used_mib=20_000)
+    assert slots.take(NO_WISH) is None
+    assert slots.news() == ()
+
+
+@on_stub
 def test_memory_that_appears_long_after_our_job_is_somebody_elses(machine: NvmlState) -> None:
     machine.four_gpus()
     clock = Clock()

@@ -175,12 +175,12 @@ class Place:
             process for process in usage.compute if process.pid not in gone and not self._is_ours(process.pid)
         ]
 
-    def hidden_bytes(self, usage: Usage) -> int:
-        """Memory in use while no process of any kind can be seen there; 0 where that cannot be told."""
+    def hidden_bytes(self, usage: Usage) -> int | None:
+        """Memory in use while no process of any kind can be seen there; None where that cannot be told."""
         if usage.used_bytes is None or any(p.pid not in self.settling.pids for p in usage.compute):
-            return 0
+            return None
         if usage.used_bytes > CONTEXT_BYTES and self._around.nvml.has_visible_processes(self.unit.uuid):
-            return 0
+            return None
         return usage.used_bytes
 
     def _why_busy(self, usage: Usage) -> str:
@@ -189,7 +189,7 @@ class Place:
             return f"{self.unit} is lost ({usage.lost})"
         if usage.problem:
             return f"{self.unit} could not be looked at ({usage.problem})"
-        hidden_bytes = 0 if self.used else self.hidden_bytes(usage)
+        hidden_bytes = None if self.used else self.hidden_bytes(usage)
         remains = self.settling.why_not(usage, hidden_bytes, self._around.clock())
         strangers = self.strangers(usage)
         with_strangers = self._with_strangers and self._was_ours
@@ -197,7 +197,8 @@ class Place:
             return f"{self.unit} is used by {in_words(strangers[0])}"
         if remains or with_strangers:
             return remains
-        if hidden_bytes - self.settling.given_up_bytes <= IDLE_PART * (usage.total_bytes or 0):
+        room_bytes = IDLE_PART * (usage.total_bytes or 0) + self.settling.written_off_bytes
+        if hidden_bytes is None or hidden_bytes <= room_bytes:
             return ""
         return f"{self.unit} has {hidden_bytes >> 20} MiB in use by no process that can be seen"
 

@@ -34,8 +34,9 @@ class Settling:
         self._was_seen = False
         #: waited for in vain
         self._given_up: frozenset[int] = frozenset()
-        self.given_up_bytes = 0
-        #: in use when none of our jobs was there, before; None: not known
+        #: in use by nobody that can be seen, and not counted any more
+        self.written_off_bytes = 0
+        #: in use when the last job came to the empty unit, what is written off included; None: not known
         self.idle_bytes: int | None = None
         self.news: list[str] = []
 
@@ -55,20 +56,20 @@ class Settling:
         self._until_s = now_s + _WAIT_S
         self._was_seen = False
 
-    def why_not(self, usage: Usage, hidden_bytes: int, now_s: float) -> str:
+    def why_not(self, usage: Usage, hidden_bytes: int | None, now_s: float) -> str:
         """Why the unit is not released yet, in words; empty when it is, or when the wait is over.
 
         Args:
             usage: One look.
-            hidden_bytes: In use there although no process can be seen; 0 where that cannot be told.
+            hidden_bytes: In use there although no process can be seen; None where that cannot be told.
             now_s: On the monotonic clock.
         """
         # a pid that is somebody's again is not ours any more
         listed = frozenset(process.pid for process in usage.compute if not exists(process.pid))
         self._pids &= listed
         self._given_up &= listed
-        more_bytes = max(0, hidden_bytes - (self.idle_bytes or 0))
-        self.given_up_bytes = min(self.given_up_bytes, more_bytes)
+        if hidden_bytes is not None:
+            self.written_off_bytes = min(self.written_off_bytes, hidden_bytes)
         if self._until_s is None:
             return ""
         why_not = self._remains(usage, hidden_bytes)
@@ -81,20 +82,20 @@ class Settling:
                 "free from now on"
             )
             self._given_up |= self._pids
-            self.given_up_bytes = more_bytes
+            self.written_off_bytes = usage.used_bytes or 0
         self._pids, self._until_s = frozenset(), None
         return ""
 
-    def _remains(self, usage: Usage, hidden_bytes: int) -> str:
+    def _remains(self, usage: Usage, hidden_bytes: int | None) -> str:
         held = [process for process in usage.compute if process.pid in self._pids]
         if held:
             mib = sum(process.used_bytes or 0 for process in held) >> 20
             pids = ", ".join(str(process.pid) for process in held)
             return f"{self._unit} has {mib} MiB in use by pid {pids}, which has ended"
         if self.idle_bytes is None:  # of an adopted job
-            limit_bytes = int(IDLE_PART * (usage.total_bytes or 0))
+            limit_bytes = int(IDLE_PART * (usage.total_bytes or 0)) + self.written_off_bytes
         else:
             limit_bytes = self.idle_bytes + CONTEXT_BYTES
-        if hidden_bytes > limit_bytes:
+        if hidden_bytes is not None and hidden_bytes > limit_bytes:
             return f"{self._unit} has {hidden_bytes >> 20} MiB in use by no process that can be seen"
         return ""
