@@ -416,6 +416,7 @@ def test_std_bad_alloc() -> None:
         ("'tmpab3_x9kq' 'deadbeef0123'", "'TMP' 'TMP'"),
         ("[-1, 3, 224, 224, 7, 8] and/or 1 / 2", "[N, ...] and/or N / N"),
         ("cuda:1 int64 5GB 1e-3 +2", "cuda:N int64 NGB N N"),
+        ("sample00017 of /data/x17.npz, float32, resnet152", "sampleN of .../xN.npz, float32, resnet152"),
         ("see https://pytorch.org/docs/1.2 ok", "see URL ok"),
         ("a\x1b[31mb\u202e\x07", "ab\\u202e\\x07"),
     ],

@@ -98,7 +98,7 @@ def test_a_failure_that_is_tried_again_and_then_is_none(searches: Searches) -> N
         ("Crashed", None, True),
         ("Loss", 0.5, False),
     ]
-    assert "1 attempt failed and tried again, 1 with a loss in the end: 1 x KeyError 'bn'" in ran.err
+    assert "1 failed attempt was tried again, 1 with a loss in the end: 1 x KeyError 'bn'" in ran.err
     assert "job failed" not in ran.err
 
 

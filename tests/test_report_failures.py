@@ -99,12 +99,19 @@ def test_a_failure_that_was_tried_again_is_no_failed_job(tmp_path: Path) -> None
     mended = view_of(retried(events, fails_again=False))
     assert failures_of(mended).text().splitlines() == [
         "1 job failed: 1 x KeyError 'bn' (trial 1)",
-        "1 attempt failed and tried again, 1 with a loss in the end: 1 x KeyError 'bn' (trial 2)",
+        "1 failed attempt was tried again, 1 with a loss in the end: 1 x KeyError 'bn' (trial 2)",
     ]
     again = view_of(retried(events, fails_again=True))
     assert failures_of(again).text().splitlines() == [
         "2 jobs failed: 1 x KeyError 'bn' (trial 1), 1 x exit code 3 (trial 2)",
-        "1 attempt failed and tried again: 1 x KeyError 'bn' (trial 2)",
+        "1 failed attempt was tried again: 1 x KeyError 'bn' (trial 2)",
+    ]
+    *before, end = retried(events, fails_again=True)
+    assert isinstance(end, JobEnded)
+    events = [*before, replace(end, fingerprint="KeyError 'bn'")]
+    assert failures_of(view_of(events)).text().splitlines() == [
+        "2 jobs failed: 2 x KeyError 'bn' (trials 1, 2)",
+        "1 failed attempt was tried again",
     ]
     # no trial is told of for both
     (group, _) = failures_of(again).groups()

@@ -3,7 +3,7 @@
 Owns the grouping and its words. What makes two failures one kind was decided when they were journalled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -18,9 +18,6 @@ _MOST_LISTED = 5
 #: so many groups are told of in words
 _MOST_GROUPS = 6
 _FINGERPRINT_WIDTH = 90
-
-#: how many failed attempts, their trials, and what they have in common
-_Kind = tuple[int, tuple[int, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +43,9 @@ class FailureGroup:
 @dataclass(slots=True)
 class _Gathered:
     outcome: Outcome
-    #: a trial for each failed attempt
-    final: list[int] = field(default_factory=list)
-    retried: list[int] = field(default_factory=list)
+    #: job and trial of each failed attempt
+    final: list[tuple[int, int]] = field(default_factory=list)
+    retried: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Failures:
@@ -69,7 +66,7 @@ class Failures:
             return
         name = end.fingerprint or _kind_of_note(end.note) or str(end.outcome)
         group = self._gathered.setdefault(name, _Gathered(end.outcome))
-        (group.retried if end.retry else group.final).append(trial)
+        (group.retried if end.retry else group.final).append((end.job, trial))
         if end.retry:
             self._n_retried[end.job] = self._n_retried.get(end.job, 0) + 1
 
@@ -81,25 +78,34 @@ class Failures:
                 outcome=group.outcome,
                 n_final=len(group.final),
                 n_retried=len(group.retried),
-                final_trials=tuple(sorted(set(group.final))),
-                retried_trials=tuple(sorted(set(group.retried))),
+                final_trials=_trials(group.final),
+                retried_trials=_trials(group.retried),
             )
             for name, group in self._gathered.items()
         ]
         return tuple(sorted(groups, key=lambda g: (-g.n_final - g.n_retried, g.trials[0])))
 
     def text(self) -> str:
-        """The failures by kind in a line or two, those that were tried again apart; empty if none."""
-        groups = self.groups()
-        final = [(g.n_final, g.final_trials, g.fingerprint) for g in groups if g.n_final]
-        retried = [(g.n_retried, g.retried_trials, g.fingerprint) for g in groups if g.n_retried]
+        """The failures by kind in a line or two, those that were tried again apart; empty if none.
+
+        What failed again in the same way when it was tried again is told of once.
+        """
+        final = {name: group.final for name, group in self._gathered.items()}
+        failed = {name: {job for job, _ in attempts} for name, attempts in final.items()}
+        retried = {name: group.retried for name, group in self._gathered.items()}
+        others = {
+            name: [(job, trial) for job, trial in attempts if job not in failed[name]]
+            for name, attempts in retried.items()
+        }
+        n_final, n_retried = (sum(map(len, kinds.values())) for kinds in (final, retried))
         lines = []
-        if final:
-            lines.append(f"{counted(sum(kind[0] for kind in final), 'job')} failed: {_listed(final)}")
-        if retried:
+        if n_final:
+            lines.append(f"{counted(n_final, 'job')} failed: {_listed(final)}")
+        if n_retried:
+            again = "was" if n_retried == 1 else "were"
             how = f", {self._n_mended:,} with a loss in the end" if self._n_mended else ""
-            n_retried = sum(kind[0] for kind in retried)
-            lines.append(f"{counted(n_retried, 'attempt')} failed and tried again{how}: {_listed(retried)}")
+            kinds = f": {_listed(others)}" if any(others.values()) else ""
+            lines.append(f"{counted(n_retried, 'failed attempt')} {again} tried again{how}{kinds}")
         return "\n".join(lines)
 
 
@@ -118,19 +124,24 @@ def _kind_of_note(note: str) -> str:
     return fingerprint(note.partition("; ")[0])
 
 
-def _listed(kinds: Sequence[_Kind]) -> str:
-    ordered = sorted(kinds, key=lambda kind: (-kind[0], kind[1]))
-    words = [_words(kind) for kind in ordered[:_MOST_GROUPS]]
-    others = ordered[_MOST_GROUPS:]
+def _listed(kinds: Mapping[str, Sequence[tuple[int, int]]]) -> str:
+    """Kinds of failures in words, the largest first: `17 x CUDA out of memory, 3 x KeyError 'bn' (..)`."""
+    told = [(len(attempts), _trials(attempts), name) for name, attempts in kinds.items() if attempts]
+    told.sort(key=lambda kind: (-kind[0], kind[1]))
+    words = [_words(*kind) for kind in told[:_MOST_GROUPS]]
+    others = told[_MOST_GROUPS:]
     if others:
         words.append(f"{sum(kind[0] for kind in others):,} x {counted(len(others), 'other kind')}")
     return ", ".join(words)
 
 
-def _words(kind: _Kind) -> str:
-    n, trials, name = kind
+def _words(n: int, trials: Sequence[int], name: str) -> str:
     name = shortened(name, _FINGERPRINT_WIDTH)
     if len(trials) > _MOST_LISTED:
         return f"{n:,} x {name}"
     noun = "trial" if len(trials) == 1 else "trials"
     return f"{n:,} x {name} ({noun} {', '.join(map(str, trials))})"
+
+
+def _trials(attempts: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(sorted({trial for _, trial in attempts}))

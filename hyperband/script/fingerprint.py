@@ -37,6 +37,9 @@ _VARIES = re.compile(
     re.VERBOSE,
 )
 _NO_NAME = re.compile(f"{_TEMPORARY}|{_DIGEST}")
+_DIGITS = re.compile(r"\d+")
+#: more than the digits of `float32` or `resnet152`: `img_00017`
+_MANY_DIGITS = re.compile(r"\d{4,}")
 _N_TIMES = re.compile(r"\bN(?:x\d+)+")
 _MANY = re.compile(r"\bN(?:, N){4,}")
 
@@ -45,8 +48,8 @@ def fingerprint(text: str, config_id: str = "") -> str:
     """One printable line of at most 120 characters, the same for failures of one kind.
 
     Numbers become N (but for exit codes and signals), addresses ADDRESS, a path its last part, temporary
-    names TMP, digests and UUIDs HEX, the job's config id CONFIG_ID. Names keep their digits (`conv1`), and so
-    do quoted names (`'layer.3.bn'`).
+    names TMP, digests and UUIDs HEX, the job's config id CONFIG_ID. Names keep up to three digits (`conv1`),
+    quoted names all (`'layer.3.bn'`).
     """
     line = " ".join(text[:_LONGEST_TEXT].split())
     if len(config_id) >= _SHORTEST_CONFIG_ID:
@@ -67,7 +70,7 @@ def _common(found: re.Match[str]) -> str:
         case "url":
             return "URL"
         case "path":
-            return f".../{found['file']}" if found["file"] else ".../"
+            return f".../{_DIGITS.sub('N', found['file'])}" if found["file"] else ".../"
         case "address":
             return "ADDRESS"
         case "temporary":
@@ -76,12 +79,14 @@ def _common(found: re.Match[str]) -> str:
             return f"{found['quote']}TMP{found['quote']}"
         case "number":
             return "N"
+        case "word":
+            return _MANY_DIGITS.sub("N", found[0])
         case _:
             return found[0]
 
 
 def _n_times(found: re.Match[str]) -> str:
-    return re.sub(r"\d+", "N", found[0])
+    return _DIGITS.sub("N", found[0])
 
 
 def _cut(line: str) -> str:
