@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
 from hyperband.journal import Journal
@@ -22,6 +23,7 @@ from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
+from hyperband.study.disk import DiskWatch
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
@@ -88,7 +90,13 @@ class Search:
         self._health = health
         self._packing = packing
         self._starting = Starting(
-            settings=settings, engine=engine, slots=slots, files=files, health=health, packing=packing
+            settings=settings,
+            engine=engine,
+            slots=slots,
+            files=files,
+            health=health,
+            packing=packing,
+            disk=DiskWatch((journal.folder, Path(files.cwd)), round(settings.min_free_disk_gib * (1 << 30))),
         )
         self._watching = Watching(settings, attempts, voice)
         #: set once nothing more is to be started
@@ -148,10 +156,7 @@ class Search:
         self._unsaid += [
             partial(self._voice.started, new.start, new.lease.slot.name, order) for new, order in orders
         ]
-        self._unsaid += [partial(self._voice.says, line) for line in self._slots.news()]
-        if self._attempts.warm is not None:
-            self._attempts.warm.heed()
-            self._unsaid += [partial(self._voice.says, line) for line in self._attempts.warm.take_news()]
+        self._unsaid += [partial(self._voice.says, line) for line in self._news()]
         if self._files.has_changed:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
@@ -161,6 +166,15 @@ class Search:
             self._show()
         if self._settings.debug:
             self._engine.validate()
+
+    def _news(self) -> list[str]:
+        """What slots, warm host and journal have to tell."""
+        found = [*self._slots.news(), *self._journal.news]
+        self._journal.news.clear()
+        if self._attempts.warm is not None:
+            self._attempts.warm.heed()
+            found += self._attempts.warm.take_news()
+        return found
 
     def _say(self) -> None:
         """Say what happened, in order."""

@@ -15,6 +15,7 @@ from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.search.trial import Start
 from hyperband.settings import Settings
+from hyperband.study.disk import DiskWatch
 from hyperband.study.jobs import JobFiles
 
 #: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
@@ -24,6 +25,8 @@ _STARTS_PAUSE_S = 0.25
 _WORTH_TELLING_S = 1.0
 #: how soon a script that is away for a moment is looked for again
 _SCRIPT_LOOK_S = 0.2
+#: and how soon a disk that is full
+_DISK_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Starting:
         files: JobFiles,
         health: Health,
         packing: Packing,
+        disk: DiskWatch,
     ) -> None:
         """Put the parts together; the engine is told of what is chosen, the rest is only asked."""
         self._settings = settings
@@ -63,6 +67,7 @@ class Starting:
         self._files = files
         self._health = health
         self._packing = packing
+        self._disk = disk
         self._host_name = socket.gethostname()
         #: when, on the monotonic clock, another try may have more luck although nothing ended
         self.look_at_s: float | None = None
@@ -81,6 +86,10 @@ class Starting:
         while self._engine.next_start() is not None:
             if len(chosen) == _N_STARTS:
                 self._look_in(_STARTS_PAUSE_S)
+                break
+            if (full := self._disk.why_full()) is not None:
+                self._look_in(_DISK_LOOK_S)
+                self.waiting_for = full
                 break
             sha256 = self._files.script_sha256()
             if sha256 is None:
