@@ -101,9 +101,11 @@ def begins(*lines: str) -> str:
     return changed(("    rng = random.Random", f"{code}    rng = random.Random"))
 
 
-def start_check(folder: Path, *words: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start_check(
+    folder: Path, *words: str, environ: dict[str, str] | None = None, gpus: str | None = "none"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, "--gpus", "none", *words],
+        [*COMMAND, *([] if gpus is None else ["--gpus", gpus]), *words],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -113,11 +115,17 @@ def start_check(folder: Path, *words: str, environ: dict[str, str] | None = None
     )
 
 
-def check(folder: Path, source: str | None, *words: str, environ: dict[str, str] | None = None) -> Checked:
+def check(
+    folder: Path,
+    source: str | None,
+    *words: str,
+    environ: dict[str, str] | None = None,
+    gpus: str | None = "none",
+) -> Checked:
     """Check this script (None: train.py as it is there)."""
     if source is not None:
         (folder / "train.py").write_text(source)
-    process = start_check(folder, "--json", "train.py", *words, environ=environ)
+    process = start_check(folder, "--json", "train.py", *words, environ=environ, gpus=gpus)
     out, err = process.communicate(timeout=100)
     assert process.returncode in (0, 1), err
     return Checked(process.returncode, json.loads(out), err)
@@ -334,6 +342,21 @@ def test_one_configuration_for_all_draws(tmp_path: Path) -> None:
     assert found.status("together") == "unknown"
 
 
+def test_a_forked_job_that_prints_another_loss(tmp_path: Path) -> None:
+    # an installed module that remembers the process which imported it
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "born.py").write_text("import os\npid = os.getpid()\n")
+    source = changed(
+        ("import hashlib,", "import born, hashlib,"),
+        ("rng.uniform(0.5, 1)", "rng.uniform(0.5, 1) * (1 if born.pid == os.getpid() else 2)"),
+    )
+    found = check(tmp_path, source, environ={"PYTHONPATH": str(installed)})
+    assert found.status("warm") == "FAILS"
+    assert "without --warm" in found.words("warm")
+    assert found.all_but("warm", "options", "gpu_memory") == {"ok"}
+
+
 def test_a_job_that_takes_too_long_is_a_finding(tmp_path: Path) -> None:
     found = check(tmp_path, begins("time.sleep(100)"), "--timeout", "0.5")
     assert found.exit_code == 1
@@ -540,6 +563,14 @@ def test_a_pattern_reaches_nothing_outside_and_follows_no_link(tmp_path: Path) -
 def test_folders_near_the_root_and_the_systems_own_are_not_looked_through(tmp_path: Path) -> None:
     found = places(tmp_path, script_args=("--a=/", "/proc/self", "/usr/share/doc", "/nonexistent/x", "\0/"))
     assert found.roots == [tmp_path]
+
+
+def test_studies_are_left_alone_and_other_files_beside_them_are_not(tmp_path: Path) -> None:
+    found = places(tmp_path)
+    for name in ("logs/a/journal.db", "logs/a/jobs/x", "logs/.checks/a.json", "logs/b/mine", ".git/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert {path.name for path in found.look("x").files} == {"train.py", "mine"}
 
 
 def test_a_folder_that_is_too_large_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hyperband.folder import JOURNAL_FILE
 from hyperband.settings import Settings
+from hyperband.verdicts import CHECKS_FOLDER
 
 #: more than this in one folder tree is not looked through
 _MAX_ENTRIES = 100_000
@@ -115,7 +117,7 @@ def _walk(root: Path, logs: Path) -> Look | None:
         for entry in entries:
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
-                if entry.name not in _SKIPPED and not entry.name.startswith(_ASIDE) and path != logs:
+                if not _is_left_alone(path, logs):
                     folders.add(path)
                     stack.append(path)
             else:
@@ -123,6 +125,13 @@ def _walk(root: Path, logs: Path) -> Look | None:
         if len(files) + len(folders) > _MAX_ENTRIES or time.monotonic() > ends_s:
             return None
     return Look(files, frozenset(folders))
+
+
+def _is_left_alone(folder: Path, logs: Path) -> bool:
+    """True for folders that hold no checkpoints of the script: our own, and those of tools."""
+    if folder.parent == logs:
+        return folder.name == CHECKS_FOLDER or (folder / JOURNAL_FILE).exists()
+    return folder.name in _SKIPPED or folder.name.startswith(_ASIDE)
 
 
 def _words_with_paths(settings: Settings) -> list[str]:
