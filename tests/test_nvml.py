@@ -268,6 +268,53 @@ def test_a_mig_instance_that_was_removed_is_lost_and_one_made_anew_is_found(mach
     assert not nvml.lost(mig_uuid(1))
 
 
+@on_stub
+def test_how_busy_a_gpu_and_its_processes_are(machine: NvmlState) -> None:
+    machine.four_gpus().change(1, busy="0:10,5:95")
+    nvml = opened(bare(machine))
+    machine.at(0)
+    assert (nvml.busy_percent(uuid(1)), nvml.busy_percent(uuid(0))) == (10.0, 0.0)
+    assert nvml.busy_by_process(uuid(1)) == {}
+    machine.claim(os.getpid(), 1, busy="0:7,5:60")
+    machine.at(5)
+    assert nvml.busy_percent(uuid(1)) == 95.0
+    assert nvml.busy_by_process(uuid(1)) == {os.getpid(): 60.0}
+    machine.lose(1)
+    assert nvml.busy_percent(uuid(1)) is None
+    assert nvml.busy_by_process(uuid(1)) is None
+
+
+@on_stub
+def test_how_busy_a_mig_instance_is_cannot_be_told(machine: NvmlState) -> None:
+    machine.mig_machine()
+    nvml = opened(bare(machine))
+    assert nvml.busy_percent(mig_uuid(0)) is None
+    assert nvml.busy_by_process(mig_uuid(0)) is None
+
+
+@on_old_driver
+def test_an_old_driver_does_not_tell_how_busy_processes_are(machine: NvmlState) -> None:
+    machine.four_gpus().change(0, busy=50)
+    nvml = opened(bare(machine))
+    assert nvml.busy_percent(uuid(0)) == 50.0
+    assert nvml.busy_by_process(uuid(0)) is None
+
+
+@on_stub
+def test_calls_that_fail_for_a_moment_are_repeated(machine: NvmlState) -> None:
+    machine.fail_every = 2
+    machine.four_gpus()
+    nvml = opened(with_card(machine))
+    for _ in range(3):
+        gpus = nvml.gpus()
+        assert [(gpu.uuid, gpu.lost) for gpu in gpus] == [(uuid(k), "") for k in range(4)]
+        assert [nvml.usage(uuid(k)).used_bytes for k in range(4)] == [4 * MIB] * 4
+    machine.fail_every = 1
+    machine.write()
+    assert nvml.usage(uuid(0)).problem == "Unknown Error"
+    assert nvml.lost(uuid(0)) == ""
+
+
 def test_pynvml_is_not_imported_where_no_gpu_is_looked_for() -> None:
     code = "import sys, hyperband.launch.slots; sys.exit('pynvml' in sys.modules)"
     root = Path(__file__).parent.parent
