@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fault_campaign.kind import Kind, compiled, no_compiler, no_immutable_files, no_mounts
@@ -16,8 +18,6 @@ _CPU = ("--gpus", "none", "--slots", "2")
 #: half a megabyte must be free
 _SMALL_DISK = (*_CPU, "--min-free-disk", "0.0005")
 _DAY_S = 86400
-#: jobs that may start before a search notices that its journal is gone
-_MOST_UNKNOWING = 6
 
 
 def small_logs(scene: Scene) -> None:
@@ -81,49 +81,33 @@ def read_only(scene: Scene) -> None:
         subprocess.run(["chattr", "-i", folder], check=True)
 
 
-def study_deleted(scene: Scene) -> None:
-    """The study's folder is deleted under a running search."""
+def _runs(scene: Scene) -> bool:
+    """Start a search, and let a part of it pass; False: it is over."""
     scene.start()
     if not scene.until((scene.study / "jobs").exists):
-        return
+        return False
     scene.pause(0.0, 0.6 * scene.length_s)
-    if scene.is_over():
+    return not scene.is_over()
+
+
+def study_deleted(scene: Scene) -> None:
+    """The study's folder is deleted under a running search: of its jobs only the losses are left."""
+    if not _runs(scene):
         return
     scene.n_faults += 1
-    while scene.study.exists():  # jobs may be made while it is being deleted
-        shutil.rmtree(scene.study, ignore_errors=True)
-    _gone(scene)
-
-
-def _gone(scene: Scene) -> None:
-    """The study under a running search is gone: it says so soon, and the same command begins anew."""
-    n_before = scene.n_starts()
-    code = scene.finish()
-    n_more = scene.n_starts() - n_before
-    scene.expect(code == 1, f"the search whose journal was gone ended with {code}")
-    scene.expect(n_more <= _MOST_UNKNOWING, f"the search whose journal was gone started {n_more} jobs more")
-    # keepers of the deleted study may be ending yet
-    ends_s = time.monotonic() + 10
-    while scene.processes() and time.monotonic() < ends_s:
-        time.sleep(0.01)
-    scene.begin_anew()
+    scene.harmed.update(range(1000))
+    scene.outputs_deleted = True
+    shutil.rmtree(scene.study, ignore_errors=True)  # jobs may be made while it is being deleted
 
 
 def journal_deleted(scene: Scene) -> None:
-    """The journal's file is deleted under a running search."""
-    scene.start()
-    if not scene.until((scene.study / "jobs").exists):
-        return
-    scene.pause(0.0, 0.6 * scene.length_s)
-    if scene.is_over():
+    """The journal is deleted under a running search: the database, its log, its copy, or some of them."""
+    if not _runs(scene):
         return
     scene.n_faults += 1
-    for path in scene.study.glob("journal.db*"):
+    files = list(scene.study.glob("journal.*"))
+    for path in scene.rng.sample(files, scene.rng.randint(1, len(files))):
         path.unlink(missing_ok=True)
-    _gone(scene)
-    if scene.finish() != 0:  # what the jobs wrote is there yet: it is the user's to move away
-        scene.study.rename(scene.folder / "moved-away")
-        scene.begin_anew()
 
 
 def _truncate(path: Path, scene: Scene) -> None:
@@ -140,72 +124,54 @@ def _garbage(path: Path, scene: Scene) -> None:
 
 
 def journal_truncated(scene: Scene) -> None:
-    """The journal loses its end while the search is dead; the next one must not go on with less."""
+    """The journal, its copy or both lose their end while the search is dead."""
     _harmed_while_dead(scene, _truncate)
 
 
 def journal_garbage(scene: Scene) -> None:
-    """Parts of the journal are overwritten while the search is dead."""
+    """Parts of the journal, its copy or both are overwritten while the search is dead."""
     _harmed_while_dead(scene, _garbage)
 
 
-def _harmed_while_dead(scene: Scene, harm: object) -> None:
+def _harmed_while_dead(scene: Scene, harm: Callable[[Path, Scene], None]) -> None:
     scene.moment()
     scene.kill_search()
-    journal = scene.study / "journal.db"
-    if not journal.exists() or journal.stat().st_size == 0:
+    files = [scene.study / name for name in ("journal.db", "journal.copy")]
+    if not all(path.exists() and path.stat().st_size for path in files):
         return
     # every job must be over: what is restored below would not know of what they do meanwhile
     ends_s = time.monotonic() + 20
     while scene.processes() and time.monotonic() < ends_s:
         time.sleep(0.01)
-    copy = scene.copy_study("copy")
+    backup = scene.copy_study("backup")
     # one plain file, as after a search that ended in good order
-    with sqlite3.connect(journal) as connection:
-        connection.execute("PRAGMA journal_mode=delete")
+    connection = sqlite3.connect(files[0])
+    connection.execute("PRAGMA journal_mode=delete")
     connection.close()
-    size = journal.stat().st_size
-    assert callable(harm)
-    harm(journal, scene)
-    scene.n_faults += 1
-    harmed = journal.read_bytes()
+    victims = scene.rng.choice([files[:1], files[1:], files])
+    for path in victims:
+        harm(path, scene)
+        scene.n_faults += 1
     code = scene.finish()
-    if code == 0:
-        # only what is no part of any event may be harmed without a word
-        return
-    scene.expect(code == 1, f"a journal of {size} bytes cut to {len(harmed)} ended with {code}")
-    shutil.rmtree(scene.study)
-    copy.rename(scene.study)
+    if code != 0:
+        scene.expect(
+            code == 1 and len(victims) == 2, f"{len(victims)} harmed files of two: ended with {code}"
+        )
+        shutil.rmtree(scene.study)
+        backup.rename(scene.study)
 
 
 def journal_harmed_alive(scene: Scene) -> None:
-    """The journal is cut short or overwritten under a running search."""
-    scene.start()
-    if not scene.until((scene.study / "jobs").exists):
-        return
-    scene.pause(0.0, 0.6 * scene.length_s)
-    if scene.is_over():
+    """The journal, its log or its copy is cut short or overwritten under a running search."""
+    if not _runs(scene):
         return
     scene.n_faults += 1
-    path = scene.rng.choice([found for found in scene.study.glob("journal.db*") if found.stat().st_size])
-    scene.rng.choice([_truncate, _garbage])(path, scene)
-    _harmed_journal(scene)
-
-
-def _harmed_journal(scene: Scene) -> None:
-    """It goes on and ends well, or ends with words; then the study is moved away and begun anew."""
-    if scene.finish() == 0:
-        code = scene.spawn("report", ["report", str(scene.study), "--json"]).wait(timeout=30)
-        scene.expect(code == 0, f"finished, but then report ended with {code}")
-        return
-    for _ in range(2):  # whatever it wants to say about it once more
-        if scene.finish() == 0:
-            return
-    scene.study.rename(scene.folder / "moved-away")
-    ends_s = time.monotonic() + 10
-    while scene.processes() and time.monotonic() < ends_s:
-        time.sleep(0.01)
-    scene.begin_anew()
+    path = scene.rng.choice([found for found in scene.study.glob("journal.*") if found.stat().st_size])
+    harm = scene.rng.choice([_truncate, _garbage])
+    if path.name.endswith("-shm") and harm is _truncate:
+        # memory that SQLite has mapped: the kernel ends whoever touches it
+        scene.allowed_ends.add(-signal.SIGBUS)
+    harm(path, scene)
 
 
 def journal_locked(scene: Scene) -> None:

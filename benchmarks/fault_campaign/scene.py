@@ -58,6 +58,10 @@ class Scene:
     harmed: set[int] = field(default_factory=set)
     #: epochs whose checkpoints were taken away may be trained again
     may_retrain: bool = False
+    #: the files of jobs were deleted: a loss may be in the journal alone
+    outputs_deleted: bool = False
+    #: exit codes that this kind may lead to besides ours
+    allowed_ends: set[int] = field(default_factory=set)
     document: dict[str, Any] = field(default_factory=dict)
     #: GPUs that do not exist, if the kind has any
     machine: Any = None
@@ -158,7 +162,7 @@ class Scene:
         starting = not err or (err.endswith("KeyboardInterrupt\n") and ", in <module>" in err)
         if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and starting):
             return  # by us; the others while Python was starting and had no handlers yet
-        if code not in (0, 1, 2, 130):
+        if code not in (0, 1, 2, 130) and code not in self.allowed_ends:
             self.complain("unclear ends", where)
         if _OUR_TRACEBACK.search(err + out) or "please report" in err:
             self.complain("unclear ends", f"{where} ends like a bug: {err[-600:]}")
@@ -174,16 +178,6 @@ class Scene:
         """Complain if a thing that this kind of fault must lead to is not so."""
         if not holds:
             self.complain("not as undisturbed", words)
-
-    def begin_anew(self) -> None:
-        """The study is gone for good: what its jobs did counts no more, but their checkpoints stay."""
-        with contextlib.suppress(FileNotFoundError):
-            self.record.rename(self.folder / f"record-{time.monotonic_ns()}")
-        self.may_retrain = True
-
-    def n_starts(self) -> int:
-        """How many runs the script has recorded."""
-        return self.record.read_text().count("start ") if self.record.exists() else 0
 
     # Moments.
 
