@@ -41,7 +41,7 @@ def takes(mib, busy=50):
         except (OSError, ValueError):
             continue
         used += int(its_mib) if int(gpu) == number else 0
-    if used > 40000:
+    if used > int(os.environ.get("GPU_TOTALS", "40000 40000").split()[number]):
         sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
 """
 
@@ -133,6 +133,22 @@ def test_packing_backs_off_when_memory_runs_out(searches: Searches) -> None:
     assert {job["outcome"] for job in again} == {"Loss"}, "it was alone"
     later = [job for job in jobs if job["started_at"] > failed[0]["ended_at"]]
     assert most_together(later) < 4
+
+
+def test_what_ran_out_of_memory_is_tried_on_the_gpu_with_the_most(
+    searches: Searches, machine: NvmlState
+) -> None:
+    machine.change(1, total_mib=80_000)
+    searches.environment["GPU_TOTALS"] = "40000 80000"
+    # One job at a time fits even on the larger of the two.
+    searches.write(script(TAKES + "takes(50000)\ntime.sleep(0.2)\n" + LOSS))
+    ran = searches.run(*RANDOM, "3", "--jobs-per-gpu", "2", gpus=None)
+    assert ran.exit_code == 0, ran.err
+    jobs = ran.document["jobs"]
+    assert {job["outcome"] for job in jobs if job["attempt"] == 0} >= {"OutOfMemory"}
+    again = [job for job in jobs if job["attempt"] > 0]
+    assert {(job["outcome"], gpu_of(job)) for job in again} == {("Loss", "gpu:1")}
+    assert most_together(again) == 1
 
 
 @pytest.mark.usefixtures("machine")

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import subprocess
 from dataclasses import replace
 
@@ -123,13 +124,17 @@ def test_after_out_of_memory_the_free_gpu_with_the_most_memory(machine: NvmlStat
     wish = Wish(whole=True, most_memory=True)
     big = take(slots, wish)
     assert big.slot.name == "gpu:1/0"
-    assert take(slots, wish).slot.name == "gpu:0/0"
-    assert slots.take(wish) is None
+    assert slots.take(wish) is None, "GPU 0 would not be enough again, and GPU 1 comes back"
+    assert slots.next_look_s() is None
+    given_back(slots, big)
+    big = take(slots, wish)
     given_back(slots, big)
     with process() as pid:
         machine.claim(pid, 1)
+        assert take(slots, wish).slot.name == "gpu:0/0", "others may stay for days"
         assert slots.take(wish) is None
         assert slots.why_none().startswith(f"GPU 1 is used by pid {pid} (cat)")
+        assert slots.next_look_s() == pytest.approx(2.0, abs=2)
 
 
 @on_stub
@@ -261,6 +266,43 @@ def test_several_gpus_for_one_job_are_as_many_leases(machine: NvmlState) -> None
     assert len(lease.descriptors) == 4
     assert slots.take(need(10)) is None
     assert gpu_slots(study="/theirs").take(NO_WISH) is None
+
+
+@on_stub
+def test_whatever_is_asked_for_the_books_are_right(machine: NvmlState) -> None:
+    """A random walk: needs fit, who is to be alone is, what is to be avoided is never given."""
+    two_gpus(machine)
+    draw = random.Random(7)
+    clock = Clock()
+    slots = gpu_slots(sharing=PACKED, clock=clock)
+    running: dict[str, tuple[Lease, Wish]] = {}
+    n_given = 0
+    for _ in range(600):
+        clock.now_s += draw.choice([0.01, 1.0])
+        if running and draw.random() < 0.45:
+            given_back(slots, running.pop(draw.choice(sorted(running)))[0])
+            continue
+        wish = Wish(
+            avoid=frozenset(draw.sample(slots.names(), 3)),
+            whole=draw.random() < 0.1,
+            most_memory=draw.random() < 0.1,
+            gpu_memory_bytes=draw.choice([None, 3_000 * MIB, 9_000 * MIB, 90_000 * MIB]),
+            most_jobs=draw.choice([None, 2]),
+        )
+        lease = slots.take(wish)
+        slots.validate()
+        if lease is None:
+            assert slots.why_none()
+            continue
+        n_given += 1
+        assert lease.slot.name not in wish.avoid
+        running[lease.slot.name] = (lease, wish)
+        for index, total_mib in enumerate((40_000, 80_000)):
+            here = [one for name, (_, one) in running.items() if name.startswith(f"gpu:{index}/")]
+            if len(here) > 1:
+                assert not any(one.whole or one.gpu_memory_bytes is None for one in here)
+                assert sum(one.gpu_memory_bytes or 0 for one in here) <= 0.9 * total_mib * MIB
+    assert n_given > 150
 
 
 # ---- GPUs that are left to others ----------------------------------------------------------------

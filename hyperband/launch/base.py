@@ -39,7 +39,7 @@ class Wish:
     avoid: frozenset[str] = frozenset()
     #: nothing else of ours beside it on its GPU
     whole: bool = False
-    #: on the free GPU with the most memory
+    #: on a GPU with as much memory as any that is free or that only jobs of ours use
     most_memory: bool = False
     #: memory that it will take on its GPU at most; None: not known
     gpu_memory_bytes: int | None = None

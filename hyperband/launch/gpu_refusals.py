@@ -64,4 +64,7 @@ class Refusals:
             and not place.is_shunned(wish.avoid)
             and not any(other.whole for other in place.jobs.wishes.values())
         ]
+        most_bytes = max((place.total_bytes for place in possible), default=0)
+        if wish.most_memory:
+            possible = [place for place in possible if place.total_bytes == most_bytes]
         return min(possible, key=lambda place: len(place.used), default=None)

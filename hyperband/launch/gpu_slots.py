@@ -22,6 +22,8 @@ from hyperband.machine.visible import Choice
 
 #: more leases than one message to a keeper can carry
 _MAX_DESCRIPTORS = 200
+#: GPUs of one model differ by a few MiB
+_AS_MUCH = 0.95
 
 
 class GpuSlots:
@@ -93,8 +95,8 @@ class GpuSlots:
     def take(self, wish: Wish) -> Lease | None:
         """Lease the first free slot that grants the wish: the lowest share number, then the lowest GPU.
 
-        Before that order go, if wished for, the GPU with the most memory, and then GPUs none of whose
-        slots is to be avoided.
+        Before that order go GPUs none of whose slots is to be avoided. Where the most memory is wished
+        for, a smaller GPU is not given while a job of ours runs on a larger one.
 
         Raises:
             MachineError: Every GPU of this search is lost, or the lock files cannot be used.
@@ -122,7 +124,7 @@ class GpuSlots:
         possible.sort(key=lambda found: found[0].unit.uuid in shunned)
         if wish.most_memory:
             possible = [found for found in possible if is_free(found[0])]
-            possible.sort(key=lambda found: -found[0].total_bytes)
+            possible = [found for found in possible if found[0].total_bytes >= self._least_bytes(wish)]
         for place, share in possible:
             if is_free(place) and self._leaves_enough(place):
                 descriptor = place.lease(share)
@@ -228,8 +230,10 @@ class GpuSlots:
 
         None when only the end of a job of ours can help.
         """
-        found = [place for wish in self._refusals.wishes() for _name, place, _share in self._open(wish)]
-        return min((place.wait_s() for place in found), default=None)
+        return min(
+            (place.wait_s() for wish in self._refusals.wishes() for place in self._awaited(wish)),
+            default=None,
+        )
 
     def why_none(self) -> str:
         """One line: what each GPU waits for, before the jobs that were refused can have it.
@@ -237,7 +241,7 @@ class GpuSlots:
         A GPU that a job of ours has just left is named only when it is the only reason.
         """
         asked = self._refusals.wishes()
-        found = [place for wish in asked for _name, place, _share in self._open(wish) if place.why_not]
+        found = [place for wish in asked for place in self._awaited(wish) if place.why_not]
         waiting = {place.unit.uuid: place for place in found}
         reasons = [place.why_not for place in waiting.values() if not place.is_settling()]
         n_left = sum(place.is_left for place in self._places)
@@ -299,6 +303,27 @@ class GpuSlots:
             for name, place, share in self._shares()
             if share not in place.used and place.unit.uuid not in closed and name not in wish.avoid
         ]
+
+    def _awaited(self, wish: Wish) -> list[Place]:
+        """The GPUs that a later look may give to this wish, although no job of ours ends."""
+        least_bytes = self._least_bytes(wish)
+        found = [place for _name, place, _share in self._open(wish)]
+        return [
+            place for place in found if place.why_not or place.is_left or place.total_bytes >= least_bytes
+        ]
+
+    def _least_bytes(self, wish: Wish) -> int:
+        """The memory that a GPU must have for this wish.
+
+        Who wants the most gets it from a GPU that is free, or waits for one that only jobs of ours use; a
+        GPU that others use may stay so for days.
+        """
+        if not wish.most_memory:
+            return 0
+        allowed = {place.unit.uuid for name, place, _share in self._shares() if name not in wish.avoid}
+        ours = [place for place in self._places if place.used or not place.why_not or place.settling.is_on]
+        most_bytes = max((place.total_bytes for place in ours if place.unit.uuid in allowed), default=0)
+        return int(_AS_MUCH * most_bytes)
 
     def _leaves_enough(self, place: Place) -> bool:
         """True when enough other GPUs are idle, or this one is in use by us anyway; it is left otherwise."""
