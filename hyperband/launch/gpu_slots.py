@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
-from hyperband.launch.gpu_names import SlotMaker, is_meant, multi_slot, parse, share_of, short
+from hyperband.launch.gpu_names import SlotMaker, is_meant, multi_slot, parse, share_of
 from hyperband.launch.gpu_observe import observe
 from hyperband.launch.gpu_place import Place, Surroundings
 from hyperband.launch.gpu_refusals import Refusals
 from hyperband.launch.gpu_sharing import Sharing
+from hyperband.launch.gpu_words import counted, described, reasons
 from hyperband.machine.gpu import Gpu
 from hyperband.machine.leases import Leases
 from hyperband.machine.nvml import Nvml
@@ -66,20 +67,7 @@ class GpuSlots:
 
     def describe(self) -> str:
         """One line: the GPUs, the slots on them, and what narrowed the choice."""
-        n_whole = sum(place.unit.instance is None for place in self._places)
-        counts = [_count(n_whole, "GPU")] if n_whole else []
-        if n_whole < len(self._places):
-            counts.append(_count(len(self._places) - n_whole, "MIG instance"))
-        names = ", ".join(short(place.unit) for place in self._places)
-        models = ", ".join(sorted({place.unit.model for place in self._places}))
-        line = f"{' and '.join(counts)}: {names} ({models})"
-        if self._sharing.is_packed and n_whole:
-            line += ", as many jobs on a GPU as fit by their memory"
-        elif self._sharing.n_shares > 1 and n_whole:
-            line += f", {self._sharing.n_shares} jobs on a GPU, {_count(self.n_slots(), 'slot')}"
-        if self._sharing.leave_free:
-            line += f", {self._sharing.leave_free} idle left to others"
-        return "; ".join([line, *self._notes])
+        return described(self._places, self._sharing, self.n_slots(), self._notes)
 
     def n_slots(self) -> int:
         """How many jobs could run at once if nothing else used the GPUs.
@@ -240,29 +228,15 @@ class GpuSlots:
 
         A GPU that a job of ours has just left is named only when it is the only reason.
         """
-        asked = self._refusals.wishes()
-        found = [place for wish in asked for place in self._awaited(wish) if place.why_not]
-        waiting = {place.unit.uuid: place for place in found}
-        reasons = [place.why_not for place in waiting.values() if not place.is_settling()]
-        n_left = sum(place.is_left for place in self._places)
-        if n_left:
-            are = "is" if n_left == 1 else "are"
-            reasons.append(
-                f"{_count(n_left, 'idle GPU')} {are} left to others (--leave-free {self._sharing.leave_free})"
-            )
-        reasons = reasons or [place.why_not for place in waiting.values()]
-        reasons += [
-            f"{place.unit} {why}"
-            for wish in asked
-            for place in self._places
-            if len(place.used) < place.n_shares and (why := place.why_no_room(wish))
-        ]
-        for wish in asked:
-            kept = [name for name in self.names() if name in wish.avoid and name not in self._given]
-            if kept:
-                reasons.append(f"{', '.join(kept)} must not be used for this job")
-        line = "; ".join(dict.fromkeys(reasons))
-        return line or f"{len(self._given)} of {_count(self.n_slots(), 'GPU slot')} run jobs"
+        refused = self._refusals.wishes()
+        found = reasons(
+            self._places,
+            [place for wish in refused for place in self._awaited(wish)],
+            refused,
+            leave_free=self._sharing.leave_free,
+            unused=[name for name in self.names() if name not in self._given],
+        )
+        return "; ".join(found) or f"{len(self._given)} of {counted(self.n_slots(), 'GPU slot')} run jobs"
 
     def validate(self) -> None:
         """Check that free + leased = all: what is booked is given, and what is given is booked.
@@ -359,7 +333,3 @@ class GpuSlots:
                 f"Every GPU of this search is lost: {self.why_none()}. The driver's messages are in "
                 "`dmesg`; after a reset or reboot the same command goes on with the search."
             )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
