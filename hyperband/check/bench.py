@@ -23,6 +23,8 @@ from hyperband.settings import Settings
 #: jobs of a check that was ended get so long between SIGTERM and SIGKILL
 _GRACE_S = 5.0
 _N_LINES = 8
+#: how long a second slot may take to be free once the first one is: memory of the job before comes back late
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +114,38 @@ class Bench:
             CheckStoppedError: a signal came; the job is gone.
             MachineError: it cannot be started.
         """
-        return self.run_together([config_id], epochs)[0]
+        (ran,) = self._run([config_id], epochs, [self._lease()])
+        return ran
 
-    def run_together(self, config_ids: Sequence[str], epochs: int) -> list[Ran]:
-        """Run jobs at the same time, and wait for the end of all; needs as many slots.
+    def run_together(self, config_ids: Sequence[str], epochs: int) -> list[Ran] | None:
+        """Run jobs at the same time, and wait for the end of all; None if there are fewer slots free.
 
         Raises:
             CheckStoppedError: a signal came; the jobs are gone.
             MachineError: one cannot be started.
         """
+        if self.slots.n_slots() < len(config_ids):
+            return None
+        leases = [self._lease()]
+        ends_s = time.monotonic() + _PATIENCE_S
+        while len(leases) < len(config_ids):
+            if (lease := self.slots.take(NO_WISH)) is not None:
+                leases.append(lease)
+            elif self.interrupts.came or time.monotonic() > ends_s:
+                self._give_back(leases)
+                self.interrupts.heed()
+                return None
+            else:
+                self.interrupts.sleep([], self.slots.next_look_s() or 1.0)
+        return self._run(config_ids, epochs, leases)
+
+    def _run(self, config_ids: Sequence[str], epochs: int, leases: list[Lease]) -> list[Ran]:
         jobs: list[LocalJob] = []
         try:
             for config_id in config_ids:
-                jobs.append(self._start(config_id, epochs))
+                jobs.append(self._start(config_id, epochs, leases.pop(0)))
         finally:
+            self._give_back(leases)
             endings = self._wait(jobs, stop=len(jobs) < len(config_ids))
         self.interrupts.heed()
         return [
@@ -133,9 +153,15 @@ class Bench:
             for config_id, job, ending in zip(config_ids, jobs, endings, strict=True)
         ]
 
-    def _start(self, config_id: str, epochs: int) -> LocalJob:
-        self.interrupts.heed()
-        lease = self._lease()
+    def _give_back(self, leases: list[Lease]) -> None:
+        """Let go of slots on which nothing was started."""
+        for lease in leases:
+            for descriptor in lease.descriptors:
+                os.close(descriptor)
+            self.slots.release(lease)
+        leases.clear()
+
+    def _start(self, config_id: str, epochs: int, lease: Lease) -> LocalJob:
         folder = self._folder / f"{self._n_jobs:03d}"
         self._n_jobs += 1
         folder.mkdir()
@@ -163,6 +189,7 @@ class Bench:
 
     def _lease(self) -> Lease:
         """A slot, waiting for one if others have them all."""
+        self.interrupts.heed()
         ends_s = time.monotonic() + (self._settings.timeout_s or 0)
         said = False
         while (lease := self.slots.take(NO_WISH)) is None:

@@ -15,11 +15,10 @@ from typing import Self
 _ACCESS = 0x001
 _MODIFY = 0x002
 _CLOSE_NOWRITE = 0x010
+_OVERFLOW = 0x4000
 _NONBLOCK = 0o4000
 _CLOEXEC = 0o2000000
 _EVENT = struct.Struct("iIII")
-#: watches cost kernel memory, and a job that keeps more files than this has its own order among them
-_MAX_FILES = 1000
 
 
 class ReadWatch:
@@ -31,12 +30,16 @@ class ReadWatch:
         #: -1 where the kernel gives none (fs.inotify.max_user_instances)
         self._descriptor: int = self._libc.inotify_init1(_NONBLOCK | _CLOEXEC)
         self._paths: dict[int, Path] = {}
-        for path in paths[:_MAX_FILES] if self._descriptor >= 0 else ():
+        #: whether nothing that was read can have been missed
+        self.is_complete = self._descriptor >= 0 and bool(paths)
+        for path in paths if self._descriptor >= 0 else ():
             watch = self._libc.inotify_add_watch(
                 self._descriptor, os.fsencode(path), _ACCESS | _MODIFY | _CLOSE_NOWRITE
             )
             if watch >= 0:
                 self._paths[watch] = path
+            else:  # gone meanwhile, or more than fs.inotify.max_user_watches
+                self.is_complete = False
 
     def __enter__(self) -> Self:
         """The watch itself."""
@@ -48,11 +51,6 @@ class ReadWatch:
         """Close."""
         self.close()
 
-    @property
-    def works(self) -> bool:
-        """True when at least one file is watched."""
-        return bool(self._paths)
-
     def read_first(self) -> list[Path]:
         """The files that were read before they were changed, since the beginning. Ask once."""
         first: dict[int, int] = {}
@@ -61,6 +59,7 @@ class ReadWatch:
             while at < len(data):
                 watch, mask, _, n_name = _EVENT.unpack_from(data, at)
                 at += _EVENT.size + n_name
+                self.is_complete &= not mask & _OVERFLOW
                 if mask & (_ACCESS | _MODIFY | _CLOSE_NOWRITE):
                     first.setdefault(watch, mask)
         return [self._paths[watch] for watch, mask in first.items() if not mask & _MODIFY]

@@ -25,20 +25,16 @@ class Together:
         Args:
             earlier: losses of configurations that were trained before.
         """
-        at_once = self._parts.bench.slots.n_slots() > 1
-        how = "at once" if at_once else "by turns (there is one slot)"
+        unused = self._parts.unused
+        start = self._parts.places.look(unused[-1]) if unused else Look({}, frozenset())
+        how = ""
         both: list[Ran] = []
         alone: list[Ran] = []
-        start = (
-            self._parts.places.look(self._parts.unused[-1]) if self._parts.unused else Look({}, frozenset())
-        )
         for _ in range(N_TRIES):
-            if len(self._parts.unused) < 2:
+            if len(unused) < 2:
                 break
-            ids = [self._parts.unused.pop(0), self._parts.unused.pop(0)]
-            by_turns = [] if at_once else [self._parts.bench.run(config_id, FIRST) for config_id in ids]
-            both = by_turns or self._parts.bench.run_together(ids, FIRST)
-            alone = [self._parts.bench.run(config_id, FIRST) for config_id in ids]
+            how, both = self._train_both([unused.pop(0), unused.pop(0)])
+            alone = [self._parts.bench.run(ran.config_id, FIRST) for ran in both]
             if all(ran.loss is not None for ran in alone):
                 break
         if not both:
@@ -55,6 +51,14 @@ class Together:
         if is_same(loss_of(both[0]), loss_of(both[1])) and self._is_shared(how, both, start, earlier):
             return
         self._compare(how, both, alone)
+
+    def _train_both(self, config_ids: list[str]) -> tuple[str, list[Ran]]:
+        """Train two at once if there are slots for both, else one after the other; which of it, in words."""
+        bench = self._parts.bench
+        at_once = bench.run_together(config_ids, FIRST)
+        if at_once is not None:
+            return "at once", at_once
+        return "by turns (for want of a second slot)", [bench.run(name, FIRST) for name in config_ids]
 
     def _is_shared(self, how: str, both: list[Ran], start: Look, earlier: set[float | None]) -> bool:
         """Find out why two configurations print the same loss: by the same checkpoint, or by chance."""

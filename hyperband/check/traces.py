@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hyperband.errors import MachineError
 from hyperband.folder import JOURNAL_FILE
 from hyperband.settings import Settings
 from hyperband.verdicts import CHECKS_FOLDER
@@ -92,7 +93,11 @@ class Places:
     def aside(self, look: Look, before: Look, changed: Sequence[Path]) -> "Aside":
         """Prepare to put those changed files aside that were not there before the check."""
         held = _held_open()
-        movable = [path for path in changed if path not in before.files and look.files[path][0] not in held]
+        movable = [
+            path
+            for path in changed
+            if path in look.files and path not in before.files and look.files[path][0] not in held
+        ]
         return Aside(movable, [f for f in look.folders if f not in before.folders], self.roots)
 
 
@@ -185,7 +190,7 @@ class Aside:
         """Put them aside.
 
         Raises:
-            OSError: the folder cannot be written to; nothing was moved then.
+            MachineError: the folder cannot be written to; nothing was moved then.
         """
         try:
             for path in self.files:
@@ -198,9 +203,12 @@ class Aside:
                 with contextlib.suppress(OSError):  # not empty, or gone
                     folder.rmdir()
                     self._removed.append(folder)
-        except BaseException:
+        except OSError as err:
             self.restore()
-            raise
+            raise MachineError(
+                f"a file that the script made cannot be put aside for a moment: {err}. Let this user write "
+                "where the script does, or name its checkpoints with --checkpoints."
+            ) from err
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -116,7 +116,8 @@ class Training:
         made = self._parts.places.look(config_id).changed_since(before)
         with ReadWatch(made) as watch:
             resumed = self._parts.bench.run(config_id, SECOND)
-            read = watch.read_first() if watch.works else None
+            read = watch.read_first()
+            is_known = bool(read) or watch.is_complete
         beyond = self._parts.bench.run(config_id, FIRST)
         changed = self._parts.places.look(config_id).changed_since(before)
         # What was there before the check is somebody's; by a pattern, only this configuration's is seen.
@@ -124,7 +125,7 @@ class Training:
         files = [path for path in changed if path not in known.files]
         old = [path for path in changed if path in known.files]
         relevant = set(files or old)
-        has_read = None if read is None else not relevant.isdisjoint(read)
+        has_read = not relevant.isdisjoint(read) if is_known else None
         return History(first, again, resumed, beyond, files, old, has_read, before, known, [])
 
     def _straight(self, history: History) -> list[Ran]:
