@@ -16,6 +16,7 @@ from hyperband.script.contract import (
     MAX_CONFIG_ID_BYTES,
     Reading,
     check_config_id,
+    clean_lines,
     job_argv,
     last_lines,
     read_outcome,
@@ -114,6 +115,19 @@ def test_no_finite_number(tmp_path: Path, text: str) -> None:
     reading = reading_of(tmp_path, b"0.5\n" + text.encode() + b"\n")
     assert (reading.outcome, reading.loss) == (Outcome.NOT_FINITE, None)
     assert "not a finite number" in reading.note
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("nan", "loss nan"), ("-1e999", "loss -inf"), ("0.5", ""), ("x", "")]
+)
+def test_numbers_that_are_none_are_told_apart(tmp_path: Path, text: str, kind: str) -> None:
+    assert reading_of(tmp_path, f"{text}\n".encode()).kind == kind
+
+
+def test_lines_as_a_terminal_leaves_them() -> None:
+    text = "  a\x1b[31mb\n10%\r99%\r\n" + "x" * 5000
+    assert [line[:4] for line in clean_lines(text)] == ["  ab", "99%", "xxxx"]
+    assert len(clean_lines(text)[2]) == 2000
 
 
 @pytest.mark.parametrize(

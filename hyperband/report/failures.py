@@ -60,8 +60,10 @@ class Failures:
 
     def see(self, trial: int, end: JobEnded) -> None:
         """Take in how an attempt at a job of a trial ended; they come in order."""
-        if end.outcome is Outcome.LOSS and self._n_retried:
-            self._n_mended += self._n_retried.pop(end.job, 0)
+        if end.outcome is Outcome.LOSS:
+            if self._n_retried:
+                self._n_mended += self._n_retried.pop(end.job, 0)
+            return
         if not end.outcome.is_failure:
             return
         name = end.fingerprint or _kind_of_note(end.note) or str(end.outcome)

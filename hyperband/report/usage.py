@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from hyperband.report.text import duration, shortened, shown, size
-from hyperband.report.view import JobView, StudyView
+from hyperband.report.view import StudyView
 from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome
 
@@ -65,7 +65,10 @@ def slots_table(study: StudyView) -> str:
     """For each slot that ran anything or is in quarantine: attempts, losses, failures. Empty if none."""
     slots: dict[str, _Slot] = {event.slot: _Slot() for event in study.quarantined}
     for job in study.jobs:
-        _count(slots.setdefault(job.slot, _Slot()), job)
+        name = job.start.slot
+        if name not in slots:
+            slots[name] = _Slot()
+        _count(slots[name], job.end)
     quarantined = {event.slot: event for event in study.quarantined}
     rows: list[list[str]] = []
     for name in sorted(slots, key=_in_order):
@@ -81,12 +84,12 @@ def slots_table(study: StudyView) -> str:
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=align) if rows else ""
 
 
-def _count(slot: _Slot, job: JobView) -> None:
+def _count(slot: _Slot, end: JobEnded | None) -> None:
     slot.n_jobs += 1
-    if job.end is not None:
-        slot.n_losses += job.end.outcome is Outcome.LOSS
-        slot.n_failures += job.end.outcome.is_failure
-        slot.busy_s += job.end.ended_at - job.end.started_at
+    if end is not None:
+        slot.n_losses += end.outcome is Outcome.LOSS
+        slot.n_failures += end.outcome.is_failure
+        slot.busy_s += end.ended_at - end.started_at
 
 
 def _in_order(name: str) -> tuple[str, list[int]]:
