@@ -50,7 +50,7 @@ def _begin() -> object:
 
         found, wanted = (".".join(map(str, version[:2])) for version in (sys.version_info, OLDEST))
         why = f"it needs Python {wanted} or newer for the script, and {sys.executable} is {found}"
-        write(int(sys.argv[2]), dumps({"kind": "refused", "why": why}).encode())
+        write(int(sys.argv[2]), (dumps({"kind": "refused", "why": why}) + "\n").encode())
         return None
     return _load_server().main(sys.argv[1:], AT_START)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _STANDARD = os.path.dirname(os.__file__)  # noqa: PTH120
 _OURS = os.path.dirname(__file__)  # noqa: PTH120
 _SITES = {"site-packages", "dist-packages"}
+#: before these are imported there is no generator of theirs
+_GENERATORS_COME_WITH = ("numpy.random.mtrand", "torch")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: audit events: what an import does to the world, and every job must do for itself
 _DEEDS = {
@@ -131,10 +133,22 @@ class Watch:
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec = None if find is None else find(name, path, target)
             if spec is not None:
-                if spec.has_location and is_local(spec.origin) and hasattr(spec.loader, "exec_module"):
+                if name in _GENERATORS_COME_WITH and hasattr(spec.loader, "exec_module"):
+                    self._note_after(spec.loader)
+                elif spec.has_location and is_local(spec.origin) and hasattr(spec.loader, "exec_module"):
                     self._look_closely(name, spec.loader)
                 return spec
         return None
+
+    def _note_after(self, loader: Any) -> None:  # noqa: ANN401
+        """Take the generators for unused as they are after this import."""
+        run = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            self._generators = {**generators(), **self._generators}
+
+        loader.exec_module = exec_module
 
     def _look_closely(self, name: str, loader: Any) -> None:  # noqa: ANN401
         run = loader.exec_module

@@ -237,6 +237,8 @@ class ForkServer:
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     cwd=self._cwd,
+                    # as Python sees it: libraries, such as readline, may have set more behind its back
+                    env=dict(os.environ),
                     pass_fds=(theirs.fileno(), self._lock),
                     start_new_session=True,
                 )
