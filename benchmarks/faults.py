@@ -21,13 +21,13 @@ failed run is kept. Exit code 1 if anything is wrong.
 import argparse
 import collections
 import concurrent.futures
-import functools
 import shutil
 import sys
 import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Campaign:
         self._plan = ("--max-epochs", str(max_epochs))
         self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+        self._locks: dict[Hashable, threading.Lock] = collections.defaultdict(threading.Lock)
+        self._wanted: dict[Hashable, tuple[dict[str, Any], float]] = {}
 
     def run(self, kind: Kind, seed: int) -> None:
         """Run one kind once, judge it, and count what was found."""
@@ -93,22 +94,24 @@ class Campaign:
                 shutil.rmtree(scene.folder)
 
     def _undisturbed(self, kind: Kind) -> tuple[dict[str, Any], float]:
+        """What an undisturbed search prints, and how long it takes in seconds; kinds may share one."""
+        key = (kind.undisturbed or kind.script, kind.options, kind.prepare)
         with self._lock:
-            lock = self._locks[kind.name]
+            lock = self._locks[key]
         with lock:
-            return self._run_undisturbed(kind)
+            if key not in self._wanted:
+                self._wanted[key] = self._run_undisturbed(kind)
+        return self._wanted[key]
 
-    @functools.cache  # noqa: B019 - the campaign lives as long as the process
     def _run_undisturbed(self, kind: Kind) -> tuple[dict[str, Any], float]:
-        """What an undisturbed search prints, and how long it takes in seconds."""
         scene = self._scene(kind, f"{kind.name}-undisturbed", 0, kind.undisturbed or kind.script)
         began_s = time.monotonic()
         try:
             if scene.finish() != 0:
                 sys.exit(f"the undisturbed search of {kind.name} did not finish; see {scene.folder}")
+            return scene.document, time.monotonic() - began_s
         finally:
             scene.close()
-        return scene.document, time.monotonic() - began_s
 
     def _scene(self, kind: Kind, name: str, seed: int, script: str) -> Scene:
         scene = Scene(self._root / name, seed, (*self._plan, *kind.options))

@@ -28,7 +28,7 @@ _ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 #: of our code; one of the user's script may be shown
 _OUR_TRACEBACK = re.compile(r'File "[^"]*hyperband/[^"]*\.py", line')
 #: what a message must hold to say what to do next
-_NEXT_STEPS = ("again", "choose", "make ", "free ", "wait", "move", "restore", "mend", "--", "end it", "give")
+_NEXT_STEPS = ("again", "Look for", "choose", "make ", "free ", "wait", "move", "restore", "mend", "--", "end it", "give")
 
 
 @dataclass(frozen=True)
