@@ -469,6 +469,9 @@ def test_memory_without_a_process_is_waited_for_too(machine: NvmlState) -> None:
     clock = Clock()
     slots = gpu_slots(gpus="0", clock=clock)
     lease = take(slots)
+    with process() as pid:
+        machine.claim(pid, 0)
+        slots.observe(lease, mine)
     machine.change(0, used_mib=2_000)  # far from a tenth, but nothing was there when the job came
     given_back(slots, lease)
     while (again := slots.take(NO_WISH)) is None:
@@ -492,6 +495,9 @@ def test_what_is_written_off_stays_so_and_no_more_than_that(machine: NvmlState) 
     clock = Clock()
     slots = gpu_slots(gpus="0", clock=clock)
     lease = take(slots)
+    with process() as pid:
+        machine.claim(pid, 0, mib=20_000)
+        assert slots.observe(lease, mine).gpu_memory_bytes == 20_000 * MIB
     machine.change(0, used_mib=20_000)
     given_back(slots, lease)
     while (again := slots.take(NO_WISH)) is None:
@@ -509,6 +515,22 @@ def test_what_is_written_off_stays_so_and_no_more_than_that(machine: NvmlState) 
     clock.now_s += 100
     machine.change(0, used_mib=20_000)
     assert slots.take(NO_WISH) is None
+    assert slots.news() == ()
+
+
+@on_stub
+def test_where_no_processes_are_shown_memory_may_be_somebody_elses(machine: NvmlState) -> None:
+    machine.four_gpus()
+    clock = Clock()
+    slots = gpu_slots(gpus="0", clock=clock)
+    lease = take(slots)
+    machine.change(0, used_mib=20_000)
+    assert slots.observe(lease, nobodys).gpu_memory_bytes == 19_996 * MIB
+    given_back(slots, lease)
+    for _ in range(60):
+        assert slots.take(NO_WISH) is None
+        assert slots.why_none() == "GPU 0 has 20000 MiB in use by no process that can be seen"
+        clock.now_s += 1
     assert slots.news() == ()
 
 

@@ -51,6 +51,7 @@ def observe(
 
 def _look(nvml: Nvml, place: Place, usage: Usage, slot_name: str, belongs: Callable[[int], bool]) -> _Seen:
     is_alone = set(place.used.values()) == {slot_name}
+    place.settling.shows_processes |= bool(usage.compute)
     mine = []
     for process in usage.compute:
         if belongs(process.pid):

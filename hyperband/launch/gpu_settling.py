@@ -6,7 +6,8 @@ Must not know: NVML, leases, who else is on the GPU.
 A driver tears a context down after the process has gone, mostly within milliseconds. What is waited for
 are processes that were seen to belong to the ended job, and, where no job of ours is left, memory that
 was not in use before and that no process explains. The wait ends; what is still there then is written
-off, since the next job may well live beside it, and a GPU that fails jobs is found out otherwise.
+off, since the next job may well live beside it, and a GPU that fails jobs is found out otherwise. Where
+the driver shows no processes at all, memory may be that of somebody who came, and is never written off.
 """
 
 from hyperband.launch.gpu_processes import exists
@@ -38,6 +39,8 @@ class Settling:
         self.written_off_bytes = 0
         #: in use when the last job came to the empty unit, what is written off included; None: not known
         self.idle_bytes: int | None = None
+        #: the driver has shown a process here: it does not hide them, as it may in a container
+        self.shows_processes = False
         self.news: list[str] = []
 
     @property
@@ -64,6 +67,7 @@ class Settling:
             hidden_bytes: In use there although no process can be seen; None where that cannot be told.
             now_s: On the monotonic clock.
         """
+        self.shows_processes |= bool(usage.compute)
         # a pid that is somebody's again is not ours any more
         listed = frozenset(process.pid for process in usage.compute if not exists(process.pid))
         self._pids &= listed
@@ -76,7 +80,7 @@ class Settling:
         if why_not and now_s < self._until_s:
             self._was_seen = True
             return why_not
-        if self._pids or (why_not and self._was_seen):
+        if self._pids or (why_not and self._was_seen and self.shows_processes):
             self.news.append(
                 f"{why_not}: a job that ended there {_WAIT_S:g} s ago has not given it back; it counts as "
                 "free from now on"
