@@ -129,6 +129,18 @@ def test_a_slot_that_fails_in_seconds_is_quarantined_before_it_has_eaten_four() 
     assert history.quarantined() == {"gpu:0"}
 
 
+def test_a_slot_that_ran_jobs_well_is_not_to_blame_for_failures_of_several_kinds() -> None:
+    history = History()
+    history.end(0, "gpu:1", "ok")
+    history.end(10, "gpu:0", "ok")
+    for job, end in enumerate(["C:KeyError", "C:ValueError", "C:KeyError", "N:", "C:KeyError"], start=1):
+        history.end(job, "gpu:0", end, took_s=0.5)
+        assert history.quarantined() == set()
+    history.end(6, "gpu:0", "C:KeyError", took_s=0.5)
+    history.end(7, "gpu:0", "C:KeyError", took_s=0.5)
+    assert history.quarantined() == {"gpu:0"}
+
+
 def test_a_slot_is_not_to_blame_while_nothing_succeeds_elsewhere() -> None:
     history = History()
     for job in (1, 2, 3, 4):

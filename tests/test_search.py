@@ -452,14 +452,17 @@ def test_a_sampler_that_breaks_late_stops_the_search_with_what_ran_kept(searches
 def test_a_killed_script_host_is_replaced(searches: Searches) -> None:
     sampler = """
     import os, signal, time
+    N = [0]
     def get_random_config_id(rng):
-        if not os.path.exists("killed"):
+        N[0] += 1
+        if N[0] == 2 and not os.path.exists("killed"):
             open("killed", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return f"x:{rng.uniform(0, 1):.9f}"
     """
     searches.write(script(sampler=sampler))
     assert searches.run("--max-epochs", "9", "--slots", "2").exit_code == 0
+    assert (searches.folder / "killed").exists()
 
 
 def test_resuming_from_another_folder_runs_where_the_study_began(searches: Searches) -> None:

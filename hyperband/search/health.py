@@ -33,21 +33,28 @@ class _Slot:
     #: jobs that failed, in order, and which of them failed within seconds
     failed: list[int] = field(default_factory=list)
     n_fast: int = 0
+    #: of the fast ones in a row so far, how many ended like the latest
+    n_alike: int = 0
+    latest_kind: tuple[Outcome, str] | None = None
     #: of these the ones that succeeded on another slot, and those that failed there in the same way
     strikes: set[int] = field(default_factory=set)
     cleared_by: set[int] = field(default_factory=set)
 
     @property
     def looks_like_a_black_hole(self) -> bool:
-        """It failed so many in a row within seconds, and no slot that runs jobs well failed them as well."""
-        return self.n_fast >= N_EATEN and len(self.cleared_by) < N_STRIKES
+        """It failed so many in a row within seconds, and no slot that runs jobs well failed them as well.
+
+        One that has run jobs well must fail them all in the same way: some configurations are just bad.
+        """
+        n = self.n_alike if self.has_succeeded else self.n_fast
+        return n >= N_EATEN and len(self.cleared_by) < N_STRIKES
 
     def begin_anew(self) -> None:
         """Forget the failures: what comes next counts alone."""
         self.failed.clear()
         self.strikes.clear()
         self.cleared_by.clear()
-        self.n_fast = 0
+        self.n_fast = self.n_alike = 0
 
 
 class Health:
@@ -164,10 +171,13 @@ class Health:
                 if same and slot.has_succeeded and started.job in other.failed:
                     other.cleared_by.add(started.job)
             slot.failed.append(started.job)
+            slot.n_alike = slot.n_alike + 1 if slot.latest_kind == _kind(ended) else 1
+            slot.latest_kind = _kind(ended)
             slot.n_fast = slot.n_fast + 1 if _is_fast(ended) else 0
+            slot.n_alike = min(slot.n_alike, slot.n_fast)
             self._failures.setdefault(started.job, []).append(_Failure(started.slot, _kind(ended)))
         elif ended.outcome.is_final:
-            slot.n_fast = 0  # it trained for a while, or printed a number: this slot runs jobs
+            slot.n_fast = slot.n_alike = 0  # it trained for a while, or printed a number: this slot runs jobs
         if ended.outcome.is_final and not ended.retry:
             self._failures.pop(started.job, None)
 
