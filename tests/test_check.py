@@ -20,6 +20,7 @@ from hyperband.check.reads import ReadWatch
 from hyperband.check.resuming import Evidence, judge
 from hyperband.check.traces import Places
 from hyperband.cli.main import main
+from hyperband.errors import UsageError
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, read_resuming
 
@@ -305,8 +306,7 @@ def test_a_folder_that_an_option_names_is_looked_at(tmp_path: Path) -> None:
 
 def test_checkpoints_that_a_pattern_names(tmp_path: Path) -> None:
     source = changed(("return hashlib.sha256(config_id.encode()).hexdigest() + ", "return config_id + "))
-    (tmp_path / "big").mkdir()
-    found = check(tmp_path, source, "--checkpoints", "runs/{config_id}*")
+    found = check(tmp_path, source, "--checkpoints", "runs/{config_id}.json")
     assert found.exit_code == 0, found.lines
     assert found.document["resuming"] == "resumes"
     assert len(list((tmp_path / "runs").iterdir())) == 4
@@ -436,6 +436,7 @@ def test_options_of_a_search_are_refused_and_the_help_is_there(
     assert "Did you mean --gpus" in capsys.readouterr().err
     assert main(["check", "nothing.py"]) == 2
     assert main(["check"]) == 2
+    assert main(["check", "train.py", "--checkpoints", "runs/*"]) == 2
     assert main(["check", "train.py", "--python", "/no/python"]) == 2
     capsys.readouterr()
     assert main(["check", "--help"]) == 0
@@ -526,7 +527,7 @@ def places(folder: Path, checkpoints: str | None = None, script_args: tuple[str,
         python=Path(sys.executable),
         logs=folder / "logs",
     )
-    return Places(settings, folder)
+    return Places(settings, folder, print)
 
 
 def test_only_new_files_go_aside_and_come_back_unless_they_have_a_successor(tmp_path: Path) -> None:
@@ -559,8 +560,12 @@ def test_a_pattern_reaches_nothing_outside_and_follows_no_link(tmp_path: Path) -
     (work / "link").symlink_to(tmp_path / "outside")
     (work / "runs" / "x[1]").write_text("")
     (work / "runs" / "x1").write_text("")
-    assert set(places(work, checkpoints="*/{config_id}").look("x[1]").files) == {work / "runs" / "x[1]"}
-    assert places(work, checkpoints="../outside/{config_id}").look("x[1]").files == {}
+    look = places(work, checkpoints="runs/{config_id}").look
+    assert set(look("x[1]").files) == {work / "runs" / "x[1]"}
+    assert look("../outside/x[1]").files == {}
+    assert places(work, checkpoints="*/{config_id}").look("x[1]").files.keys() == {work / "runs" / "x[1]"}
+    with pytest.raises(UsageError, match="between its slashes"):
+        places(work, checkpoints="../outside/{config_id}")
 
 
 def test_folders_near_the_root_and_the_systems_own_are_not_looked_through(tmp_path: Path) -> None:

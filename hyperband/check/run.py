@@ -18,6 +18,7 @@ from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
+from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.process import require_pidfd
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, write_resuming
@@ -33,18 +34,20 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
         say: told each line as soon as it is known.
 
     Raises:
-        UsageError: the interpreter or the GPUs that are named cannot be used.
+        UsageError: the interpreter, the GPUs or the pattern that are named cannot be used.
         MachineError: jobs cannot be run here.
         CheckStoppedError: a signal ended it; no job is left.
     """
     require_pidfd()
+    if settings.checkpoints is not None:
+        check_pattern(settings.checkpoints, cwd=Path.cwd())
+    places = Places(settings, Path.cwd(), say)
     report = Report(settings, say)
     sha256 = hashlib.sha256(settings.script.read_bytes()).hexdigest()
     config_ids = inspect(settings, report)
     if not config_ids:
         report.add_rest(_TRAININGS, "nothing was trained")
         return report
-    places = Places(settings, Path.cwd())
     with (
         tempfile.TemporaryDirectory(prefix="hyperband-check-") as folder,
         Interrupts() as interrupts,

@@ -5,18 +5,19 @@ that lie where the script works. Must not know what the files mean.
 """
 
 import contextlib
-import glob
 import os
 import re
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.folder import JOURNAL_FILE
+from hyperband.machine.checkpoint_files import CheckpointFiles
+from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import Settings
 from hyperband.verdicts import CHECKS_FOLDER
 
@@ -47,12 +48,14 @@ class Look:
 class Places:
     """Where a script may keep its checkpoints."""
 
-    def __init__(self, settings: Settings, cwd: Path) -> None:
-        """Choose the folders: where jobs run, where the script is, and those that it or its options name."""
+    def __init__(self, settings: Settings, cwd: Path, say: Callable[[str], None]) -> None:
+        """Choose the folders: where jobs run, where the script is, and those that it or its options name.
+
+        Raises:
+            UsageError: `--checkpoints` is no pattern.
+        """
         self.cwd = cwd.resolve()
-        self._pattern = settings.checkpoints
-        #: whether checkpoints are known by a pattern
-        self.has_pattern = settings.checkpoints is not None
+        self._pattern = None if settings.checkpoints is None else parse(settings.checkpoints)
         self._logs = settings.logs
         found = [self.cwd, settings.script.resolve().parent]
         found += _folders_in(_words_with_paths(settings), self.cwd)
@@ -62,15 +65,24 @@ class Places:
                 self.roots.append(root)
         #: those that are too large to be looked through
         self.too_large: list[Path] = []
+        self._checkpoints: CheckpointFiles | None = None
+        if self._pattern is not None:
+            self._checkpoints = CheckpointFiles(
+                self._pattern, cwd=self.cwd, study_folder=settings.logs / CHECKS_FOLDER, say=say
+            )
+            self.roots = [self._checkpoints.place]
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether checkpoints are known by a pattern."""
+        return self._pattern is not None
 
     def look(self, config_id: str) -> Look:
         """All files there now; with `--checkpoints`, those of this configuration and no others."""
+        if self._checkpoints is not None:
+            return self._look_at_pattern(config_id)
         files: dict[Path, _Mark] = {}
         folders: set[Path] = set()
-        if self._pattern is not None:
-            for path in self._matching(config_id):
-                _note(path, files)
-            return Look(files, frozenset())
         for root in [root for root in self.roots if root not in self.too_large]:
             found = _walk(root, self._logs)
             if found is None:
@@ -80,15 +92,15 @@ class Places:
                 folders |= found.folders
         return Look(files, frozenset(folders))
 
-    def _matching(self, config_id: str) -> Iterator[Path]:
-        """Files that the pattern names, below the working directory and through no symbolic link."""
+    def _look_at_pattern(self, config_id: str) -> Look:
         assert self._pattern is not None
-        pattern = self._pattern.replace("{config_id}", glob.escape(config_id))
-        # Path.glob knows no hidden files, and a config id must not be read as a pattern.
-        for name in glob.iglob(pattern, root_dir=self.cwd, recursive=True, include_hidden=True):  # noqa: PTH207
-            path = self.cwd / name
-            if path.parent.resolve() == path.parent and path.is_relative_to(self.cwd):
-                yield path
+        assert self._checkpoints is not None
+        meant = self._pattern.files(config_id)
+        names, folders = ([], []) if meant is None else self._checkpoints.find(meant)
+        files: dict[Path, _Mark] = {}
+        for name in names:
+            _note(self._checkpoints.place.joinpath(*name), files)
+        return Look(files, frozenset(self._checkpoints.place.joinpath(*name) for name in folders))
 
     def aside(self, look: Look, before: Look, changed: Sequence[Path]) -> "Aside":
         """Prepare to put those changed files aside that were not there before the check."""
