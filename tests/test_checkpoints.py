@@ -239,6 +239,20 @@ def test_a_turn_is_short_and_the_rest_is_done_in_the_next_ones(tmp_path: Path) -
     assert study.files() == []
 
 
+def test_many_trials_without_files_do_not_hold_up_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(tmp_path, tuple(f"t{n}" for n in range(50)), keep="none")
+    for trial in range(50):
+        study.end(float(trial), settle=False)
+    monkeypatch.setattr("hyperband.study.checkpoints._TURN_S", 0.0)
+    n_turns = 0
+    while study.checkpoints.pending:
+        study.checkpoints.after_turn(durable=True)
+        n_turns += 1
+    assert n_turns >= 49
+
+
 def test_a_restart_does_not_look_again_at_what_is_done(tmp_path: Path) -> None:
     study = Study(tmp_path, ("a", "b", "c"))
     study.write("runs/b/1")

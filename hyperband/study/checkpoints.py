@@ -147,6 +147,7 @@ class Checkpoints:
 
     def _steps(self) -> Iterator[None]:
         """One trial's worth of work, file by file."""
+        yield  # most trials of a restart have nothing left: their number counts as well
         if self._to_delete:
             yield from self._delete(self._to_delete.popleft())
         elif self._to_move:
