@@ -435,6 +435,7 @@ def test_options_of_a_search_are_refused_and_the_help_is_there(
     assert main(["check", "train.py", "--gpuss", "none"]) == 2
     assert "Did you mean --gpus" in capsys.readouterr().err
     assert main(["check", "nothing.py"]) == 2
+    assert main(["check", str(tmp_path)]) == 2
     assert main(["check"]) == 2
     assert main(["check", "train.py", "--checkpoints", "runs/*"]) == 2
     assert main(["check", "train.py", "--python", "/no/python"]) == 2

@@ -20,6 +20,7 @@ from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.process import require_pidfd
+from hyperband.script.host import check_readable
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, write_resuming
 
@@ -34,11 +35,12 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
         say: told each line as soon as it is known.
 
     Raises:
-        UsageError: the interpreter, the GPUs or the pattern that are named cannot be used.
+        UsageError: the script, the interpreter, the GPUs or the pattern that are named cannot be used.
         MachineError: jobs cannot be run here.
         CheckStoppedError: a signal ended it; no job is left.
     """
     require_pidfd()
+    check_readable(settings.script)
     if settings.checkpoints is not None:
         check_pattern(settings.checkpoints, cwd=Path.cwd())
     places = Places(settings, Path.cwd(), say)

@@ -106,7 +106,7 @@ def _fix(judgement: Judgement, history: History) -> str:
         return "if these are checkpoints, keep one for each configuration; move them away and check again"
     if judgement.verdict is Resuming.UNKNOWN:
         return (
-            "if it keeps checkpoints, name them: --checkpoints 'FOLDER/{config_id}*' (or {config_id_sha256}); "
+            "if it keeps checkpoints, name them: --checkpoints 'FOLDER/{config_id}*', or {config_id_sha256}; "
             "if it keeps none, each rung of a search trains from the beginning"
         )
     return ""

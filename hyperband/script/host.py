@@ -65,7 +65,7 @@ class ScriptHost:
             UsageError: the script cannot be read, or the interpreter cannot be started.
             MachineError: the working directory is gone.
         """
-        _check_readable(script)
+        check_readable(script)
         self._script = script
         self._script_args = list(script_args)
         self._is_sampling = False
@@ -268,7 +268,12 @@ class ScriptHost:
         self._interpreter.close()
 
 
-def _check_readable(script: Path) -> None:
+def check_readable(script: Path) -> None:
+    """Refuse a script that is no file, or one that cannot be read.
+
+    Raises:
+        UsageError: it is.
+    """
     try:
         with script.open("rb") as file:
             file.read(1)
