@@ -109,6 +109,7 @@ def test_jobs_are_packed_once_their_memory_is_known(searches: Searches) -> None:
         assert [slot.split("/")[0] for slot in during].count(gpu_of(job)) == 1, "the last rung is alone"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("machine")
 def test_packing_backs_off_when_memory_runs_out(searches: Searches) -> None:
     # After the first three each takes twice as much, and only when it was looked at.
@@ -224,18 +225,18 @@ is_first = not os.path.exists("pid")
 with open("pid", "a") as stream:
     stream.write(f"{os.getpid()}\\n")
 if is_first:
-    time.sleep(2)
+    time.sleep(1.5)
 """
     searches.write(script(TAKES + held + LOSS))
     search = searches.start(*RANDOM, "2", "--gpus", "0", gpus=None)
     pid = searches.folder / "pid"
     until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the first job")
     first_pid = int(pid.read_text())
-    # The driver shows the job's process until 4 s from now, whether it lives or not.
-    machine.processes = [StubProcess(0, int(pid.read_text()), "0:5000,4:-")]
+    # The driver shows the job's process until 3 s from now, whether it lives or not.
+    machine.processes = [StubProcess(0, int(pid.read_text()), "0:5000,3:-")]
     (machine.procdir / str(first_pid)).unlink()
     machine.write()
-    back_at = machine.path.stat().st_mtime + 4
+    back_at = machine.path.stat().st_mtime + 3
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     first, second = ran.document["jobs"]
