@@ -47,8 +47,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TAKEN, _OVER, _FAILED = b"t", b"o", b"f"
 #: what a successor tells: it is ready
 _READY = b"r"
-#: the job that just began needs the processor more than the next one: that is made in a quiet moment
-_QUIET_MS = 50
+#: the job that just began gets the processor first; but warm jobs can be short, and the next keeper, whose
+#: forks take milliseconds, must be there when the job ends
+_QUIET_MS = 2
 #: late imports are learned so often, and no oftener: each time makes the chain of processes longer
 _N_LESSONS = 12
 _REPORT_BYTES = 1 << 17
