@@ -15,6 +15,7 @@ from hyperband.cli.check_options import check_parser, refuse_others, script_in
 from hyperband.cli.definitions import Parser, search_parser
 from hyperband.cli.words import Words, take_apart
 from hyperband.errors import UsageError
+from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
 from hyperband.settings import KeepCheckpoints, Settings, WhenShared
@@ -141,6 +142,8 @@ def _settings(
             f"--keep-checkpoints {found.keep_checkpoints} removes files, but whose they are is not known;"
             " name them with --checkpoints, for example --checkpoints 'runs/{config_id}/**'."
         )
+    if found.checkpoints is not None:
+        check_pattern(found.checkpoints, cwd=cwd)
     if not found.logs:
         raise values.refused("--logs", found.logs, "the path of a folder")
     return Settings(

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hyperband
-from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
+from hyperband.errors import HyperbandError, JournalError, SearchFailedError
 from hyperband.folder import (
     JOURNAL_FILE,
-    KEEPERS_FILE,
     LOG_FILE,
     job_folder,
     lock_study,
@@ -22,17 +21,13 @@ from hyperband.folder import (
 )
 from hyperband.journal import Journal
 from hyperband.launch.base import Slots
-from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
-from hyperband.launch.warm import WarmHost
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
-from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
 from hyperband.script.contract import last_lines
-from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,
@@ -49,9 +44,10 @@ from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
-from hyperband.study.jobs import JobFiles, job_environment
+from hyperband.study.checkpoints import Checkpoints
+from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
-from hyperband.study.sampling import Sampling
+from hyperband.study.parts import failures_of, launcher_of, n_at_once, sampling_of
 from hyperband.study.search import Search, Verdict
 from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
@@ -149,11 +145,12 @@ def _run(
                 time.time(), "finished" if engine.best() else "failed", "the plan was complete before"
             )
             journal.append(_search_started(settings), again, durable=True)
+        _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
     slots = found_slots() if callable(found_slots) else found_slots
     with (
         StudyLog(journal.folder / LOG_FILE) as log,
-        contextlib.closing(_launcher(settings, journal, created, slots)) as launcher,
+        contextlib.closing(launcher_of(settings, journal, created, slots)) as launcher,
     ):
         owners.append(launcher.owns)
         owners.append(lambda pid: launcher.warm is not None and pid == launcher.warm.pid)
@@ -169,7 +166,7 @@ def _run(
             settings,
             journal.folder,
             cwd=created.cwd,
-            n_at_once=_n_at_once(settings, slots),
+            n_at_once=n_at_once(settings, slots),
             last_sha256=before,
         )
         console.line(plan_text(engine.plan, settings, identity=opened.identity))
@@ -180,7 +177,7 @@ def _run(
             console,
             cwd=created.cwd,
             best=engine.best(),
-            failures=_failures_of(events),
+            failures=failures_of(events),
         )
         warnings = warnings_of(events, settings)
         warnings += cost_of_not_resuming(
@@ -189,6 +186,8 @@ def _run(
         for warning in warnings:
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
+        checkpoints = Checkpoints(settings, cwd=Path(created.cwd), engine=engine, study_folder=journal.folder)
+        checkpoints.recover([*events, *begin])
         packing = Packing()
         for event in (*events, *begin):
             packing.see(event)
@@ -202,7 +201,7 @@ def _run(
             wake=wake,
             is_timed=settings.has_time_limit,
         )
-        with contextlib.closing(_sampling(settings, opened, created, engine)) as sampling:
+        with contextlib.closing(sampling_of(settings, opened, created, engine)) as sampling:
             owners.append(sampling.owns)
             search = Search(
                 settings=settings,
@@ -214,21 +213,13 @@ def _run(
                 files=files,
                 health=Health(events),
                 packing=packing,
+                checkpoints=checkpoints,
                 voice=voice,
                 console=console,
                 wake=wake,
             )
             verdict = _watched(search, attempts, journal, voice)
     return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
-
-
-def _failures_of(events: Sequence[Event]) -> Failures:
-    failures = Failures()
-    trials = {event.job: event.trial for event in events if isinstance(event, JobStarted)}
-    for event in events:
-        if isinstance(event, JobEnded):
-            failures.see(trials[event.job], event)
-    return failures
 
 
 def _watched(search: Search, attempts: Attempts, journal: Journal, voice: Voice) -> Verdict:
@@ -245,12 +236,18 @@ def _watched(search: Search, attempts: Attempts, journal: Journal, voice: Voice)
     return verdict
 
 
-def _n_at_once(settings: Settings, slots: Slots) -> Callable[[], int]:
-    """Return what says how many jobs share the cores, at each start."""
-    n_slots = slots.n_slots()
-    # a warm host has loaded the libraries with the first number for good
-    is_fixed = settings.warm or settings.jobs_per_gpu is not None
-    return (lambda: n_slots) if is_fixed else slots.n_slots
+def _clear_away(
+    settings: Settings, created: StudyCreated, engine: Engine, events: Sequence[Event], journal: Journal
+) -> None:
+    """Remove checkpoints that are not kept, where the search that should have was killed at its very end."""
+    cwd = Path(created.cwd)
+    if not cwd.is_dir():
+        return  # and with it what was to be removed
+    checkpoints = Checkpoints(settings, cwd=cwd, engine=engine, study_folder=journal.folder)
+    checkpoints.recover(events)
+    removed = checkpoints.finish()
+    if removed is not None:
+        journal.append(removed, durable=True)
 
 
 def _created(settings: Settings, opened: Opened) -> StudyCreated:
@@ -272,59 +269,6 @@ def _search_started(settings: Settings) -> SearchStarted:
         boot_id=proc.boot_id(),
         version=hyperband.__version__,
     )
-
-
-def _launcher(settings: Settings, journal: Journal, created: StudyCreated, slots: Slots) -> LocalLauncher:
-    cwd = Path(created.cwd)
-    if not cwd.is_dir():
-        raise MachineError(
-            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder "
-            "again, or begin "
-            "a new study with --clean or another folder for --logs"
-        )
-    errors = journal.folder / KEEPERS_FILE
-    warm = None
-    # a warm host sees as many GPUs as its jobs: none, or some
-    sees_gpus = not any(name.startswith("cpu:") for name in slots.names())
-    if settings.warm:
-        warm = WarmHost(
-            python=settings.python,
-            script=settings.script,
-            script_args=settings.script_args,
-            cwd=cwd,
-            lock=journal.lock,
-            errors=errors,
-            environment={
-                **job_environment(slots.n_slots()),
-                "CUDA_VISIBLE_DEVICES": None if sees_gpus else "",
-            },
-        )
-    return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s, warm=warm)
-
-
-def _sampling(settings: Settings, opened: Opened, created: StudyCreated, engine: Engine) -> Sampling:
-    cwd = Path(created.cwd)
-    if cwd != Path.cwd():
-        opened.host.change_folder(cwd)
-    unused = [opened.host]
-
-    def open_host() -> ScriptHost:
-        if unused:
-            return unused.pop()
-        host = ScriptHost(
-            settings.python, settings.script, settings.script_args, cwd=cwd, write_bytecode=True
-        )
-        try:
-            host.load()
-        except BaseException:
-            host.close()
-            raise
-        return host
-
-    sampling = Sampling(open_host, engine, settings.seed)
-    if sampling.host is None:
-        opened.host.close()  # nothing is left to ask it, and it may hold a GPU
-    return sampling
 
 
 def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:

@@ -18,11 +18,19 @@ from hyperband.report.text import counted
 from hyperband.script.contract import describe_exit
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
-from hyperband.search.events import Event, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.events import (
+    CheckpointsRemoved,
+    Event,
+    JobEnded,
+    JobStarted,
+    SlotQuarantined,
+    SlotReleased,
+)
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
+from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.disk import DiskWatch
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
 from hyperband.study.jobs import JobFiles
@@ -72,6 +80,7 @@ class Search:
         files: JobFiles,
         health: Health,
         packing: Packing,
+        checkpoints: Checkpoints,
         voice: Voice,
         console: Console,
         wake: Wake,
@@ -89,6 +98,9 @@ class Search:
         self._wake = wake
         self._health = health
         self._packing = packing
+        self._checkpoints = checkpoints
+        #: events of which the journal hears with the next ones
+        self._unwritten: list[Event] = []
         self._starting = Starting(
             settings=settings,
             engine=engine,
@@ -124,18 +136,20 @@ class Search:
         while True:
             self._turn(ready)
             if len(self._attempts) == 0 and (self._finish is not None or self._engine.is_complete):
+                self._clear_away()
                 self._say()
                 return self._verdict()
             self._refuse_deadlock()
             # who waits for a slot comes before who waits for words: they are said when nothing else is ready
-            ready = self._wake.sleep(0.0 if self._unsaid else self._sleep_s())
+            is_busy = self._unsaid or self._checkpoints.pending
+            ready = self._wake.sleep(0.0 if is_busy else self._sleep_s())
             if self._unsaid and (not ready or len(self._unsaid) > _MOST_UNSAID):
                 self._say()  # and then another turn: a signal may have come, which is no descriptor
 
     # One turn.
 
     def _turn(self, ready: set[object]) -> None:
-        events: list[Event] = []
+        events, self._unwritten = self._unwritten, []
         decisions: list[Decision] = []
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
         if self._sampling.host is not None and self._sampling.host in ready:
@@ -143,13 +157,16 @@ class Search:
         self._heed_signals()
         self._heed_max_time()
         self._heed_never_ran()
-        self._heed_health(events)
+        if ended or self._wake.release_asked or self._health.quarantined:
+            self._heed_health(events)
         chosen = self._choose()
         events += [start.started for start in chosen]
         if events:
             self._journal.append(*events, durable=bool(ended))
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
+        self._checkpoints.note((started.trial for started, _ in ended), decisions)
+        self._note_removal(self._checkpoints.after_turn(durable=bool(ended)))
         progress = self._engine.progress()
         self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
@@ -169,12 +186,26 @@ class Search:
 
     def _news(self) -> list[str]:
         """What slots, warm host and journal have to tell."""
-        found = [*self._slots.news(), *self._journal.news]
+        found = [*self._slots.news(), *self._journal.news, *self._checkpoints.news]
         self._journal.news.clear()
+        self._checkpoints.news.clear()
         if self._attempts.warm is not None:
             self._attempts.warm.heed()
             found += self._attempts.warm.take_news()
         return found
+
+    def _note_removal(self, removed: CheckpointsRemoved | None) -> None:
+        if removed is not None:
+            self._unwritten.append(removed)
+            self._unsaid.append(partial(self._voice.removed, removed))
+
+    def _clear_away(self) -> None:
+        """Remove what is left of checkpoints that are not kept, at the end."""
+        self._note_removal(self._checkpoints.finish())
+        if self._unwritten:
+            self._journal.append(*self._unwritten, durable=True)
+        for line in self._news():
+            self._voice.says(line)
 
     def _say(self) -> None:
         """Say what happened, in order."""
@@ -190,6 +221,7 @@ class Search:
         ended = self._take_in(self._attempts.adopt(self._wish_of), events, decisions)
         if events:
             self._journal.append(*events, durable=True)
+        self._checkpoints.note((started.trial for started, _ in ended), decisions)
         if ended or len(self._attempts):
             n_alive = counted(len(self._attempts), "running job")
             self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")

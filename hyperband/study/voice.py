@@ -9,7 +9,7 @@ from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
-from hyperband.report.text import duration, number
+from hyperband.report.text import counted, duration, number, size
 from hyperband.script.contract import last_lines
 from hyperband.search.decisions import (
     BracketDone,
@@ -19,7 +19,7 @@ from hyperband.search.decisions import (
     PlanKept,
     Promoted,
 )
-from hyperband.search.events import JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.events import CheckpointsRemoved, JobEnded, JobStarted, SlotQuarantined, SlotReleased
 from hyperband.search.trial import Best, Outcome, Progress, Start
 
 _N_ERROR_LINES = 10
@@ -114,6 +114,12 @@ class Voice:
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
         self._waiting_for = waiting_for
+
+    def removed(self, removed: CheckpointsRemoved) -> None:
+        """Say whose checkpoints are deleted: the log in full, the screen nothing in between."""
+        trials = ", ".join(map(str, removed.trials))
+        what = f"{counted(removed.n_files, 'file')}, {size(removed.n_bytes)}"
+        self._log.line(f"clean  checkpoints of trials {trials}: {what}")
 
     def over(self, state: str, reason: str) -> None:
         """Say in the log how the search ended, and which failures there were."""
