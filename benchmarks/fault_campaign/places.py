@@ -25,9 +25,10 @@ def small_logs(scene: Scene) -> None:
     scene.mount(scene.folder / "logs", 4)
 
 
-def small_checkpoints(scene: Scene) -> None:
-    """The script's checkpoints are on a file system of 2 MB."""
-    scene.mount(scene.folder / "checkpoints", 2)
+def small_work(scene: Scene) -> None:
+    """Jobs run, and write their checkpoints, on a file system of 2 MB."""
+    scene.cwd = scene.folder / "work"
+    scene.mount(scene.cwd, 2)
 
 
 def _full_for_a_while(scene: Scene, folder: Path) -> None:
@@ -49,7 +50,7 @@ def study_disk_full(scene: Scene) -> None:
 
 def checkpoint_disk_full(scene: Scene) -> None:
     """The disk of the checkpoints is full to the last byte for a while."""
-    _full_for_a_while(scene, scene.folder / "checkpoints")
+    _full_for_a_while(scene, scene.cwd)
 
 
 def output_fills_disk(scene: Scene) -> None:
@@ -197,10 +198,32 @@ def checkpoints_removed(scene: Scene) -> None:
     scene.may_retrain = True
     for _ in range(3):
         scene.moment()
-        for path in (scene.folder / "checkpoints").glob("*"):
+        for path in (scene.cwd / "checkpoints").glob("*"):
             if scene.rng.random() < 0.7:
                 path.unlink(missing_ok=True)
                 scene.n_faults += 1
+
+
+def checkpoints_let_go(scene: Scene) -> None:
+    """Kill -9 of the search while it deletes checkpoints: the right ones go, the right ones stay."""
+    folder = scene.cwd / "checkpoints"
+    folder.mkdir()
+    (folder / "decoy.json").write_text("nobody's")
+    while scene.rng.random() < 0.8 and not scene.document:
+        scene.moment()
+        scene.kill_search()
+        scene.dead()
+    if not scene.document:
+        scene.settle()
+    best = scene.document["best"]["config_id"]
+    kept = {trial["config_id"] for trial in scene.document["trials"] if trial["state"] == "done"} | {best}
+    wanted = {"decoy.json", *(f"{config_id}.json" for config_id in kept)}
+    found = {path.name for path in scene.folder.rglob("*") if path.is_file() and _is_checkpoint(path.name)}
+    scene.expect(found == wanted, f"checkpoints: {sorted(found ^ wanted)} are there or not there wrongly")
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name == "decoy.json" or (name.startswith("x:") and name.endswith(".json"))
 
 
 def script_edited(scene: Scene) -> None:
@@ -250,7 +273,7 @@ KINDS = (
         about="the checkpoints' disk is full",
         story=checkpoint_disk_full,
         options=_SMALL_DISK,
-        prepare=small_checkpoints,
+        prepare=small_work,
         missing=no_mounts,
     ),
     Kind(
@@ -271,6 +294,12 @@ KINDS = (
     Kind(name="journal-harmed-alive", about="the same under a running search", story=journal_harmed_alive),
     Kind(name="journal-locked", about="another program locks the journal", story=journal_locked),
     Kind(name="checkpoints-removed", about="checkpoints vanish", story=checkpoints_removed),
+    Kind(
+        name="checkpoints-let-go",
+        about="kill -9 while checkpoints are let go",
+        story=checkpoints_let_go,
+        options=(*_CPU, "--keep-checkpoints", "best", "--checkpoints", "checkpoints/{config_id}.json"),
+    ),
     Kind(name="script-edited", about="the script is edited", story=script_edited),
     Kind(
         name="clock-jumps",

@@ -28,7 +28,20 @@ _ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 #: of our code; one of the user's script may be shown
 _OUR_TRACEBACK = re.compile(r'File "[^"]*hyperband/[^"]*\.py", line')
 #: what a message must hold to say what to do next
-_NEXT_STEPS = ("again", "Look for", "choose", "make ", "free ", "wait", "move", "restore", "mend", "--", "end it", "give")
+_NEXT_STEPS = (
+    "again",
+    "Look for",
+    "choose",
+    "make ",
+    "free ",
+    "wait",
+    "move",
+    "restore",
+    "mend",
+    "--",
+    "end it",
+    "give",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class Scene:
         self.leases = self.folder / "leases"
         self.record = self.folder / "record"
         self.script = self.folder / "script.py"
+        #: where searches and their jobs run
+        self.cwd = self.folder
         self.search: subprocess.Popen[bytes] | None = None
         self._n_searches = 0
         self._cleanup = contextlib.ExitStack()
@@ -119,10 +134,11 @@ class Scene:
     def spawn(self, name: str, words: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
         """Start a search, or a command of ours; its output goes to `name`.out and `name`.err."""
         argv = [sys.executable, str(HYPERBAND)]
-        argv += words or [*self.options, "--json", str(self.script)]
+        logs = ["--logs", str(self.study.parent)]
+        argv += words or [*self.options, *logs, "--json", str(self.script)]
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
             return subprocess.Popen(
-                argv, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                argv, cwd=self.cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )
 
     def is_over(self) -> bool:
