@@ -141,6 +141,23 @@ def test_a_slot_that_ran_jobs_well_is_not_to_blame_for_failures_of_several_kinds
     assert history.quarantined() == {"gpu:0"}
 
 
+def test_the_shares_of_a_gpu_are_judged_together() -> None:
+    history = History(slots=("gpu:0/0", "gpu:1/0", "gpu:0/1", "gpu:1/1"))
+    history.end(0, "gpu:1/1", "ok")
+    for job, share in enumerate([0, 1, 0], start=1):
+        assert history.quarantined() == set()
+        history.end(job, f"gpu:0/{share}", "C:no device", took_s=0.5)
+    assert history.quarantined() == {"gpu:0"}
+
+
+def test_running_out_of_memory_is_no_strike() -> None:
+    history = History()
+    for job in (1, 2, 3):
+        history.end(job, "gpu:0", "O:CUDA out of memory")
+        history.end(job, "gpu:1", "ok")
+    assert history.quarantined() == set()
+
+
 def test_a_slot_is_not_to_blame_while_nothing_succeeds_elsewhere() -> None:
     history = History()
     for job in (1, 2, 3, 4):

@@ -8,18 +8,19 @@ from tabulate import tabulate
 from hyperband.report.text import shown
 from hyperband.report.view import StudyView
 from hyperband.search.events import SlotQuarantined
+from hyperband.search.health import place_of
 from hyperband.search.trial import Outcome
 
 
 def slots_text(study: StudyView, quarantined: Mapping[str, SlotQuarantined]) -> str:
     """A row a slot: attempts, losses, failures, what runs there, and its quarantine with the reason."""
     rows = []
-    for name in sorted({job.slot for job in study.jobs} | set(quarantined)):
+    for name in sorted({job.slot for job in study.jobs}):
         jobs = [job for job in study.jobs if job.slot == name]
         running = (
             [f"trial {job.trial}" for job in jobs if job.outcome is None] if study.state == "running" else []
         )
-        quarantine = quarantined.get(name)
+        quarantine = quarantined.get(place_of(name))
         rows.append(
             [
                 shown(name),

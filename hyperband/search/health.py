@@ -1,6 +1,8 @@
 """Whose fault a failure is: the configuration's or the slot's. Pure; a fold over the events of a study.
 
 Owns the rules for retries, strikes and quarantine. Knows no clock: whoever asks says what time it is.
+What is judged is a place: a GPU with all its shares, or a CPU slot. Running out of memory is never a place's
+fault.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,17 +19,22 @@ N_EATEN = 3
 FAST_S = 10.0
 
 
+def place_of(slot: str) -> str:
+    """The place that a slot is at: `gpu:1` for its share `gpu:1/0`."""
+    return slot.partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """One failed attempt at a job."""
 
-    slot: str
+    place: str
     kind: tuple[Outcome, str]
 
 
 @dataclass(slots=True)
-class _Slot:
-    """What happened on one slot since its last success (or since it was given back)."""
+class _Place:
+    """What happened at one place since its last success (or since it was given back)."""
 
     has_succeeded: bool = False
     #: jobs that failed, in order, and which of them failed within seconds
@@ -49,6 +56,13 @@ class _Slot:
         n = self.n_alike if self.has_succeeded else self.n_fast
         return n >= N_EATEN and len(self.cleared_by) < N_STRIKES
 
+    def note_failure(self, job: int, kind: tuple[Outcome, str], *, is_fast: bool) -> None:
+        """Count a failure that may be the place's own."""
+        self.failed.append(job)
+        self.n_fast = self.n_fast + 1 if is_fast else 0
+        self.n_alike = min(self.n_alike + 1 if kind == self.latest_kind else 1, self.n_fast)
+        self.latest_kind = kind
+
     def begin_anew(self) -> None:
         """Forget the failures: what comes next counts alone."""
         self.failed.clear()
@@ -62,7 +76,7 @@ class Health:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         """Replay the events of a study."""
-        self._slots: dict[str, _Slot] = {}
+        self._places: dict[str, _Place] = {}
         self._failures: dict[int, list[_Failure]] = {}
         self._running: dict[int, JobStarted] = {}
         self._quarantined: dict[str, SlotQuarantined] = {}
@@ -71,19 +85,19 @@ class Health:
 
     @property
     def quarantined(self) -> Mapping[str, SlotQuarantined]:
-        """The slots in quarantine, by name."""
+        """The places in quarantine, by name."""
         return self._quarantined
 
     def held_back(self) -> frozenset[str]:
-        """Slots that failed so many jobs in a row within seconds that the next one waits for the others.
+        """Places that failed so many jobs in a row within seconds that the next one waits for the others.
 
         What runs elsewhere will tell whose fault it was; while nothing runs there, nothing is waited for.
         """
-        where = {started.slot for started in self._running.values()}
+        where = {place_of(started.slot) for started in self._running.values()}
         return frozenset(
             name
-            for name, slot in self._slots.items()
-            if slot.looks_like_a_black_hole and name not in self._quarantined and where - {name}
+            for name, place in self._places.items()
+            if place.looks_like_a_black_hole and name not in self._quarantined and where - {name}
         )
 
     def is_retried(self, started: JobStarted, ended: JobEnded, *, retries: int) -> bool:
@@ -118,33 +132,34 @@ class Health:
                     self._see_end(started, event)
             case SlotQuarantined():
                 self._quarantined[event.slot] = event
-                self._slot(event.slot).has_succeeded = False  # it has to prove itself anew
+                self._place(event.slot).has_succeeded = False  # it has to prove itself anew
             case SlotReleased():
                 self._quarantined.pop(event.slot, None)
-                self._slot(event.slot).begin_anew()
+                self._place(event.slot).begin_anew()
             case _:
                 pass
 
     def changes(
         self, names: Sequence[str], *, now: float, quarantine_s: float
     ) -> list[SlotQuarantined | SlotReleased]:
-        """What must change now: slots that go into quarantine, and those that are given back. Not yet seen.
+        """What must change now: places that go into quarantine, or are given back. Not yet seen.
 
         Args:
-            names: the slots that this search may use; the last of them is never quarantined.
+            names: the slots that this search may use; the last of their places is never quarantined.
             now: Unix seconds.
             quarantine_s: how long a quarantine lasts.
         """
         changes: list[SlotQuarantined | SlotReleased] = []
         for name, quarantine in self._quarantined.items():
-            slot = self._slot(name)
+            place = self._place(name)
             if now >= quarantine.until_at:
                 changes.append(SlotReleased(now, name, "its quarantine is over"))
-            elif len(slot.cleared_by) >= N_STRIKES:
-                jobs = ", ".join(map(str, sorted(slot.cleared_by)))
+            elif len(place.cleared_by) >= N_STRIKES:
+                jobs = ", ".join(map(str, sorted(place.cleared_by)))
                 changes.append(SlotReleased(now, name, f"the jobs {jobs} failed elsewhere in the same way"))
-        n_left = sum(name not in self._quarantined for name in names)
-        for name in names:
+        places = dict.fromkeys(map(place_of, names))
+        n_left = sum(name not in self._quarantined for name in places)
+        for name in places:
             if name in self._quarantined or n_left <= 1:
                 continue
             reason = self._why_bad(name)
@@ -154,57 +169,56 @@ class Health:
         return changes
 
     def _see_end(self, started: JobStarted, ended: JobEnded) -> None:
-        slot = self._slot(started.slot)
-        failures = self._failures.get(started.job, [])
+        where = place_of(started.slot)
+        place = self._place(where)
+        elsewhere = [
+            (failure, self._place(failure.place))
+            for failure in self._failures.get(started.job, [])
+            if failure.place != where
+        ]
         if ended.outcome is Outcome.LOSS:
-            slot.begin_anew()
-            slot.has_succeeded = True
-            for failure in failures:
-                other = self._slot(failure.slot)
-                if failure.slot != started.slot and started.job in other.failed:
+            place.begin_anew()
+            place.has_succeeded = True
+            for _, other in elsewhere:
+                if started.job in other.failed:
                     other.strikes.add(started.job)
         elif ended.outcome.may_be_retried:
-            for failure in failures:
-                other = self._slot(failure.slot)
-                same = failure.slot != started.slot and failure.kind == _kind(ended)
-                # only a slot that runs jobs well can say that the job is to blame
-                if same and slot.has_succeeded and started.job in other.failed:
+            for failure, other in elsewhere:
+                # only a place that runs jobs well can say that the job is to blame
+                if failure.kind == _kind(ended) and place.has_succeeded and started.job in other.failed:
                     other.cleared_by.add(started.job)
-            slot.failed.append(started.job)
-            slot.n_alike = slot.n_alike + 1 if slot.latest_kind == _kind(ended) else 1
-            slot.latest_kind = _kind(ended)
-            slot.n_fast = slot.n_fast + 1 if _is_fast(ended) else 0
-            slot.n_alike = min(slot.n_alike, slot.n_fast)
-            self._failures.setdefault(started.job, []).append(_Failure(started.slot, _kind(ended)))
+            if ended.outcome is not Outcome.OUT_OF_MEMORY:
+                place.note_failure(started.job, _kind(ended), is_fast=_is_fast(ended))
+            self._failures.setdefault(started.job, []).append(_Failure(where, _kind(ended)))
         elif ended.outcome.is_final:
-            slot.n_fast = slot.n_alike = 0  # it trained for a while, or printed a number: this slot runs jobs
+            place.n_fast = place.n_alike = 0  # it trained for a while, or printed a number: jobs run here
         if ended.outcome.is_final and not ended.retry:
             self._failures.pop(started.job, None)
 
     def _why_bad(self, name: str) -> str:
-        slot = self._slot(name)
-        if len(slot.strikes) >= N_STRIKES:
-            jobs = ", ".join(map(str, sorted(slot.strikes)))
+        place = self._place(name)
+        if len(place.strikes) >= N_STRIKES:
+            jobs = ", ".join(map(str, sorted(place.strikes)))
             return f"the jobs {jobs} failed here and succeeded elsewhere"
-        if slot.looks_like_a_black_hole and self._others_succeed(name):
-            jobs = ", ".join(map(str, slot.failed[-N_EATEN:]))
+        if place.looks_like_a_black_hole and self._others_succeed(name):
+            jobs = ", ".join(map(str, place.failed[-N_EATEN:]))
             return f"the jobs {jobs} failed here within {FAST_S:g} s each, while other slots succeed"
         return ""
 
     def _is_unproven(self, started: JobStarted, ended: JobEnded, before: Sequence[_Failure]) -> bool:
         """True if the job failed within seconds, and nothing ever succeeded where it did, but elsewhere."""
-        where = {started.slot, *(failure.slot for failure in before)}
+        where = {place_of(started.slot), *(failure.place for failure in before)}
         return (
             _is_fast(ended)
-            and not any(self._slot(name).has_succeeded for name in where)
-            and any(slot.has_succeeded for slot in self._slots.values())
+            and not any(self._place(name).has_succeeded for name in where)
+            and any(place.has_succeeded for place in self._places.values())
         )
 
     def _others_succeed(self, name: str) -> bool:
-        return any(slot.has_succeeded for other, slot in self._slots.items() if other != name)
+        return any(place.has_succeeded for other, place in self._places.items() if other != name)
 
-    def _slot(self, name: str) -> _Slot:
-        return self._slots.setdefault(name, _Slot())
+    def _place(self, name: str) -> _Place:
+        return self._places.setdefault(name, _Place())
 
 
 def _kind(ended: JobEnded) -> tuple[Outcome, str]:

@@ -186,6 +186,11 @@ class SearchState:
         repeats = self._jobs.repeats(job)
         return 0 if repeats is None else len(repeats.failed_on)
 
+    def ran_out_of_memory(self, job: int) -> bool:
+        """Whether an earlier attempt at a job did."""
+        repeats = self._jobs.repeats(job)
+        return repeats is not None and repeats.out_of_memory
+
     def final_outcome(self, job: int, outcome: Outcome, search_alive: bool) -> Outcome:
         """What JobEnded must carry: the third Lost of a job with the search alive each time is Crashed."""
         repeats = self._jobs.repeats(job)

@@ -101,11 +101,11 @@ class Attempts:
         self._add(Attempt(started, job, adopted=False))
         return order
 
-    def adopt(self, wish_of: Callable[[int], Wish]) -> list[tuple[JobStarted, JobEnded]]:
+    def adopt(self, wish_of: Callable[[JobStarted], Wish]) -> list[tuple[JobStarted, JobEnded]]:
         """Take over what an earlier search started; return those attempts that ended since.
 
         Args:
-            wish_of: what a job that trains to so many epochs gets of its GPU.
+            wish_of: what a job was given of its GPU.
 
         Raises:
             MachineError: a job was started on another machine, where it may live still.
@@ -113,7 +113,7 @@ class Attempts:
         ended: list[tuple[JobStarted, JobEnded]] = []
         for started in self._engine.running():
             folder = job_folder(self.folder, started.job, started.attempt)
-            lease = self._slots.adopt(started.slot, wish_of(started.epochs))
+            lease = self._slots.adopt(started.slot, wish_of(started))
             job = self._launcher.adopt(folder, lease)
             if job is None:
                 ending = self._launcher.read(folder)

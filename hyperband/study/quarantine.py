@@ -13,7 +13,7 @@ from hyperband.errors import MachineError, UsageError
 from hyperband.folder import RELEASE_FILE, holder
 from hyperband.journal import Journal, read_events
 from hyperband.search.events import SlotReleased
-from hyperband.search.health import Health
+from hyperband.search.health import Health, place_of
 
 #: what stands for every slot in quarantine
 ALL_SLOTS = "all"
@@ -29,6 +29,7 @@ def release(folder: Path, wanted: str) -> str:
         UsageError: no such slot is in quarantine.
         MachineError: the search runs on another machine or belongs to somebody else.
     """
+    wanted = place_of(wanted)
     quarantined = Health(read_events(folder)).quarantined
     names = [name for name in quarantined if wanted in (name, ALL_SLOTS)]
     if not names:

@@ -6,7 +6,7 @@ that is not in the journal ever happens; what is in the journal and did not happ
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -230,8 +230,9 @@ class Search:
         for decision in decisions:
             self._voice.decided(decision)
 
-    def _wish_of(self, epochs: int) -> Wish:
-        return room_wish(self._settings, self._packing, epochs)
+    def _wish_of(self, started: JobStarted) -> Wish:
+        wish = room_wish(self._settings, self._packing, started.epochs)
+        return replace(wish, whole=wish.whole or self._engine.ran_out_of_memory(started.job))
 
     def _take_in(
         self, ended: list[tuple[JobStarted, JobEnded]], events: list[Event], decisions: list[Decision]

@@ -6,12 +6,13 @@ Starts nothing.
 
 import socket
 import time
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from hyperband.launch.base import NO_WISH, Lease, Slots, Wish
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobStarted
-from hyperband.search.health import Health
+from hyperband.search.health import Health, place_of
 from hyperband.search.packing import Packing
 from hyperband.search.trial import Start
 from hyperband.settings import Settings
@@ -149,17 +150,23 @@ class Starting:
         anywhere = replace(room_wish(self._settings, self._packing, start.epochs), avoid=closed)
         if start.out_of_memory:
             return [replace(anywhere, whole=True, most_memory=True)]
-        others = {name for name in self._slots.names() if name not in closed} - {*start.failed_on}
+        shunned = closed | self._slots_at({*map(place_of, start.failed_on)})
+        others = {*self._slots.names()} - shunned
         if not start.failed_on or not others:
             return [anywhere]
-        elsewhere = replace(anywhere, avoid=closed | {*start.failed_on})
+        elsewhere = replace(anywhere, avoid=shunned)
         # another slot is worth waiting for only while a job of ours will give it back
         used = {running.slot for running in self._engine.running()}
         return [elsewhere] if others & used else [elsewhere, anywhere]
 
     def _closed(self) -> frozenset[str]:
         """Slots that no job gets."""
-        return self._health.held_back() | frozenset(self._health.quarantined)
+        return self._slots_at(self._health.held_back() | self._health.quarantined.keys())
+
+    def _slots_at(self, places: Set[str]) -> frozenset[str]:
+        if not places:
+            return frozenset()
+        return frozenset(name for name in self._slots.names() if place_of(name) in places)
 
     def _look_in(self, wait_s: float) -> None:
         self.look_at_s = time.monotonic() + wait_s
