@@ -400,7 +400,9 @@ def test_stop_ends_a_running_search(folder: Path) -> None:
 def test_an_interrupt_in_the_first_moments_shows_no_traceback(words: list[str]) -> None:
     # -v tells of each import: the interrupt comes in the middle of ours
     argv = [sys.executable, "-v", *words, "report", "/nowhere"]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+    with subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
         assert started.stderr is not None
         for line in started.stderr:
             if line.startswith("import 'argparse'"):

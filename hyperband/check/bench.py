@@ -13,6 +13,7 @@ from pathlib import Path
 from hyperband.check.interrupts import Interrupts
 from hyperband.errors import MachineError
 from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
+from hyperband.launch.environment import job_environment
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.launch.warm import WarmHost
 from hyperband.report.text import duration
@@ -179,8 +180,7 @@ class Bench:
             script_args=self._settings.script_args,
         )
         environment = {
-            "PYTHONUNBUFFERED": "1",
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **job_environment(self.slots.n_slots()),
             **slot.environment,
             "HYPERBAND_TRIAL": str(self._numbers.setdefault(config_id, len(self._numbers))),
             "HYPERBAND_ATTEMPT": "0",

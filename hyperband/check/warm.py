@@ -7,6 +7,7 @@ from hyperband.check.bench import Ran
 from hyperband.check.findings import Status
 from hyperband.check.parts import SECOND, History, Parts, loss_of
 from hyperband.check.resuming import is_same
+from hyperband.launch.environment import job_environment
 from hyperband.launch.warm import WarmHost
 from hyperband.machine.process import JobRequest
 
@@ -45,7 +46,10 @@ def compare_warm(parts: Parts, history: History) -> None:
             cwd=Path.cwd(),
             lock=lock,
             errors=errors,
-            environment={"CUDA_VISIBLE_DEVICES": ""} if hidden else {},
+            environment={
+                **job_environment(parts.bench.slots.n_slots()),
+                "CUDA_VISIBLE_DEVICES": "" if hidden else None,
+            },
         )
         hosts.append(host)
         return host

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hyperband.cli.options import ReportOptions
-from hyperband.cli.output import print_out, width_of
+from hyperband.cli.output import complain, print_out, width_of
 from hyperband.folder import holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of
@@ -21,7 +21,7 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
     """
     # Asked before the events are read: a search that ends in between has told its events how it ended.
     running = holder(options.folder) is not None
-    study = study_view(read_events(options.folder), folder=options.folder, running=running)
+    study = study_view(read_events(options.folder, say=complain), folder=options.folder, running=running)
     match options.form:
         case "json":
             text = json_text(document_of(study))

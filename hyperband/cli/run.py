@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from hyperband.cli.output import print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
-from hyperband.folder import JOURNAL_FILE, holder
+from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
@@ -85,7 +85,7 @@ def _document_without_result(settings: Settings) -> dict[str, object]:
     try:
         with open_script(settings) as opened:
             identity, folder = opened.identity, opened.folder
-        if (folder / JOURNAL_FILE).is_file():
+        if has_study(folder):
             running = holder(folder) is not None
             return study_document(read_events(folder), folder=folder, running=running)
     except HyperbandError:

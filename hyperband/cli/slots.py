@@ -1,7 +1,7 @@
 """`hyperband slots STUDY_DIR`: what each slot of a study did, and giving back one that is in quarantine."""
 
 from hyperband.cli.options import SlotsOptions
-from hyperband.cli.output import print_out
+from hyperband.cli.output import complain, print_out
 from hyperband.folder import holder
 from hyperband.journal import read_events
 from hyperband.report.slots import slots_text
@@ -23,7 +23,7 @@ def slots(options: SlotsOptions) -> int:
         print_out(f"{shown(release(options.folder, options.release))}\n")
         return 0
     running = holder(options.folder) is not None
-    events = read_events(options.folder)
+    events = read_events(options.folder, say=complain)
     study = study_view(events, folder=options.folder, running=running)
     print_out(f"{slots_text(study, Health(events).quarantined)}\n")
     return 0

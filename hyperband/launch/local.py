@@ -4,6 +4,7 @@ Owns the reading of `keeper.json` and `result.json`. Which job runs where and wh
 decided elsewhere.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.warm import WarmHost
 from hyperband.machine import keeper, proc
-from hyperband.machine.process import ForkServer, JobRequest, ProcessId, end_strays
+from hyperband.machine.process import ForkServer, JobRequest, ProcessId, end_strays, wait_for_end
 
 _SIGNALS = {StopReason.STOP: keeper.STOP_SIGNAL, StopReason.TIMEOUT: keeper.TIMEOUT_SIGNAL}
 _PIPE_BYTES = 4096
@@ -54,7 +55,15 @@ class _About:
 class LocalJob:
     """One job on this machine that has not been seen to end."""
 
-    def __init__(self, folder: Path, lease: Lease, descriptor: int, *, is_ours: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lease: Lease,
+        descriptor: int,
+        *,
+        is_ours: bool,
+        about: _About | None = None,
+    ) -> None:
         """Take over the descriptor: the pipe of a keeper that we started, or the pidfd of an adopted one."""
         self.folder = folder
         self._lease = lease
@@ -63,7 +72,7 @@ class LocalJob:
         #: what its keeper said through the pipe
         self.said = b""
         self._asked_at_s = time.monotonic()
-        self._about: _About | None = None
+        self._about = about
 
     @property
     def lease(self) -> Lease:
@@ -141,7 +150,7 @@ class LocalLauncher:
         pidfd = about.keeper.open()
         if pidfd is None:
             return None
-        job = LocalJob(folder, lease, pidfd, is_ours=False)
+        job = LocalJob(folder, lease, pidfd, is_ours=False, about=about)
         self._jobs.add(job)
         return job
 
@@ -185,6 +194,25 @@ class LocalLauncher:
         complaint = job.said.rstrip(keeper.DONE).decode(errors="replace").strip()
         note = "; ".join(words for words in (complaint, ending.note) if words)
         return replace(ending, note=note)
+
+    def end_all(self) -> None:
+        """End every job that we started or adopted and wait for that, although their folders are gone."""
+        keepers = [child for pid in self._server_pids() for child in proc.children(pid)]
+        for pid in keepers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, keeper.STOP_SIGNAL)
+        for job in self._jobs:
+            if not job.is_ours and job.about is not None:
+                job.about.keeper.signal(keeper.STOP_SIGNAL)
+        for job in self._jobs:
+            wait_for_end(job.descriptor)
+            os.close(job.descriptor)
+        self._jobs.clear()
+
+    def _server_pids(self) -> list[int]:
+        """Pids of the processes that are the parents of keepers."""
+        pids = [self._server.pid, None if self.warm is None else self.warm.pid]
+        return [pid for pid in pids if pid is not None]
 
     def read(self, folder: Path) -> Ending:
         """Read how an attempt ended that no longer lives, and end what is left of a lost one."""

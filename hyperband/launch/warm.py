@@ -16,17 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.machine.process import JobRequest, send_request
 
 _HOST = Path(__file__).with_name("warm_host.py")
-#: libraries read these when they are loaded: a job with other values cannot be a fork
-THREAD_CAPS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 #: for imports ahead alone: PyTorch then tells whether there is a GPU without taking it
 _FOR_IMPORTS = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 #: variable, and argument, that leave room in memory for what a job's process shows of itself
@@ -300,7 +293,8 @@ class WarmHost:
 
     def _fits(self, request: JobRequest) -> bool:
         """Return whether the job wants the environment that was there when libraries were loaded."""
-        for name in THREAD_CAPS:
+        # libraries read these when they are loaded: a job with other values cannot be a fork
+        for name in THREAD_VARIABLES:
             if self._effective(name, request.environment) != self._effective(name, self._environment):
                 return False
         # what an import learned of GPUs depends on whether there are any to be seen

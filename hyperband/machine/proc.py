@@ -55,6 +55,11 @@ def parent(pid: int) -> int | None:
     return None if fields is None else int(fields[1])
 
 
+def children(root: int) -> list[int]:
+    """Return the pids of every living child of a process."""
+    return [pid for pid in descendants(root) if parent(pid) == root]
+
+
 def descendants(root: int) -> list[int]:
     """Return the pids of every living descendant of a process, parents before children."""
     children: dict[int, list[int]] = {}

@@ -169,6 +169,11 @@ class Attempts:
             self._log.line(f"stop   job {attempt.started.job} attempt {attempt.started.attempt}: {reason}")
             self._launcher.stop(attempt.job, reason)
 
+    def end_all(self) -> None:
+        """End every job and wait for that, without the study's folder: it was deleted under us."""
+        self._launcher.end_all()
+        self._attempts.clear()
+
     def stop_those_on_lost_gpus(self) -> None:
         """Ask for the end of attempts whose GPU fell off the bus: they would hang, and are Lost."""
         for attempt in self:

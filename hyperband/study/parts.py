@@ -7,6 +7,7 @@ from hyperband.errors import MachineError
 from hyperband.folder import KEEPERS_FILE
 from hyperband.journal import Journal
 from hyperband.launch.base import Slots
+from hyperband.launch.environment import job_environment
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.warm import WarmHost
 from hyperband.report.failures import Failures
@@ -14,7 +15,6 @@ from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, StudyCreated
 from hyperband.settings import Settings
-from hyperband.study.jobs import job_environment
 from hyperband.study.opening import Opened
 from hyperband.study.sampling import Sampling
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, SearchFailedError
 from hyperband.folder import (
-    JOURNAL_FILE,
     LOG_FILE,
+    has_study,
     job_folder,
     lock_study,
     refuse_foreign_folder,
@@ -94,13 +94,13 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
-        if settings.clean and (opened.folder / JOURNAL_FILE).exists():
+        if settings.clean and has_study(opened.folder):
             confirm(opened.folder)
             _remove(opened.folder)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
         else:
             refuse_foreign_folder(opened.folder)
-        if not (opened.folder / JOURNAL_FILE).exists():
+        if not has_study(opened.folder):
             opened.host.draw_one(settings.seed)  # a sampler that does not work leaves nothing behind
 
         def find_slots() -> Slots:
@@ -112,7 +112,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
             )
 
         # wrong GPUs leave no folder of a new study behind; an old one may have its result to tell
-        slots = None if (opened.folder / JOURNAL_FILE).exists() else find_slots()
+        slots = None if has_study(opened.folder) else find_slots()
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
         with Wake() as wake, contextlib.closing(Journal.open(opened.folder)) as journal:
             return _run(settings, opened, journal, slots or find_slots, owners, console, wake)
@@ -148,6 +148,9 @@ def _run(
         _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
     slots = found_slots() if callable(found_slots) else found_slots
+    if journal.was_restored:
+        # a start may be missing, and its job run: all are ended, and those that were known are repeated
+        end_living_jobs(journal.folder, journal.lock)
     with (
         StudyLog(journal.folder / LOG_FILE) as log,
         contextlib.closing(launcher_of(settings, journal, created, slots)) as launcher,
@@ -227,6 +230,8 @@ def _watched(search: Search, attempts: Attempts, journal: Journal, voice: Voice)
     try:
         verdict = search.run()
     except JournalError:
+        if journal.was_deleted:
+            attempts.end_all()  # nobody could find them again
         raise  # there is nothing left to write to
     except HyperbandError as err:
         going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""

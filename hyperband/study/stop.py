@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, holder, job_folder
+from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, has_study, holder, job_folder
 from hyperband.journal import Journal
 from hyperband.launch.base import Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
@@ -30,7 +30,7 @@ def stop_study(folder: Path) -> str:
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
-    if not (folder / JOURNAL_FILE).is_file():
+    if not has_study(folder):
         raise JournalError(
             f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
             "logs/IDENTITY"
