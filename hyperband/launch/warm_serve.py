@@ -17,13 +17,9 @@ import select
 import signal
 import socket
 import sys
-import time
-from importlib.machinery import PathFinder
 
-from hyperband.launch.warm_ahead import Soundness, SpoiltError, import_ahead
-from hyperband.launch.warm_job import Beginning
-from hyperband.launch.warm_scout import in_fork, judge, say_nothing, scout, speak_again
-from hyperband.launch.warm_watch import is_local
+from hyperband.launch.warm_ahead import SpoiltError
+from hyperband.launch.warm_prepare import Ahead, forget_shadowed
 from hyperband.machine.keeper import (
     MAX_DESCRIPTORS,
     SIGNALS,
@@ -62,21 +58,13 @@ def main(arguments: Sequence[str], at_start: frozenset[str]) -> Job | None:
     with open(configuration, "rb") as file:  # noqa: PTH123
         wanted = json.load(file)
     host = _Host(socket.socket(fileno=status), socket.socket(fileno=channel), wanted)
-    _forget_shadowed(at_start, wanted["folder"])
+    forget_shadowed(at_start, wanted["folder"])
     if not host.prepare():
         os._exit(0)
     job = host.serve()
     if job is None:
         os._exit(0)
     return job
-
-
-def _forget_shadowed(at_start: frozenset[str], folder: str) -> None:
-    """Let the script import a neighbour by a name that we have taken for a module of Python's own."""
-    for name in sorted(set(sys.modules) - at_start):
-        found = PathFinder.find_spec(name.partition(".")[0], [folder])
-        if found is not None and found.has_location:
-            del sys.modules[name]
 
 
 class _Waiting:
@@ -93,10 +81,7 @@ class _Host:
     """The process that imported ahead; a successor is one, too."""
 
     def __init__(self, status: socket.socket, channel: socket.socket, wanted: dict[str, Any]) -> None:
-        self._status = status
         self._channel = channel
-        self._wanted = wanted
-        self._began_s = time.monotonic()
         for opened in (status, channel):
             opened.set_inheritable(False)
         channel.setblocking(False)  # (recv_fds takes flags and forgets them)
@@ -106,93 +91,20 @@ class _Host:
         self._reports = reports.detach()
         #: what no keeper and no job may hold open
         self._private: list[int] = []
-        #: files of local modules, and what they looked like before they were imported
-        self._files: dict[str, list[int]] = {}
-        self._soundness = Soundness()
-        self._beginning = Beginning(wanted["script"], wanted["folder"], wanted["added"], wanted["room"])
-        #: late modules that must be left to every job, or were tried already
-        self._left = set(wanted["left"])
+        self._ahead = Ahead(status, wanted)
         self._n_lessons = 0
         self._boot, self._name = boot_id(), socket.gethostname()
         self._waiting: _Waiting | None = None
 
-    # What comes before serving.
-
     def prepare(self) -> bool:
-        """Import ahead; return whether this process can serve. The search is told in any case."""
-        found = self._wanted["scouted"] or in_fork(
-            lambda: scout(self._wanted["script"], self._wanted["script_args"]), closed=self._ours()
-        )
-        if found is None or found["error"] is not None:
-            why = "the process ended" if found is None else found["error"]
-            self._say("refused", why=f"the script could not be imported once more: {why}")
-            return False
-        self._left.update(found["unfit"])
-        before = say_nothing()
-        try:
-            failed = self._import_as_scouted(found)
-        except SpoiltError as err:
-            speak_again(before)
-            self._say("refused", why=f"{err}, and no fork of such a process is safe")
-            return False
-        speak_again(before)
-        if failed:
-            self._say("anew", left={**found["unfit"], **failed}, scouted=found)
-            return False
-        self._settle()
-        left = {name: why for name, why in self._wanted["left"].items() if name not in found["unfit"]}
-        self._say(
-            "ready",
-            n_modules=sum(name in sys.modules for name, _ in found["modules"]),
-            took_s=time.monotonic() - self._began_s,
-            left={**found["unfit"], **left},
-            files=self._files,
-        )
-        return True
-
-    def _import_as_scouted(self, found: dict[str, Any]) -> dict[str, str]:
-        before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109
-        self._look_at([*found["modules"], *self._wanted["late"]])
-        os.chdir(found["cwd"])
-        sys.path[:] = found["path"]
-        try:
-            failed = import_ahead(found["modules"], found["environment"], self._left, self._soundness)
-            failed.update(import_ahead(self._wanted["late"], [], self._left, self._soundness))
-        finally:
-            sys.path[:] = self._beginning.path
-            os.chdir(folder)
-        scripts = {name: value for _, name, value in found["environment"]}
-        now = dict(os.environ)
-        for name in now.keys() | before.keys():
-            value = now.get(name)
-            expected = scripts[name] if name in scripts else before.get(name)
-            if value != expected or (
-                name in found["set_by_modules"] and found["set_by_modules"][name] == value
-            ):
-                self._beginning.set_ahead[name] = value
-        return failed
-
-    def _settle(self) -> None:
-        self._beginning.settle()
-        # orphans of a keeper that was killed come here and are not lost from sight
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
-        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-            signal.signal(ignored, signal.SIG_IGN)
-
-    def _look_at(self, modules: Sequence[Sequence[str | None]]) -> None:
-        """Note what the files of local modules look like: once one changes, this host is out of date."""
-        for _, file in modules:
-            if file is not None and is_local(file) and file not in self._files:
-                stat = os.stat(file)  # noqa: PTH116
-                self._files[file] = [stat.st_ino, stat.st_mtime_ns, stat.st_size]
-
-    def _say(self, kind: str, **words: object) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the search is gone: we shall see
-            self._status.sendall(json.dumps({"kind": kind, **words}).encode() + b"\n")
+        """Import ahead; return whether this process can serve."""
+        return self._ahead.prepare(self._ours())
 
     def _ours(self) -> list[int]:
-        return [*(opened.fileno() for opened in (self._status, self._channel, self._listen)), self._reports]
+        return [
+            *(opened.fileno() for opened in (self._ahead.status, self._channel, self._listen)),
+            self._reports,
+        ]
 
     # Serving.
 
@@ -239,7 +151,7 @@ class _Host:
             pid = -1
         if pid == 0:
             self._listen.close()
-            self._status.close()
+            self._ahead.status.close()
             for number in (listen, cancel, *self._private):
                 os.close(number)
             return self._wait_and_keep(answer, cancelled)
@@ -270,7 +182,7 @@ class _Host:
                 os.close(answer)
                 os.close(cancelled)
                 code = 127
-                job = self._beginning.await_job(theirs, keeper, self._reports)
+                job = self._ahead.beginning.await_job(theirs, keeper, self._reports)
             else:
                 theirs.close()
                 os.close(self._reports)
@@ -317,7 +229,7 @@ class _Host:
 
     def _is_left(self, name: str) -> bool:
         parts = name.split(".")
-        return any(".".join(parts[:n]) in self._left for n in range(1, len(parts) + 1))
+        return any(".".join(parts[:n]) in self._ahead.left for n in range(1, len(parts) + 1))
 
     def _have_successor(self, names: list[list[str | None]]) -> tuple[bytes, Job | None]:
         """Have a fork import these, and serve in our place until the end if it still can be forked.
@@ -355,7 +267,7 @@ class _Host:
         else:
             with open(listen, "rb", closefd=False) as rest:
                 told = rest.read()
-            self._left.update(json.loads(told) if told else [str(name) for name, _ in names])
+            self._ahead.left.update(json.loads(told) if told else [str(name) for name, _ in names])
         os.close(listen)
         return answered, None
 
@@ -376,8 +288,8 @@ class _Host:
         left: dict[str, str] | None = None
         try:
             die_with_parent(host)
-            self._beginning.restore_signals()
-            left = self._import_late(names)
+            self._ahead.beginning.restore_signals()
+            left = self._ahead.import_late(names, self._ours())
         except SpoiltError as err:
             left = {err.module: str(err)}
         except BaseException as err:  # noqa: BLE001 (it is reported, and the host goes on)
@@ -387,33 +299,18 @@ class _Host:
             # what has been imported in vain may be pulled in again by the rest: the next lesson tells
             if left is not None:
                 os.write(answer, _FAILED + json.dumps(list(left)).encode())
-                self._say("unlearned", left=left)
+                self._ahead.say("unlearned", left=left)
             os._exit(0)
-        self._settle()
+        self._ahead.settle()
         os.write(answer, _READY)
         os.read(given, 1)  # nothing, once the host has let its waiting keeper go
         os.close(given)
-        self._say("learned", modules=learned, files=self._files)
+        self._ahead.say("learned", modules=learned, files=self._ahead.files)
         job = self.serve()
         if job is None:
             os.write(answer, _OVER)
             os._exit(0)
         return job
-
-    def _import_late(self, names: list[list[str | None]]) -> dict[str, str]:
-        """Import late modules; return which must be left to every job: if any, this process is no good."""
-        local = [str(name) for name, file in names if is_local(file)]
-        unfit = in_fork(lambda: judge(local), closed=self._ours()) if local else {}
-        if unfit is None:
-            return dict.fromkeys(local, "the process that tried its import ended")
-        self._left.update(unfit)
-        self._look_at(names)
-        before = say_nothing()
-        try:
-            failed = import_ahead(names, [], self._left, self._soundness)
-        finally:
-            speak_again(before)
-        return {**unfit, **failed} if failed or unfit.keys() & {name for name, _ in names} else {}
 
 
 def _wait(descriptors: Sequence[int], timeout_ms: int | None = None) -> set[int]:
