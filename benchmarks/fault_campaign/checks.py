@@ -139,12 +139,13 @@ def _check_same(scene: Scene, wanted: dict[str, Any]) -> None:
                 pairs = [(one, other) for one, other in zip(found, expected, strict=False) if one != other]
                 found, expected = pairs[0] if pairs else (len(found), len(expected))
             scene.complain("not as undisturbed", f"{key}: {found} and not {expected}")
-    last = {
-        name: {
-            (job["trial"], job["epochs"]): (job["outcome"], job["loss"]) for job in document.get("jobs", ())
-        }
-        for name, document in (("found", scene.document), ("wanted", wanted))
-    }
-    if last["found"] != last["wanted"]:
-        difference = set(last["found"].items()) ^ set(last["wanted"].items())
+    found_last, wanted_last = _last_attempts(scene.document), _last_attempts(wanted)
+    if found_last != wanted_last:
+        difference = set(found_last.items()) ^ set(wanted_last.items())
         scene.complain("not as undisturbed", f"last attempts: {sorted(difference, key=str)[:4]}")
+
+
+def _last_attempts(document: dict[str, Any]) -> dict[tuple[int, int], tuple[str, float]]:
+    """By trial and epochs, the outcome of the last attempt, whatever the clock said meanwhile."""
+    jobs = sorted(document.get("jobs", ()), key=lambda job: int(job["attempt"]))
+    return {(job["trial"], job["epochs"]): (job["outcome"], job["loss"]) for job in jobs}
