@@ -78,7 +78,10 @@ def say_nothing() -> tuple[int, int]:
 
 
 def speak_again(before: tuple[int, int]) -> None:
-    """Send output where it went before."""
+    """Send output where it went before; what an import printed and still holds back goes nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed or replaced by an import: it holds nothing back then
+            stream.flush()
     for target, descriptor in enumerate(before, start=1):
         os.dup2(descriptor, target)
         os.close(descriptor)
