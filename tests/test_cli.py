@@ -218,8 +218,9 @@ def test_a_search_for_people(folder: Path) -> None:
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("best ")) :][2:12]
     assert [line.split()[0] for line in table] == [str(place) for place in range(1, 11)]
     # the command at the end trains the best again: the same loss, now by hand
-    command = next(line for line in lines if line.startswith(shlex.quote(sys.executable)))
-    assert shlex.split(command)[3:-1] == ["--epochs", "9", "--gpu"]
+    begins = f"env CUDA_VISIBLE_DEVICES= {shlex.quote(sys.executable)}"
+    command = next(line for line in lines if line.startswith(begins))
+    assert shlex.split(command)[5:-1] == ["--epochs", "9", "--gpu"]
     by_hand = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
     assert float(by_hand.stdout) == pytest.approx(float(table[0].split()[1]), rel=1e-5)
     # a finished study prints its result and runs nothing
@@ -253,7 +254,9 @@ def test_a_search_in_which_all_fail(folder: Path) -> None:
     document = json.loads(ran.stdout)
     assert (document["state"], document["best"]) == ("failed", None)
     assert {job["outcome"] for job in document["jobs"]} == {"Crashed"}
-    assert document["jobs"][0]["loss"] == 100
+    assert document["jobs"][0]["loss"] is None
+    assert document["jobs"][0]["retry"]
+    assert document["jobs"][-1]["loss"] == 100
     assert document["trials"][0]["loss"] == 100
     assert "data set" in ran.stderr
     assert "\x1b" not in ran.stderr

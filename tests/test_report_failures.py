@@ -243,7 +243,7 @@ def test_amounts_of_memory(n_bytes: float, words: str) -> None:
         ("gpu:1/0", ("GPU-b",), False, [], "1"),
         ("gpu:0,1", ("GPU-a", "GPU-b"), True, ["env", "CUDA_VISIBLE_DEVICES=GPU-a"], "0"),
         ("gpu:3", (), True, [], "3"),
-        ("cpu:2", (), True, ["env", "CUDA_VISIBLE_DEVICES="], "2"),
+        ("cpu:2", (), True, [], "2"),
     ],
 )
 def test_the_command_for_the_best_shows_it_the_device_that_it_had(
@@ -260,6 +260,16 @@ def test_the_command_for_the_best_shows_it_the_device_that_it_had(
     assert words[len(begins)] == "/usr/bin/python3"
     assert words[words.index("--gpu") + 1] == gpu
     assert config_id(16) in words
+
+
+def test_the_command_hides_gpus_that_the_search_was_told_not_to_use(tmp_path: Path) -> None:
+    events = [
+        replace(event, slot="cpu:0") if isinstance(event, JobStarted) else event
+        for event in play(small_plan(), settings(tmp_path, gpus="none"))
+    ]
+    command = retrain_command(view_of(events), cwd=Path("/somewhere"))
+    assert command is not None
+    assert "env CUDA_VISIBLE_DEVICES= /usr/bin/python3" in command
 
 
 def test_the_log_names_the_kind_and_the_retry(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -53,6 +54,10 @@ _KILL_AGAIN_S = 0.05
 #: the unit of ru_maxrss on Linux
 _MAXRSS_BYTES = 1024
 _TAIL_BYTES = 64 * 1024
+#: room for `result.json`, which is reserved before the job runs
+_RESULT_BYTES = 4096
+#: file systems that cannot reserve room say so with one of these
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _WORD = b"go"
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
@@ -70,20 +75,40 @@ def prctl(option: int, value: int) -> None:
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
-def write_file(folder: int, file: str, content: Mapping[str, object]) -> int:
-    """Write a JSON file so that it is there whole or not at all: write beside it, then rename.
+def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0) -> int:
+    """Begin a file that is there whole or not at all: it is written beside, and renamed in the end.
+
+    Args:
+        folder: descriptor of its folder.
+        file: the name that it gets in the end.
+        n_reserved_bytes: room on the disk that it is sure of from now on.
 
     Returns:
-        A descriptor of the file, locked (flock, exclusive) since before it got its name.
+        A descriptor of it, locked (flock, exclusive).
+
+    Raises:
+        OSError: there is no room for it.
     """
-    data = json.dumps(content).encode()
-    beside = f"{file}.{os.getpid()}"
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(f"{file}.{os.getpid()}", flags, 0o666, dir_fd=folder)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if n_reserved_bytes:
+        try:
+            os.posix_fallocate(descriptor, 0, n_reserved_bytes)
+        except OSError as err:
+            if err.errno not in _CANNOT_RESERVE:
+                raise
+    return descriptor
+
+
+def finish_file(folder: int, file: str, descriptor: int, content: Mapping[str, object]) -> None:
+    """Write a file that was begun, as JSON, and give it its name."""
+    data = json.dumps(content).encode()
+    n_bytes = len(data)
     while data:
         data = data[os.write(descriptor, data) :]
-    os.rename(beside, file, src_dir_fd=folder, dst_dir_fd=folder)
-    return descriptor
+    os.ftruncate(descriptor, n_bytes)
+    os.rename(f"{file}.{os.getpid()}", file, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def checksum_of(folder: int, file: str) -> tuple[int, int]:
@@ -233,7 +258,7 @@ class Keeper:
             # a job that was moved to another cgroup meanwhile could seem to count backwards
             "n_oom_kills": max(0, n_oom_kills() - self._n_oom_kills_before),
         }
-        write_file(self._folder, RESULT_FILE, result)
+        finish_file(self._folder, RESULT_FILE, self._result, result)
         # before the search hears of the end: the slot must be free when it does
         for lock in self._held:
             os.close(lock)
@@ -260,8 +285,12 @@ class Keeper:
             "started_monotonic_s": time.monotonic(),
             "environment": request["environment"],
         }
+        # a disk that is full when the job ends must not cost its result
+        self._result = begin_file(self._folder, RESULT_FILE, n_reserved_bytes=_RESULT_BYTES)
         # its lock stays with us to the end: where our pid means nothing, it tells that we live
-        self._held.append(write_file(self._folder, KEEPER_FILE, about))
+        described = begin_file(self._folder, KEEPER_FILE)
+        finish_file(self._folder, KEEPER_FILE, described, about)
+        self._held.append(described)
         # from here on whoever opens the study finds this job by its file
         os.close(self._lock)
         if self._read_stop():

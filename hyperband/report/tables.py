@@ -218,7 +218,8 @@ def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
     found = re.search(r"[0-9]+", job.slot)
     number = found.group() if found else "0"
     if job.slot.startswith("cpu:"):
-        return ("env", "CUDA_VISIBLE_DEVICES="), number
+        # where there are no GPUs, nothing has to be hidden from the script
+        return ("env", "CUDA_VISIBLE_DEVICES=") if study.settings.get("gpus") == "none" else (), number
     # of several GPUs the first; journals of earlier versions do not have their UUIDs
     first = next(iter(job.start.gpu_uuids), "")
     if first and (study.settings.get("isolate") or first.startswith("MIG-")):

@@ -38,6 +38,10 @@ class DiskWatch:
             self._why_full = self._look()
         return self._why_full
 
+    def forget(self) -> None:
+        """Make the next look a new one."""
+        self._looked_s = float("-inf")
+
     def _look(self) -> str | None:
         seen: set[int] = set()
         for path in self._paths:

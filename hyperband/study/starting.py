@@ -84,10 +84,13 @@ class Starting:
         """
         chosen: list[Chosen] = []
         self.look_at_s = self.waiting_for = None
-        while self._engine.next_start() is not None:
+        while (start := self._engine.next_start()) is not None:
             if len(chosen) == _N_STARTS:
                 self._look_in(_STARTS_PAUSE_S)
                 break
+            if start.attempt > 0:
+                # the attempt before may have failed for want of room a moment ago
+                self._disk.forget()
             if (full := self._disk.why_full()) is not None:
                 self._look_in(_DISK_LOOK_S)
                 self.waiting_for = full
