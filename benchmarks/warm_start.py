@@ -5,10 +5,10 @@
 **A slot becomes free, a job begins.** A random search of one epoch on one slot. Each job writes the time at
 the first line of its main block. The slot is free from the moment at which the keeper of the job before saw
 its job end (`ended_at` in result.json), so that all of ours lies between the two: the keeper's last work, the
-news of the end, the journal, the decision, the start, the imports. A job counts as warm if it found the library
-of its script imported already; the jobs of a warm search that began before the host was ready count for
-nothing, and how many they were is shown. Also the time from the first line to the end of the work: for PyTorch
-that is its first optimizer step, in which it imports a large part of itself.
+news of the end, the journal, the decision, the start, the imports. A job counts as warm if it found the
+library of its script imported already; the jobs of a warm search that began before the host was ready count
+for nothing, and how many they were is shown. Also the time from the first line to the end of the work: for
+PyTorch that is its first optimizer step, in which it imports a large part of itself.
 
 The first script imports numpy. The second imports PyTorch and is left out where `--python` (default: this
 interpreter) has none. Both run cold and warm in turns, and all rounds are pooled.

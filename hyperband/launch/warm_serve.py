@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import time
 
 from hyperband.launch.warm_ahead import SpoiltError
 from hyperband.launch.warm_prepare import Ahead, forget_shadowed
@@ -44,9 +43,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TAKEN, _OVER, _FAILED = b"t", b"o", b"f"
 #: what a successor tells: it is ready
 _READY = b"r"
-#: the job that just began gets the processor first, for so many times what a fork takes; but warm jobs can be
-#: short, and the next keeper must be there when the job ends
-_QUIET_FORKS = 5
+#: the job that just began gets the processor first; but warm jobs can be short, and the next keeper, whose
+#: forks take milliseconds, must be there when the job ends
+_QUIET_MS = 2
 #: late imports are learned so often, and no oftener: each time makes the chain of processes longer
 _N_LESSONS = 12
 _REPORT_BYTES = 1 << 17
@@ -94,7 +93,6 @@ class _Host:
         self._private: list[int] = []
         self._ahead = Ahead(status, wanted)
         self._n_lessons = 0
-        self._quiet_ms = 0
         self._boot, self._name = boot_id(), socket.gethostname()
         self._waiting: _Waiting | None = None
 
@@ -139,20 +137,18 @@ class _Host:
             _wait([self._channel.fileno()])
             return _OVER  # a machine without room for processes: the search goes on with cold jobs
         if answered == _TAKEN:
-            _wait([self._channel.fileno()], self._quiet_ms)
+            _wait([self._channel.fileno()], _QUIET_MS)
         return answered
 
     def _fork_keeper(self) -> Job | None:
         """Have a keeper wait for a request; return a job in the process that is to be one."""
         listen, answer = os.pipe()
         cancelled, cancel = os.pipe()
-        began_s = time.monotonic()
         try:
             pid = os.fork()
         except OSError:
             os.write(answer, _FAILED)
             pid = -1
-        self._quiet_ms = min(50, round(_QUIET_FORKS * 1000 * (time.monotonic() - began_s)))
         if pid == 0:
             self._listen.close()
             self._ahead.status.close()
