@@ -75,7 +75,7 @@ class Campaign:
             kind.story(scene)
             if not scene.document or not scene.is_over():
                 scene.settle()
-            check(scene, wanted, same=kind.same)
+            check(scene, wanted)
         except Exception:  # noqa: BLE001 - one broken run must not end the campaign
             scene.complain("unclear ends", f"the run itself broke: {traceback.format_exc()[-1500:]}")
         finally:

@@ -20,13 +20,12 @@ COLUMNS = ("results lost", "run twice", "left over", "not as undisturbed", "uncl
 _PATIENCE_S = 10.0
 
 
-def check(scene: Scene, wanted: dict[str, Any], *, same: bool = True) -> None:
+def check(scene: Scene, wanted: dict[str, Any]) -> None:
     """Judge a run that is over.
 
     Args:
         scene: the run.
         wanted: what the undisturbed search of the same script printed.
-        same: whether it must have come to the same result.
     """
     _check_left_over(scene)
     try:
@@ -40,8 +39,7 @@ def check(scene: Scene, wanted: dict[str, Any], *, same: bool = True) -> None:
     errors = scene.study / "keepers.err"
     if errors.exists() and errors.stat().st_size:
         scene.complain("unclear ends", f"keepers.err: {errors.read_text(errors='replace')[-600:]}")
-    if same:
-        _check_same(scene, wanted)
+    _check_same(scene, wanted)
 
 
 def _check_left_over(scene: Scene) -> None:

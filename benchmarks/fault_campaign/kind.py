@@ -41,8 +41,6 @@ class Kind:
     missing: Callable[[], str | None] = everything
     #: the undisturbed search runs this script (by default the same)
     undisturbed: str = ""
-    #: whether the result must be that of the undisturbed search
-    same: bool = True
 
 
 @functools.cache

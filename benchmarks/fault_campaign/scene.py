@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fault_campaign.living import children, command, lives, marked
 
 HYPERBAND = Path(__file__).resolve().parents[2] / "hyperband.py"
 _MARK = "FAULTS_MARK"
@@ -226,14 +228,7 @@ class Scene:
 
     def processes(self) -> list[int]:
         """Pids of everything that descends from this run, by the mark in its environment."""
-        mark = f"{_MARK}={self.mark}".encode()
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit() and int(process.name) != os.getpid():
-                with contextlib.suppress(FileNotFoundError, PermissionError, ProcessLookupError):
-                    if mark in (process / "environ").read_bytes().split(b"\0"):
-                        found.append(int(process.name))
-        return found
+        return list(marked(f"{_MARK}={self.mark}".encode()))
 
     def jobs(self) -> list[Job]:
         """Attempts whose own process lives."""
@@ -242,7 +237,7 @@ class Scene:
             with contextlib.suppress(OSError, ValueError):
                 about = json.loads(path.read_bytes())
                 folder = path.parent
-                if not (folder / "result.json").exists() and _lives(
+                if not (folder / "result.json").exists() and lives(
                     about["job_pid"], about["job_start_ticks"]
                 ):
                     number = int(folder.name.partition("-")[0])
@@ -262,9 +257,7 @@ class Scene:
     def children(self, words: bytes) -> list[int]:
         """Pids of direct children of the search whose command line holds these words."""
         return (
-            []
-            if self.search is None
-            else [pid for pid in _children(self.search.pid) if words in _command(pid)]
+            [] if self.search is None else [pid for pid in children(self.search.pid) if words in command(pid)]
         )
 
     def host(self) -> int | None:
@@ -279,7 +272,7 @@ class Scene:
         """The keeper without a job."""
         server = self.fork_server()
         known = {job.keeper for job in self.jobs()}
-        waiting = [] if server is None else [pid for pid in _children(server) if pid not in known]
+        waiting = [] if server is None else [pid for pid in children(server) if pid not in known]
         return max(waiting, default=None)
 
     def hit(self, pid: int, number: signal.Signals = signal.SIGKILL, *, counts: bool = True) -> bool:
@@ -328,23 +321,3 @@ class Scene:
         target = self.folder / name
         shutil.copytree(self.study, target, ignore_dangling_symlinks=True)
         return target
-
-
-def _lives(pid: int, start_ticks: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    fields = stat.rpartition(b")")[2].split()
-    return int(fields[19]) == start_ticks and fields[0] not in (b"Z", b"X")
-
-
-def _children(pid: int) -> Iterator[int]:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-
-
-def _command(pid: int) -> bytes:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
