@@ -124,7 +124,8 @@ def test_a_quarantine_outlives_the_search_and_ends_by_hand(searches: Searches) -
     until(lambda: "Taken over" in log(searches) or log(searches).count("begin ") == 2, "the second start")
     shown = searches.command("slots", str(searches.study))
     assert shown.exit_code == 0
-    assert "quarantine until" in shown.out
+    assert "until" in shown.out
+    assert "in quarantine" in shown.out
     done = searches.command("slots", str(searches.study), "--release", "cpu:0")
     assert done.exit_code == 0
     until(lambda: "cpu:0 is used again: by hand" in log(searches), "the slot to be given back")

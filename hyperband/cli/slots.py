@@ -4,10 +4,9 @@ from hyperband.cli.options import SlotsOptions
 from hyperband.cli.output import complain, print_out
 from hyperband.folder import holder
 from hyperband.journal import read_events
-from hyperband.report.slots import slots_text
 from hyperband.report.text import shown
+from hyperband.report.usage import slots_table
 from hyperband.report.view import study_view
-from hyperband.search.health import Health
 from hyperband.study.quarantine import release
 
 
@@ -23,7 +22,6 @@ def slots(options: SlotsOptions) -> int:
         print_out(f"{shown(release(options.folder, options.release))}\n")
         return 0
     running = holder(options.folder) is not None
-    events = read_events(options.folder, say=complain)
-    study = study_view(events, folder=options.folder, running=running)
-    print_out(f"{slots_text(study, Health(events).quarantined)}\n")
+    study = study_view(read_events(options.folder, say=complain), folder=options.folder, running=running)
+    print_out(f"{slots_table(study) or 'no job has started yet'}\n")
     return 0

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from hyperband.report.text import duration, shortened, shown, size
 from hyperband.report.view import StudyView
 from hyperband.search.events import JobEnded
+from hyperband.search.health import place_of
 from hyperband.search.trial import Outcome
 
 _REASON_WIDTH = 80
@@ -70,11 +71,13 @@ def slots_table(study: StudyView) -> str:
             slots[name] = _Slot()
         _count(slots[name], job.end)
     quarantined = {event.slot: event for event in study.quarantined}
+    for name in [name for name in quarantined if any(place_of(slot) == name != slot for slot in slots)]:
+        del slots[name]  # its shares are there
     rows: list[list[str]] = []
     for name in sorted(slots, key=_in_order):
         slot = slots[name]
         row = [name, f"{slot.n_jobs:,}", f"{slot.n_losses:,}", f"{slot.n_failures:,}", duration(slot.busy_s)]
-        event = quarantined.get(name)
+        event = quarantined.get(place_of(name))
         if event is not None:
             until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.until_at))
             row.append(f"until {until}: {shortened(event.reason, _REASON_WIDTH)}")
