@@ -40,7 +40,16 @@ OF_BENCHMARKS = {
 #: options shown because they are refused
 REFUSED = {"--max-epoch"}
 #: files that README's examples take for given
-GIVEN = ("dummy.py", "examples/digits.py", "train.py", "colours.py", "slow.py", "my_script.py", "known.txt")
+GIVEN = (
+    "dummy.py",
+    "hole.py",
+    "examples/digits.py",
+    "train.py",
+    "colours.py",
+    "slow.py",
+    "my_script.py",
+    "known.txt",
+)
 
 #: settings that a study keeps
 FIXED = ("algorithm", "max_epochs", "eta", "min_epochs", "brackets", "seed", "start_with")
@@ -97,7 +106,7 @@ def test_every_option_is_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("where", TEXTS)
 def test_every_option_in_the_docs_exists(where: str) -> None:
     known = {name for names, _ in option_actions() for name in names}
-    known |= {name for words in ("report", "stop") for name in _OPTION.findall(help_text(words))}
+    known |= {name for words in ("report", "stop", "slots", "check") for name in _OPTION.findall(help_text(words))}
     assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - REFUSED == set()
 
 
@@ -265,7 +274,8 @@ def test_states_and_outcomes_are_all_told() -> None:
     for row in table_of("outcome"):
         outcome = Outcome(row[0])
         expected = "failed" if outcome.is_failure else "repeated" if not outcome.is_final else "counts"
-        assert row[2].startswith(expected)
+        assert row[2].startswith("tried again" if outcome.may_be_retried else expected)
+        assert expected in row[2]
     told = spaced(README)
     assert all(f"`{state}`" in told for state in TrialState)
     assert all(f"`{state}`" in told for state in ("planned", "running", "stopped", "finished", "failed"))
