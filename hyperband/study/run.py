@@ -45,10 +45,11 @@ from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
+from hyperband.study.finish import Verdict
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
 from hyperband.study.parts import failures_of, launcher_of, n_at_once, sampling_of
-from hyperband.study.search import Search, Verdict
+from hyperband.study.search import Search
 from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake

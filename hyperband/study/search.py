@@ -6,16 +6,15 @@ that is not in the journal ever happens; what is in the journal and did not happ
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hyperband.errors import HyperbandError, InternalError, MachineError, SearchFailedError
+from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
-from hyperband.launch.base import Slots, StopReason, Wish
+from hyperband.launch.base import Slots, Wish
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
-from hyperband.script.contract import describe_exit
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -32,7 +31,7 @@ from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.disk import DiskWatch
-from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
+from hyperband.study.finish import Finish, Verdict
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace
@@ -43,26 +42,12 @@ from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake, earliest
 from hyperband.study.watching import Watching
 
-#: so many attempts in a row of which nothing ran are this machine's fault
-_N_NEVER_RAN = 3
 #: words may wait for jobs, but not for ever
 _MOST_UNSAID = 200
 _SCRIPT_CHANGED = (
     "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of the "
     "old and the new script are compared with each other; --clean begins anew."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a search ended."""
-
-    #: stopped, finished or failed
-    state: str
-    exit_code: int
-    reason: str
-    #: what the user must be told, if the search could not go on
-    error: HyperbandError | None = None
 
 
 class Search:
@@ -111,13 +96,8 @@ class Search:
             disk=DiskWatch((journal.folder, Path(files.cwd)), round(settings.min_free_disk_gib * (1 << 30))),
         )
         self._watching = Watching(settings, attempts, voice)
-        #: set once nothing more is to be started
-        self._finish: Verdict | None = None
-        self._failures = FirstFailures()
-        #: the latest failure, for its last words
-        self._last_failure: tuple[JobStarted, JobEnded] | None = None
+        self._finish = Finish(settings, engine, attempts, voice, console, wake)
         self._pace = Pace()
-        self._began_s = time.monotonic()
         #: what the voice has still to say, in order
         self._unsaid: list[Callable[[], None]] = []
 
@@ -135,10 +115,10 @@ class Search:
         ready: set[object] = set()
         while True:
             self._turn(ready)
-            if len(self._attempts) == 0 and (self._finish is not None or self._engine.is_complete):
+            if len(self._attempts) == 0 and (self._finish.is_near or self._engine.is_complete):
                 self._clear_away()
                 self._say()
-                return self._verdict()
+                return self._finish.verdict()
             self._refuse_deadlock()
             # who waits for a slot comes before who waits for words: they are said when nothing else is ready
             is_busy = self._unsaid or self._checkpoints.pending
@@ -154,9 +134,7 @@ class Search:
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
         if self._sampling.host is not None and self._sampling.host in ready:
             self._receive_ids(events, decisions)
-        self._heed_signals()
-        self._heed_max_time()
-        self._heed_never_ran()
+        self._finish.heed()
         if ended or self._wake.release_asked or self._health.quarantined:
             self._heed_health(events)
         chosen = self._choose()
@@ -252,24 +230,7 @@ class Search:
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
         self._pace.see(event, started.epochs - self._epochs_before(started))
-        if event.outcome.is_failure and not event.retry:
-            self._last_failure = (started, event)
-        if self._failures.see(event) and not self._settings.keep_going and self._finish is None:
-            how = event.outcome.value if event.exit_status is None else describe_exit(event.exit_status)
-            words = (
-                f"the first {N_SAME_FAILURES} jobs all failed in the same way ({event.outcome}, {how}). "
-                "Repeat one by hand with its "
-                "command in hyperband.log, mend the script, and start again with --clean (failures are "
-                "final); or go on in spite of it "
-                f"with --keep-going.{self._last_words()}"
-            )
-            self._finish = Verdict(
-                "failed",
-                1,
-                f"the first {N_SAME_FAILURES} jobs all failed in the same way",
-                SearchFailedError(words),
-            )
-            self._stop_all()
+        self._finish.count(started, event)
 
     def _epochs_before(self, started: JobStarted) -> int:
         """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
@@ -287,9 +248,7 @@ class Search:
                 decisions += self._engine.handle(event)
                 events.append(event)
         except HyperbandError as err:
-            self._finish = self._finish or Verdict(
-                "failed", err.exit_code, "the script's sampler failed", err
-            )
+            self._finish.fail("the script's sampler failed", err)
             self._sampling.close()
         if self._engine.n_ids_wanted() == 0:
             self._sampling.close()
@@ -300,7 +259,7 @@ class Search:
         """Choose what starts, and say what is waited for."""
         chosen: list[Chosen] = []
         self._starting.forget()
-        if self._finish is None:
+        if not self._finish.is_near:
             chosen = self._starting.choose()
         self._voice.waits(self._starting.waiting_for)
         return chosen
@@ -324,83 +283,21 @@ class Search:
         events.append(change)
         self._unsaid.append(partial(self._voice.slot, change))
 
-    # What ends the search, or a job, before its time.
-
-    def _heed_signals(self) -> None:
-        wake = self._wake
-        if wake.hung_up:
-            wake.hung_up = False
-            self._console.hang_up()
-            self._voice.says("SIGHUP: going on without the terminal")
-        if wake.n_interrupts == 0 and not wake.terminated:
-            return
-        now = wake.terminated or wake.n_interrupts >= 2
-        if self._finish is None:
-            self._finish = Verdict("stopped", 130, "terminated" if wake.terminated else "interrupted")
-            if len(self._attempts) and not now:
-                jobs = counted(len(self._attempts), "running job")
-                self._voice.says(f"Interrupted: {jobs} to finish first; Ctrl-C again stops them now.")
-        if now:
-            self._stop_all()
-
-    def _heed_max_time(self) -> None:
-        limit_s = self._settings.max_time_s
-        if limit_s is not None and self._finish is None and time.monotonic() - self._began_s >= limit_s:
-            self._finish = Verdict("stopped", 130, f"--max-time {limit_s:g} was over")
-            self._voice.says(
-                f"--max-time is over: {counted(len(self._attempts), 'running job')} to finish first."
-            )
-
-    def _heed_never_ran(self) -> None:
-        """End the search when this machine cannot make processes: no configuration is to blame for that."""
-        if self._attempts.n_never_ran >= _N_NEVER_RAN and self._finish is None:
-            error = MachineError(
-                f"{self._attempts.n_never_ran} jobs in a row could not be started: "
-                f"{self._attempts.why_never_ran}. Nothing is lost: look for a limit on processes "
-                "(`ulimit -u`, a container's), on memory or on the disk, and start the same command again."
-            )
-            self._finish = Verdict("failed", 1, "jobs could not be started", error)
-
-    def _stop_all(self) -> None:
-        for attempt in self._attempts:
-            self._attempts.stop(attempt, StopReason.STOP)
-
     def _sleep_s(self) -> float | None:
         """Return for how long nothing can happen that gives no event."""
-        now_s = time.monotonic()
-        ends_s = [self._starting.look_at_s]
-        if self._settings.max_time_s is not None and self._finish is None:
-            ends_s.append(self._began_s + self._settings.max_time_s)
-        waits_s = [None if end_s is None else end_s - now_s for end_s in ends_s]
+        look_at_s = self._starting.look_at_s
+        waits_s = [None if look_at_s is None else look_at_s - time.monotonic(), self._finish.wait_s()]
         waits_s += [slot.until_at - time.time() for slot in self._health.quarantined.values()]
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
     def _refuse_deadlock(self) -> None:
         idle = len(self._attempts) == 0 and self._engine.next_start() is None and self._sampling.host is None
-        if idle and self._finish is None:
+        if idle and not self._finish.is_near:
             raise InternalError(
                 "nothing runs, nothing can start and no config id is awaited, but the plan is not complete; "
                 "this is an error of hyperband's own: please report it with the journal in "
                 f"{self._journal.folder}"
             )
-
-    # The end.
-
-    def _verdict(self) -> Verdict:
-        if self._finish is not None and (self._finish.error is not None or not self._engine.is_complete):
-            return self._finish
-        if self._engine.best() is None:
-            words = f"the search ended without a single loss: every job failed.{self._last_words()}"
-            return Verdict("failed", 1, "no job gave a loss", SearchFailedError(words))
-        return Verdict("finished", 0, "the plan is complete")
-
-    def _last_words(self) -> str:
-        """Return the last error lines of the latest failure, to be put behind a message."""
-        if self._last_failure is None:
-            return ""
-        started, event = self._last_failure
-        lines = self._voice.error_lines(started) or event.note
-        return f" The last lines of job {started.job} (trial {started.trial}):\n{lines}" if lines else ""
 
     def _show(self) -> None:
         progress = self._engine.progress()
@@ -411,6 +308,6 @@ class Search:
                 n_slots=n_slots,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
                 why_idle=self._starting.waiting_for,
-                draining=self._finish is not None,
+                draining=self._finish.is_near,
             )
         )
