@@ -5,7 +5,7 @@ import gc
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from hyperband.search import events as event_types
@@ -85,6 +85,9 @@ def _body(event: Event) -> dict[str, object]:
     body: dict[str, object] = {}
     for field in fields(event):
         value = getattr(event, field.name)
+        # most events leave out most of what may be said: a third of the journal's size
+        if field.default is not MISSING and value == field.default:
+            continue
         if isinstance(value, Plan):
             value = {
                 "brackets": [[[rung.n, rung.epochs] for rung in bracket.rungs] for bracket in value.brackets],
