@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband.search.events import JobEnded, JobStarted, SlotQuarantined, SlotReleased
-from hyperband.search.health import N_EATEN, Health
+from hyperband.search.health import HOLD_S, N_EATEN, Health
 from hyperband.search.trial import Outcome
 
 SLOTS = ("gpu:0", "gpu:1")
@@ -165,15 +165,21 @@ def test_a_slot_is_not_to_blame_while_nothing_succeeds_elsewhere() -> None:
     assert history.quarantined() == set()
 
 
-def test_a_slot_that_fails_in_seconds_waits_for_what_runs_elsewhere() -> None:
+def test_a_slot_that_fails_in_seconds_waits_for_what_runs_elsewhere_but_not_for_ever() -> None:
     history = History()
     history.health.see(JobStarted(0.0, 9, 0, 9, 0, 1, "gpu:1", several_gpus=False, script_sha256="", host=""))
     for job in (1, 2, 3):
-        assert history.health.held_back() == set()
+        assert history.health.held_back(history.now) == {}
         history.end(job, "gpu:0", "C:no device", took_s=0.5)
-    assert history.health.held_back() == {"gpu:0"}
+    failed_at = history.now - 0.5
+    assert history.health.held_back(history.now) == {"gpu:0": failed_at + HOLD_S}
+    assert history.health.held_back(failed_at - 1.0) == {}  # the clock was set back
+    history.now += HOLD_S
+    assert history.health.held_back(history.now) == {}
+    history.end(4, "gpu:0", "C:no device", took_s=0.5)
+    assert history.health.held_back(history.now) == {"gpu:0": history.now - 0.5 + 2 * HOLD_S}
     history.health.see(JobEnded(9.0, 9, 0, Outcome.CRASHED, None, 1, 0.0, 9.0, True, "", retry=True))
-    assert history.health.held_back() == set()  # nothing runs elsewhere: nothing can be learnt by waiting
+    assert history.health.held_back(history.now) == {}  # nothing runs elsewhere: nothing can be learnt
 
 
 def test_slow_failures_in_a_row_are_no_black_hole() -> None:

@@ -17,6 +17,9 @@ N_STRIKES = 2
 N_EATEN = 3
 #: what "within seconds" means
 FAST_S = 10.0
+#: how long the next job waits then for what other slots say, at first; twice as long after each further one
+HOLD_S = 60.0
+_MOST_HOLDS = 20
 
 
 def place_of(slot: str) -> str:
@@ -43,6 +46,8 @@ class _Place:
     #: of the fast ones in a row so far, how many ended like the latest
     n_alike: int = 0
     latest_kind: tuple[Outcome, str] | None = None
+    #: when the latest failure was, Unix seconds
+    failed_at: float = 0.0
     #: of these the ones that succeeded on another slot, and those that failed there in the same way
     strikes: set[int] = field(default_factory=set)
     cleared_by: set[int] = field(default_factory=set)
@@ -56,8 +61,15 @@ class _Place:
         n = self.n_alike if self.has_succeeded else self.n_fast
         return n >= N_EATEN and len(self.cleared_by) < N_STRIKES
 
-    def note_failure(self, job: int, kind: tuple[Outcome, str], *, is_fast: bool) -> None:
+    @property
+    def held_until_at(self) -> float:
+        """How long its next job waits at most, Unix seconds."""
+        n_more = min(self.n_fast - N_EATEN, _MOST_HOLDS)
+        return self.failed_at + HOLD_S * 2.0**n_more
+
+    def note_failure(self, job: int, kind: tuple[Outcome, str], at: float, *, is_fast: bool) -> None:
         """Count a failure that may be the place's own."""
+        self.failed_at = at
         self.failed.append(job)
         self.n_fast = self.n_fast + 1 if is_fast else 0
         self.n_alike = min(self.n_alike + 1 if kind == self.latest_kind else 1, self.n_fast)
@@ -88,17 +100,28 @@ class Health:
         """The places in quarantine, by name."""
         return self._quarantined
 
-    def held_back(self) -> frozenset[str]:
+    def held_back(self, now: float) -> dict[str, float]:
         """Places that failed so many jobs in a row within seconds that the next one waits for the others.
 
-        What runs elsewhere will tell whose fault it was; while nothing runs there, nothing is waited for.
+        What runs elsewhere will tell whose fault it was; while nothing runs there, nothing is waited for. And
+        not for ever, since jobs elsewhere may be long: now and then such a place gets another job.
+
+        Args:
+            now: Unix seconds.
+
+        Returns:
+            Name of the place -> until when at most, Unix seconds.
         """
         where = {place_of(started.slot) for started in self._running.values()}
-        return frozenset(
-            name
+        return {
+            name: place.held_until_at
             for name, place in self._places.items()
-            if place.looks_like_a_black_hole and name not in self._quarantined and where - {name}
-        )
+            if place.looks_like_a_black_hole
+            and name not in self._quarantined
+            and where - {name}
+            # a clock that was set back must not hold anything
+            and place.failed_at <= now < place.held_until_at
+        }
 
     def is_retried(self, started: JobStarted, ended: JobEnded, *, retries: int) -> bool:
         """Whether a failure is not the last word on its job: the same job is tried again.
@@ -188,7 +211,7 @@ class Health:
                 if failure.kind == _kind(ended) and place.has_succeeded and started.job in other.failed:
                     other.cleared_by.add(started.job)
             if ended.outcome is not Outcome.OUT_OF_MEMORY:
-                place.note_failure(started.job, _kind(ended), is_fast=_is_fast(ended))
+                place.note_failure(started.job, _kind(ended), ended.at, is_fast=_is_fast(ended))
             self._failures.setdefault(started.job, []).append(_Failure(where, _kind(ended)))
         elif ended.outcome.is_final:
             place.n_fast = place.n_alike = 0  # it trained for a while, or printed a number: jobs run here

@@ -18,6 +18,7 @@ from hyperband.search.trial import Start
 from hyperband.settings import Settings
 from hyperband.study.disk import DiskWatch
 from hyperband.study.jobs import JobFiles
+from hyperband.study.wake import earliest
 
 #: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
 _N_STARTS = 32
@@ -164,7 +165,7 @@ class Starting:
 
     def _closed(self) -> frozenset[str]:
         """Slots that no job gets."""
-        return self._slots_at(self._health.held_back() | self._health.quarantined.keys())
+        return self._slots_at(self._health.held_back(time.time()).keys() | self._health.quarantined.keys())
 
     def _slots_at(self, places: Set[str]) -> frozenset[str]:
         if not places:
@@ -177,8 +178,10 @@ class Starting:
     def _look_later(self) -> None:
         """Note when the slots are worth another look, and what is waited for, if that is worth telling."""
         look_s = self._slots.next_look_s()
-        if look_s is not None:
-            self._look_in(look_s)
+        now = time.time()
+        waits_s = [look_s, *(until_at - now for until_at in self._health.held_back(now).values())]
+        if (soonest_s := earliest(waits_s)) is not None:
+            self._look_in(soonest_s)
         # shorter waits are for what our own jobs are just giving back
         if look_s is None or look_s < _WORTH_TELLING_S or self._engine.n_running >= self._slots.n_slots():
             return
