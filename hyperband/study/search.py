@@ -98,6 +98,8 @@ class Search:
         self._watching = Watching(settings, attempts, voice)
         self._finish = Finish(settings, engine, attempts, voice, console, wake)
         self._pace = Pace()
+        #: places of which it was said that their next job waits
+        self._held: set[str] = set()
         #: what the voice has still to say, in order
         self._unsaid: list[Callable[[], None]] = []
 
@@ -277,6 +279,10 @@ class Search:
         ):
             for change in changes:
                 self._note_slot(change, events)
+
+        held = set(self._health.held_back(time.time()))
+        self._unsaid += [partial(self._voice.holds, place) for place in sorted(held - self._held)]
+        self._held = held
 
     def _note_slot(self, change: SlotQuarantined | SlotReleased, events: list[Event]) -> None:
         self._health.see(change)

@@ -182,9 +182,8 @@ class Starting:
         waits_s = [look_s, *(until_at - now for until_at in self._health.held_back(now).values())]
         if (soonest_s := earliest(waits_s)) is not None:
             self._look_in(soonest_s)
-        # shorter waits are for what our own jobs are just giving back
-        if look_s is None or look_s < _WORTH_TELLING_S or self._engine.n_running >= self._slots.n_slots():
+        # shorter waits are for what our own jobs are just giving back; of closed slots it was told
+        if look_s is None or look_s < _WORTH_TELLING_S:
             return
-        self.waiting_for = self._slots.why_none()
-        if closed := sorted(self._closed()):
-            self.waiting_for += f"; not used, since they failed jobs: {', '.join(closed)}"
+        if self._engine.n_running < self._slots.n_slots() - len(self._closed()):
+            self.waiting_for = self._slots.why_none()

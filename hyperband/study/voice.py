@@ -20,6 +20,7 @@ from hyperband.search.decisions import (
     Promoted,
 )
 from hyperband.search.events import CheckpointsRemoved, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.health import N_EATEN
 from hyperband.search.trial import Best, Outcome, Progress, Start
 
 _N_ERROR_LINES = 10
@@ -106,6 +107,13 @@ class Voice:
             )
         else:
             self.says(f"{change.slot} is used again: {change.reason}.")
+
+    def holds(self, place: str) -> None:
+        """Say that a place gets no job for now."""
+        self.says(
+            f"{place} failed {N_EATEN} jobs in a row within seconds: its next job waits for what jobs on other "
+            "slots come to."
+        )
 
     def waits(self, waiting_for: str | None) -> None:
         """Say why nothing starts, when that changes; None: something does, or nothing is wanted."""
