@@ -111,8 +111,8 @@ class Voice:
     def holds(self, place: str) -> None:
         """Say that a place gets no job for now."""
         self.says(
-            f"{place} failed {N_EATEN} jobs in a row within seconds: its next job waits for what jobs on other "
-            "slots come to."
+            f"{place} failed {N_EATEN} jobs in a row within seconds: its next job waits for what jobs on "
+            "other slots come to."
         )
 
     def waits(self, waiting_for: str | None) -> None:
