@@ -1,6 +1,7 @@
 """What every test gets: leases of its own, and a look for processes and descriptors left behind."""
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 
 MARK = "HYPERBAND_TEST_MARK"
+
+# A shell starts what runs in the background with these ignored, and children inherit that: tests send them.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

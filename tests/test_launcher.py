@@ -391,6 +391,19 @@ def opened_by(pid: int) -> list[Path]:
     return [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
 
 
+def test_a_job_killed_before_it_took_its_request_was_asked_to_stop(bench: Bench) -> None:
+    # the process that would become the job is stopped: it cannot have read the request when it is killed
+    _, (waiting, to_be) = those_who_wait(bench)
+    assert proc.parent(to_be) == waiting
+    os.kill(to_be, signal.SIGSTOP)
+    folder = bench.folder / "job-asked"
+    folder.mkdir()
+    (folder / keeper.STOP_FILE).write_text("timeout")
+    job = bench.launcher.start(Order(folder, ("/bin/true",), {}), Lease(SLOT, ()))
+    ending = bench.wait(job)
+    assert (ending.asked, ending.exit_status, ending.note) == (StopReason.TIMEOUT, -signal.SIGKILL, "")
+
+
 def test_an_empty_stop_file_still_stops(bench: Bench) -> None:
     folder = bench.folder / "job"
     folder.mkdir()

@@ -175,6 +175,8 @@ class Database:
             while batch := found.fetchmany(n_at_once):
                 if batch[0][0] != seq + 1 or batch[-1][0] != seq + len(batch):
                     raise DamagedError(f"has no event {seq + 1} but later ones")
+                if not all(type(kind) is str and type(body) is str for _, kind, body in batch):
+                    raise DamagedError(f"has a row that is no event among {seq + 1} to {seq + len(batch)}")
                 yield [(kind, body) for _, kind, body in batch]
                 seq += len(batch)
         except sqlite3.Error as err:

@@ -295,7 +295,8 @@ class Keeper:
         os.close(self._lock)
         if self._read_stop():
             self._signal([self._job], signal.SIGKILL)
-        with contextlib.suppress(BrokenPipeError):  # killed while it waited: its exit status says so
+        # killed while it waited, maybe with the request unread: its exit status says so
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(_WORD)
         self._line.close()
         return started_at
