@@ -78,7 +78,7 @@ class GpuSlots:
 
     def names(self) -> tuple[str, ...]:
         """Every slot, in the order in which they are taken."""
-        return tuple(name for name, _place, _share in self._shares())
+        return tuple(name for name, place, _share in self._shares() if not place.is_lost)
 
     def take(self, wish: Wish) -> Lease | None:
         """Lease the first free slot that grants the wish: the lowest share number, then the lowest GPU.
@@ -234,7 +234,7 @@ class GpuSlots:
             [place for wish in refused for place in self._awaited(wish)],
             refused,
             leave_free=self._sharing.leave_free,
-            unused=[name for name in self.names() if name not in self._given],
+            unused=[name for name, _place, _share in self._shares() if name not in self._given],
         )
         return "; ".join(found) or f"{len(self._given)} of {counted(self.n_slots(), 'GPU slot')} run jobs"
 

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -208,6 +209,12 @@ class LocalLauncher:
             wait_for_end(job.descriptor)
             os.close(job.descriptor)
         self._jobs.clear()
+
+    def kill_servers(self) -> None:
+        """Kill the fork server and the warm host, which hang; they are started anew when they are needed."""
+        for pid in self._server_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _server_pids(self) -> list[int]:
         """Pids of the processes that are the parents of keepers."""

@@ -113,6 +113,8 @@ class Beginning:
             return None
         line.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        job.environment = dict(os.environ)
+        job.path = list(sys.path)
         return job
 
     def compiled(self) -> CodeType:
@@ -142,6 +144,9 @@ class Job:
     def __init__(self, beginning: Beginning, reports: int) -> None:
         self.compiled = beginning.compiled
         self.namespace = beginning.main.__dict__
+        #: as the script finds it
+        self.environment: dict[str, str] = {}
+        self.path: list[str] = []
         self._known = beginning.known
         self._pid = os.getpid()
         self._reports = reports
@@ -152,7 +157,14 @@ class Job:
         if os.getpid() != self._pid:
             return  # a process that the script forked, and let return
         found = late_modules(self._known)
-        while len(data := json.dumps(found).encode()) > _REPORT_BYTES:
+        now = dict(os.environ)
+        changes = {
+            name: now.get(name)
+            for name in now.keys() | self.environment.keys()
+            if now.get(name) != self.environment.get(name)
+        }
+        finds_elsewhere = sys.path != self.path
+        while len(data := json.dumps([found, changes, finds_elsewhere]).encode()) > _REPORT_BYTES and found:
             found = found[: len(found) // 2]
         with contextlib.suppress(OSError):  # closed by the script, or nobody listens, or not soon enough
             if found and os.fstat(self._reports).st_ino == self._inode:

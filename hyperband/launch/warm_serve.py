@@ -20,6 +20,7 @@ import sys
 
 from hyperband.launch.warm_ahead import SpoiltError
 from hyperband.launch.warm_prepare import Ahead, forget_shadowed
+from hyperband.launch.warm_watch import is_local
 from hyperband.machine.keeper import (
     MAX_DESCRIPTORS,
     SIGNALS,
@@ -93,6 +94,8 @@ class _Host:
         self._private: list[int] = []
         self._ahead = Ahead(status, wanted)
         self._n_lessons = 0
+        #: environment variables that the job had changed whose report was read last
+        self._changes: dict[str, str | None] = {}
         self._boot, self._name = boot_id(), socket.gethostname()
         self._waiting: _Waiting | None = None
 
@@ -224,8 +227,15 @@ class _Host:
 
     def _late(self) -> list[list[str | None]]:
         """Read what a job imported late; return what of it is new."""
-        late = json.loads(self._listen.recv(_REPORT_BYTES))
-        return [found for found in late if found[0] not in sys.modules and not self._is_left(found[0])]
+        late, self._changes, finds_elsewhere = json.loads(self._listen.recv(_REPORT_BYTES))
+        return [
+            found
+            for found in late
+            if found[0] not in sys.modules
+            and not self._is_left(found[0])
+            # where the script looks elsewhere, each job must find out which file a name of the user's means
+            and not (finds_elsewhere and is_local(found[1]))
+        ]
 
     def _is_left(self, name: str) -> bool:
         parts = name.split(".")
@@ -290,6 +300,10 @@ class _Host:
             die_with_parent(host)
             self._ahead.beginning.restore_signals()
             left = self._ahead.import_late(names, self._ours())
+            # what a script sets before an import may decide what is imported
+            unmet = [name for name, value in self._changes.items() if os.environ.get(name) != value]
+            if unmet and not left:
+                left = {str(name): f"the script sets {unmet[0]} first" for name, _ in names}
         except SpoiltError as err:
             left = {err.module: str(err)}
         except BaseException as err:  # noqa: BLE001 (it is reported, and the host goes on)

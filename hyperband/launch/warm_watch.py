@@ -25,6 +25,8 @@ _GENERATORS_COME_WITH = ("numpy.random.mtrand", "torch")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: audit events: what an import does to the world, and every job must do for itself
 _DEEDS = {
+    "fcntl.flock": "locks files",
+    "fcntl.lockf": "locks files",
     "os.chdir": "changes the working directory",
     "os.exec": "starts a program",
     "os.fork": "forks",
@@ -40,12 +42,24 @@ _DEEDS = {
     "os.truncate": "changes files",
     "socket.bind": "opens a socket",
     "socket.connect": "opens a socket",
+    "sqlite3.connect": "opens a database",
     "subprocess.Popen": "starts a program",
 }
+#: what lies here is the same for all jobs, and what ends so is code
+_OF_THE_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/opt/", "/var/lib/")
+_CODE = (".py", ".pyc", ".so", ".pth")
 #: functions that tell each job something else
 _MOMENTARY = (
     ("os", ("getpid", "getppid", "urandom"), "asks for the process or for entropy"),
-    ("time", ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter"), "reads the clock"),
+    ("os", ("pipe", "pipe2"), "makes a pipe"),
+    (
+        "time",
+        (
+            *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
+            *("localtime", "gmtime", "ctime", "strftime", "asctime"),
+        ),
+        "reads the clock",
+    ),
 )
 
 
@@ -54,6 +68,12 @@ def is_local(file: str | None) -> bool:
     if not file or file.startswith("<") or not os.path.isabs(file):  # noqa: PTH117
         return False
     return not (file.startswith((_STANDARD + "/", _OURS + "/")) or _SITES & set(file.split("/")))
+
+
+def _is_data(file: str) -> bool:
+    """Return whether a file is the user's own and no code: it may change between two jobs."""
+    place = os.path.abspath(file)  # noqa: PTH100
+    return is_local(place) and not place.startswith(_OF_THE_SYSTEM) and not place.endswith(_CODE)
 
 
 def generators() -> dict[str, object]:
@@ -96,6 +116,7 @@ class Watch:
             for name in names:
                 setattr(sys.modules[module], name, self._blaming(getattr(sys.modules[module], name), why))
         random._urandom = os.urandom  # type: ignore[attr-defined]
+        random.Random = _random_class(self)  # type: ignore[misc]
         sys.meta_path.insert(0, self)
         sys.addaudithook(self._audit)
 
@@ -185,6 +206,10 @@ class Watch:
             flags = arguments[2]
             if isinstance(flags, int) and flags & _WRITES:
                 self.blame("writes to files")
+            elif isinstance(arguments[0], str) and _is_data(arguments[0]):
+                self.blame(f"reads {os.path.basename(arguments[0])}")  # noqa: PTH119
+        elif event == "mmap.__new__" and arguments[0] == -1:
+            self.blame("shares memory")
         elif event in _DEEDS:
             self.blame(_DEEDS[event])
 
@@ -242,13 +267,25 @@ for _name in (
     setattr(_Path, _name, _watched(_name))
 
 
+def _random_class(watch: Watch) -> Any:  # noqa: ANN401
+    """`random.Random` that notes who makes a generator without a seed."""
+
+    class Random(random.Random):
+        def __init__(self, *seed: Any) -> None:  # noqa: ANN401
+            if seed in ((), (None,)):
+                watch.blame("asks for the process or for entropy")
+            super().__init__(*seed)
+
+    return Random
+
+
 def _environ_class(watch: Watch) -> Any:  # noqa: ANN401
     """`os.environ` that notes who reads what differs between jobs, and who sets what."""
     plain: Any = type(os.environ)
 
     class Environ(plain):  # type: ignore[misc]
         def __getitem__(self, name: Any) -> Any:  # noqa: ANN401
-            if isinstance(name, str) and name.startswith("HYPERBAND_"):
+            if isinstance(name, str) and (name == "CUDA_VISIBLE_DEVICES" or name.startswith("HYPERBAND_")):
                 watch.blame(f"reads {name}")
             return super().__getitem__(name)
 

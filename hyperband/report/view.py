@@ -229,6 +229,8 @@ class _Told:
             case PlanMade():
                 self.has_plan = True
             case SearchStarted():
+                if self.search_started is not None and self.search_started.host != event.host:
+                    self.quarantined.clear()  # slots of another machine
                 self.search_started, self.search_ended = event, None
             case SearchEnded():
                 self.search_ended = event

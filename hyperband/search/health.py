@@ -8,7 +8,14 @@ fault.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hyperband.search.events import Event, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.events import (
+    Event,
+    JobEnded,
+    JobStarted,
+    SearchStarted,
+    SlotQuarantined,
+    SlotReleased,
+)
 from hyperband.search.trial import Outcome
 
 #: so many jobs that failed here and then succeeded elsewhere, without a success here between them
@@ -70,9 +77,18 @@ class _Place:
     def note_failure(self, job: int, kind: tuple[Outcome, str], at: float, *, is_fast: bool) -> None:
         """Count a failure that may be the place's own."""
         self.failed_at = at
-        self.failed.append(job)
-        self.n_fast = self.n_fast + 1 if is_fast else 0
-        self.n_alike = min(self.n_alike + 1 if kind == self.latest_kind else 1, self.n_fast)
+        is_again = job in self.failed  # one bad job is one, however often it is tried
+        if not is_again:
+            self.failed.append(job)
+        if not is_fast:
+            self.n_fast = 0
+        elif not is_again or self.n_fast == 0:
+            self.n_fast += 1
+        if kind != self.latest_kind:
+            self.n_alike = 1
+        elif not is_again:
+            self.n_alike += 1
+        self.n_alike = min(self.n_alike, self.n_fast)
         self.latest_kind = kind
 
     def begin_anew(self) -> None:
@@ -92,6 +108,8 @@ class Health:
         self._failures: dict[int, list[_Failure]] = {}
         self._running: dict[int, JobStarted] = {}
         self._quarantined: dict[str, SlotQuarantined] = {}
+        #: the machine whose places these are
+        self._host: str | None = None
         for event in events:
             self.see(event)
 
@@ -147,11 +165,18 @@ class Health:
     def see(self, event: Event) -> None:
         """Take in what happened."""
         match event:
+            case SearchStarted():
+                if self._host not in (None, event.host):
+                    self._places.clear()  # a GPU of the same number, but another one
+                    self._quarantined.clear()
+                self._host = event.host
             case JobStarted():
                 self._running[event.job] = event
             case JobEnded():
                 started = self._running.pop(event.job, None)
-                if started is not None and not started.several_gpus:
+                if started is not None and started.several_gpus:
+                    self._see_end_on_several(started, event)
+                elif started is not None:
                     self._see_end(started, event)
             case SlotQuarantined():
                 self._quarantined[event.slot] = event
@@ -182,6 +207,10 @@ class Health:
                 changes.append(SlotReleased(now, name, f"the jobs {jobs} failed elsewhere in the same way"))
         places = dict.fromkeys(map(place_of, names))
         n_left = sum(name not in self._quarantined for name in places)
+        if places and n_left == 0 and not any(change.slot in places for change in changes):
+            # an earlier search had more slots, or a GPU was lost since
+            first = min(places, key=lambda name: self._quarantined[name].until_at)
+            changes.append(SlotReleased(now, first, "no other slot is left"))
         for name in places:
             if name in self._quarantined or n_left <= 1:
                 continue
@@ -218,6 +247,13 @@ class Health:
         if ended.outcome.is_final and not ended.retry:
             self._failures.pop(started.job, None)
 
+    def _see_end_on_several(self, started: JobStarted, ended: JobEnded) -> None:
+        """Count a failure for its job alone: which of the GPUs may be at fault cannot be told."""
+        if ended.outcome.may_be_retried:
+            self._failures.setdefault(started.job, []).append(_Failure(started.slot, _kind(ended)))
+        if ended.outcome.is_final and not ended.retry:
+            self._failures.pop(started.job, None)
+
     def _why_bad(self, name: str) -> str:
         place = self._place(name)
         if len(place.strikes) >= N_STRIKES:
@@ -232,7 +268,9 @@ class Health:
         """True if the job failed within seconds, and nothing ever succeeded where it did, but elsewhere."""
         where = {place_of(started.slot), *(failure.place for failure in before)}
         return (
-            _is_fast(ended)
+            not started.several_gpus
+            and ended.outcome is not Outcome.OUT_OF_MEMORY
+            and _is_fast(ended)
             and not any(self._place(name).has_succeeded for name in where)
             and any(place.has_succeeded for place in self._places.values())
         )

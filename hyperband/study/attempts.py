@@ -3,6 +3,7 @@
 Owns the link between the journal's jobs, the launcher's processes and the leases on their slots.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ class Attempt:
     job: LocalJob
     #: started by an earlier search
     adopted: bool
+    #: when on the monotonic clock it was ordered
+    began_s: float = 0.0
     gpu_is_lost: bool = False
     asked: StopReason | None = None
     #: why its end was asked for, in words, where that is a limit of time
@@ -75,6 +78,8 @@ class Attempts:
         #: attempts in a row of which nothing ran, and what was said of the latest
         self.n_never_ran = 0
         self.why_never_ran = ""
+        #: when on the monotonic clock the latest of them was seen
+        self._never_ran_s = 0.0
 
     @property
     def warm(self) -> WarmHost | None:
@@ -98,7 +103,7 @@ class Attempts:
         order = self._files.order(start, lease.slot)
         self._files.make_folder(order.folder)
         job = self._launcher.start(order, lease)
-        self._add(Attempt(started, job, adopted=False))
+        self._add(Attempt(started, job, adopted=False, began_s=time.monotonic()))
         return order
 
     def adopt(self, wish_of: Callable[[JobStarted], Wish]) -> list[tuple[JobStarted, JobEnded]]:
@@ -116,7 +121,7 @@ class Attempts:
             lease = self._slots.adopt(started.slot, wish_of(started))
             job = self._launcher.adopt(folder, lease)
             if job is None:
-                ending = self._launcher.read(folder)
+                ending = as_timed(self._launcher.read(folder), is_timed=self._is_timed)
                 lost = ending.exit_status != 0 and self._slots.is_lost(lease)
                 self._slots.release(lease)
                 ended.append((started, self._ended(started, ending, gpu_is_lost=lost, adopted=True)))
@@ -133,12 +138,12 @@ class Attempts:
             self._wake.forget(attempt.job)
             ending = self._launcher.finish(attempt.job)
             if ending is not None and ending.asked is StopReason.TIMEOUT and attempt.asked is None:
-                # a batch system may send the same signal: no job times out that nobody timed
-                ending = replace(ending, asked=StopReason.TIMEOUT if self._is_timed else StopReason.STOP)
+                # if it was timed, then by the search that started it
+                ending = as_timed(ending, is_timed=self._is_timed and attempt.adopted)
             if ending is None:
                 self._wake.watch(attempt.job)
                 continue
-            self.n_never_ran = self.n_never_ran + 1 if ending.never_ran else 0
+            self._count_never_ran(attempt, ending)
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
@@ -169,6 +174,13 @@ class Attempts:
             self._log.line(f"stop   job {attempt.started.job} attempt {attempt.started.attempt}: {reason}")
             self._launcher.stop(attempt.job, reason)
 
+    def kill_servers(self) -> None:
+        """Kill the processes that start jobs: they hang. What they had not started never ran."""
+        now_s = time.monotonic()
+        for attempt in self:
+            attempt.began_s = now_s  # a look at each now and then is enough
+        self._launcher.kill_servers()
+
     def end_all(self) -> None:
         """End every job and wait for that, without the study's folder: it was deleted under us."""
         self._launcher.end_all()
@@ -181,6 +193,14 @@ class Attempts:
                 attempt.gpu_is_lost = True
                 self.stop(attempt, StopReason.STOP)
 
+    def _count_never_ran(self, attempt: Attempt, ending: Ending) -> None:
+        if not ending.never_ran:
+            self.n_never_ran = 0
+        elif attempt.began_s > self._never_ran_s:
+            # what was under way to one process that was killed counts once
+            self.n_never_ran += 1
+            self._never_ran_s = time.monotonic()
+
     def _add(self, attempt: Attempt) -> None:
         self._attempts[attempt.started.job] = attempt
         self._wake.watch(attempt.job)
@@ -189,6 +209,13 @@ class Attempts:
         return ended_event(
             self._engine, self.folder, started, ending, gpu_is_lost=gpu_is_lost, search_alive=not adopted
         )
+
+
+def as_timed(ending: Ending, *, is_timed: bool) -> Ending:
+    """Return how an attempt ended: a batch system may send the signal of a time limit that nobody set."""
+    if ending.asked is StopReason.TIMEOUT and not is_timed:
+        return replace(ending, asked=StopReason.STOP)
+    return ending
 
 
 def _with_what_was_seen(event: JobEnded, attempt: Attempt) -> JobEnded:

@@ -215,7 +215,7 @@ def _run(
                 attempts=attempts,
                 sampling=sampling,
                 files=files,
-                health=Health(events),
+                health=Health([*events, *begin]),
                 packing=packing,
                 checkpoints=checkpoints,
                 voice=voice,

@@ -198,7 +198,9 @@ class Search:
         """Adopt the jobs of an earlier search, and journal those that ended meanwhile."""
         events: list[Event] = []
         decisions: list[Decision] = []
+        take_release_request(self._journal.folder)  # one that an earlier search did not live to read
         ended = self._take_in(self._attempts.adopt(self._wish_of), events, decisions)
+        self._heed_health(events)
         if events:
             self._journal.append(*events, durable=True)
         self._checkpoints.note((started.trial for started, _ in ended), decisions)

@@ -17,6 +17,7 @@ from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, SearchEnded
 from hyperband.search.health import Health
+from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
 from hyperband.study.verdict import ended_event
@@ -57,10 +58,14 @@ def _end_what_is_left(folder: Path) -> int:
         launcher = _launcher(folder, journal.lock)
         events: list[Event] = []
         health = Health(before)
-        retries = last_settings(before).get("retries", 1)
+        settings = last_settings(before)
+        retries = settings.get("retries", 1)
         assert isinstance(retries, int)
+        limits_s = [settings.get(name) for name in ("timeout", "timeout_per_epoch", "stall_timeout")]
+        is_timed = any(limit_s is not None for limit_s in limits_s)
         for started in engine.running():
             ending = launcher.read(job_folder(folder, started.job, started.attempt))
+            ending = as_timed(ending, is_timed=is_timed)
             found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
             ended = judged_end(health, started, found, retries=retries)
             engine.handle(ended)

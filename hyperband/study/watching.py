@@ -19,6 +19,8 @@ _OBSERVE_S = 1.0
 _MEASURE_S = 0.25
 #: between looks for GPUs that were lost under a job
 _LOST_S = 2.0
+#: a job that was ordered so long ago and has not begun waits for a server that hangs
+_BEGIN_WITHIN_S = 15.0
 #: a job's output is looked at so often within --stall-timeout, so that its end comes at most so much late
 _STALL_LOOKS = 8
 
@@ -46,6 +48,12 @@ class Watching:
         """
         self._time_out()
         now_s = time.monotonic()
+        if any(begin_by_s <= now_s for begin_by_s in self._begin_by_s()):
+            self._voice.says(
+                f"A job that was ordered {_BEGIN_WITHIN_S:g} s ago has not begun: the process that starts "
+                "jobs hangs. It is killed, and what it had not started is repeated."
+            )
+            self._attempts.kill_servers()
         on_gpus = any(attempt.is_on_gpu for attempt in self._attempts)
         if not on_gpus:
             self._observe_at_s = self._lost_at_s = None
@@ -66,10 +74,19 @@ class Watching:
         now_s = time.monotonic()
         due_s = [self._observe_at_s, self._lost_at_s, self._stall_at_s]
         waits_s = [None if at_s is None else at_s - now_s for at_s in due_s]
+        waits_s += [begin_by_s - now_s for begin_by_s in self._begin_by_s()]
         for attempt in self._attempts:
             if attempt.asked is None and (limit_s := self._limit_s(attempt)[0]) is not None:
                 waits_s.append(limit_s - attempt.job.running_s())
         return earliest(waits_s)
+
+    def _begin_by_s(self) -> list[float]:
+        """When the jobs that were ordered and have not begun must have done so, on the monotonic clock."""
+        return [
+            attempt.began_s + _BEGIN_WITHIN_S
+            for attempt in self._attempts
+            if not attempt.adopted and attempt.job.about is None
+        ]
 
     # Time.
 
@@ -90,14 +107,15 @@ class Watching:
         """End the attempts that have had their time."""
         for attempt in self._attempts:
             limit_s, option = self._limit_s(attempt)
-            if limit_s is not None and attempt.job.running_s() >= limit_s:
+            if attempt.asked is None and limit_s is not None and attempt.job.running_s() >= limit_s:
                 attempt.why = f"ended after {limit_s:g} s ({option})"
                 self._attempts.stop(attempt, StopReason.TIMEOUT)
         stall_s = self._settings.stall_timeout_s
         if stall_s is None or (self._stall_at_s is not None and time.monotonic() < self._stall_at_s):
             return
         for attempt in self._attempts:
-            self._look_for_output(attempt, stall_s)
+            if attempt.asked is None:
+                self._look_for_output(attempt, stall_s)
         self._stall_at_s = time.monotonic() + stall_s / _STALL_LOOKS if len(self._attempts) else None
 
     def _look_for_output(self, attempt: Attempt, stall_s: float) -> None:
