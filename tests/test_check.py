@@ -542,7 +542,7 @@ def test_only_new_files_go_aside_and_come_back_unless_they_have_a_successor(tmp_
     now = found.look("x")
     changed_ = now.changed_since(before)
     assert {path.name for path in changed_} == {"old", "one", "two", "three"}
-    with (tmp_path / "three").open() as _, found.aside(now, before, changed_):
+    with (tmp_path / "three").open() as _, found.aside(now, before, changed_, ()):
         # what a living process has open is somebody else's
         left = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
         assert left == {"old", "train.py", "three"}

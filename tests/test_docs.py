@@ -106,7 +106,8 @@ def test_every_option_is_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("where", TEXTS)
 def test_every_option_in_the_docs_exists(where: str) -> None:
     known = {name for names, _ in option_actions() for name in names}
-    known |= {name for words in ("report", "stop", "slots", "check") for name in _OPTION.findall(help_text(words))}
+    others = ("report", "stop", "slots", "check")
+    known |= {name for words in others for name in _OPTION.findall(help_text(words))}
     assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - REFUSED == set()
 
 

@@ -5,12 +5,14 @@ that lie where the script works. Must not know what the files mean.
 """
 
 import contextlib
+import filecmp
+import hashlib
 import os
 import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +28,10 @@ _MAX_ENTRIES = 100_000
 _MAX_LOOK_S = 3.0
 _MAX_PLACES = 20
 _ASIDE = ".hyperband-check-"
+#: what the name of a file that could not be put back ends with
+_KEPT = ".before-check"
+#: so many hexadecimal digits of a hash are no coincidence
+_HASH_DIGITS = 8
 _SKIPPED = {".git", "__pycache__", ".hg", ".svn", "node_modules", ".venv"}
 _PATH_IN_SOURCE = re.compile(r"""["']((?:/|~/)[^"'\n{}]{2,200})["']""")
 
@@ -55,6 +61,7 @@ class Places:
             UsageError: `--checkpoints` is no pattern.
         """
         self.cwd = cwd.resolve()
+        self._say = say
         self._pattern = None if settings.checkpoints is None else parse(settings.checkpoints)
         self._logs = settings.logs
         found = [self.cwd, settings.script.resolve().parent]
@@ -102,15 +109,40 @@ class Places:
             _note(self._checkpoints.place.joinpath(*name), files)
         return Look(files, frozenset(self._checkpoints.place.joinpath(*name) for name in folders))
 
-    def aside(self, look: Look, before: Look, changed: Sequence[Path]) -> "Aside":
-        """Prepare to put those changed files aside that were not there before the check."""
+    def aside(self, look: Look, before: Look, changed: Sequence[Path], ids: Collection[str]) -> "Aside":
+        """Prepare to put those changed files aside that were not there before the check.
+
+        Somebody else may work in the same folders. Where files are named after the configurations of the check,
+        `ids`, no other is touched; and only those are removed when there are newer ones.
+        """
         held = _held_open()
         movable = [
             path
             for path in changed
             if path in look.files and path not in before.files and look.files[path][0] not in held
         ]
-        return Aside(movable, [f for f in look.folders if f not in before.folders], self.roots)
+        named = {path for path in movable if self.has_pattern or is_named_after(path, ids)}
+        movable = [path for path in movable if path in named or not named]
+        # a folder that is empty already may be one into which somebody else is about to write
+        emptied = {folder for path in movable for folder in path.parents}
+        new = [folder for folder in look.folders if folder in emptied and folder not in before.folders]
+        return Aside(movable, new, self.roots, named, self._say)
+
+
+def is_named_after(path: Path, ids: Iterable[str]) -> bool:
+    """Whether a path holds one of the config ids, whatever it has for odd characters, or a hash of one."""
+    text = str(path)
+    for config_id in ids:
+        data = config_id.encode()
+        hashes = [hashlib.new(name, data).hexdigest()[:_HASH_DIGITS] for name in ("md5", "sha1", "sha256")]
+        plain = _plain(config_id)
+        if any(digits in text for digits in hashes) or (plain and plain in _plain(text)):
+            return True
+    return False
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalnum())
 
 
 def _note(path: Path, files: dict[Path, _Mark]) -> None:
@@ -194,6 +226,9 @@ class Aside:
     #: that came since the check began; empty ones go as well
     folders: list[Path]
     roots: list[Path]
+    #: those of the files that are the script's for sure
+    named: set[Path]
+    say: Callable[[str], None]
     _moved: dict[Path, Path] = field(default_factory=dict)
     _removed: list[Path] = field(default_factory=list)
     _stores: list[Path] = field(default_factory=list)
@@ -240,8 +275,12 @@ class Aside:
     def restore(self) -> None:
         """Put back what has no successor, and remove the rest; a second call does nothing."""
         for path, beside in self._moved.items():
-            if path.exists():
+            if path.exists() and (path in self.named or filecmp.cmp(path, beside, shallow=False)):
                 beside.unlink()  # the same configuration's, trained in one go since
+            elif path.exists():
+                kept = path.with_name(f"{path.name}{_KEPT}")
+                beside.rename(kept)
+                self.say(f"{path} was written again meanwhile; as it was before, it is kept in {kept.name}")
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 beside.rename(path)

@@ -49,7 +49,7 @@ class Training:
         judge_resuming(parts, history)
         now = parts.places.look(history.first.config_id)
         # What a configuration left in a file of all would answer for both alike.
-        with parts.places.aside(now, history.known, now.changed_since(history.before)):
+        with parts.places.aside(now, history.known, now.changed_since(history.before), parts.bench.trained):
             Together(parts, repeatable=history.repeatable).run({warmed_up.loss, history.first.loss})
         compare_warm(parts, history)
 
@@ -134,9 +134,11 @@ class Training:
         if not history.files or history.first.loss is None:
             return []
         now = self._parts.places.look(config_id)
-        with self._parts.places.aside(now, history.known, history.files):
+        with self._parts.places.aside(now, history.known, history.files, self._parts.bench.trained):
             before = self._parts.places.look(config_id)
             one = self._parts.bench.run(config_id, SECOND)
             then = self._parts.places.look(config_id)
-            with self._parts.places.aside(then, history.known, then.changed_since(before)):
+            with self._parts.places.aside(
+                then, history.known, then.changed_since(before), self._parts.bench.trained
+            ):
                 return [one, self._parts.bench.run(config_id, SECOND)]

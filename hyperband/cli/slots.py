@@ -1,5 +1,7 @@
 """`hyperband slots STUDY_DIR`: what each slot of a study did, and giving back one that is in quarantine."""
 
+import signal
+
 from hyperband.cli.options import SlotsOptions
 from hyperband.cli.output import complain, print_out
 from hyperband.folder import holder
@@ -7,7 +9,7 @@ from hyperband.journal import read_events
 from hyperband.report.text import shown
 from hyperband.report.usage import slots_table
 from hyperband.report.view import study_view
-from hyperband.study.quarantine import release
+from hyperband.study.quarantine import RELEASE_SIGNAL, release
 
 
 def slots(options: SlotsOptions) -> int:
@@ -18,6 +20,8 @@ def slots(options: SlotsOptions) -> int:
         UsageError: the slot is not in quarantine.
         MachineError: the search cannot be reached from here.
     """
+    # we hold the study's lock for moments: a request for a search that comes then is not for us
+    signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     if options.release is not None:
         print_out(f"{shown(release(options.folder, options.release))}\n")
         return 0

@@ -1,9 +1,12 @@
 """`hyperband stop STUDY_DIR`: end the search that writes a study, and wait until it is gone."""
 
+import signal
+
 from hyperband.cli.options import StopOptions
 from hyperband.cli.output import print_out
 from hyperband.report.text import shown
 from hyperband.study import stop_study
+from hyperband.study.quarantine import RELEASE_SIGNAL
 
 
 def stop(options: StopOptions) -> int:
@@ -13,5 +16,7 @@ def stop(options: StopOptions) -> int:
         JournalError: the folder holds no study.
         MachineError: the search cannot be reached from here.
     """
+    # we hold the study's lock for moments: a request for a search that comes then is not for us
+    signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     print_out(f"{shown(stop_study(options.folder))}\n")
     return 0

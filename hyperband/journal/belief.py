@@ -45,7 +45,9 @@ def open_whole(folder: Path, copy: Copy, news: list[str]) -> tuple[Database, Fou
             raise DamagedError("was deleted")
         database = Database.open(folder)
         found = read(database.rows(), mark=copy.n)
-        if found.n < copy.n:
+        is_cut = copy.is_damaged and max(copy.lines(), default=0) > found.n
+        if found.n < copy.n or is_cut:
+            # a bad line hides those after it from `copy.n`: the database may have that one event
             _add_missing(database, found, copy, news)
             return database, read(database.rows(), mark=copy.n), True
         if copy.n < found.n and found.total_at_mark != copy.total:

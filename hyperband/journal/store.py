@@ -212,10 +212,21 @@ class Journal:
         old = self._database
         # the copy, where it is whole, needs no help from what may be damaged
         copied = self._copy.is_open and self._copy.n == self._n and not self._copy.is_damaged
-        rows = [] if copied else old.readable()
-        old.close()  # before the new one is there: SQLite removes a log by its name
-        if len(rows) < self._n:
-            rows = salvage(self.folder, self._copy, rows, why)
+        try:
+            rows = [] if copied else old.readable()
+            if len(rows) < self._n:
+                try:
+                    rows = salvage(self.folder, self._copy, rows, why)
+                except JournalError:
+                    if not copied:
+                        raise
+                    # it was damaged without a change of its length; what is open may still have everything
+                    rows = old.readable()
+                    if len(rows) < self._n:
+                        rows = salvage(self.folder, self._copy, rows, why)
+                    self._copy.is_damaged = True
+        finally:
+            old.close()  # before the new one is there: SQLite removes a log by its name
         if len(rows) < self._n:
             raise JournalError(
                 f"{old.path} {why}: only {len(rows)} of its {self._n} events could be saved, and nothing was "

@@ -102,6 +102,11 @@ class Place:
         """True when a job of ours left so lately that what is in the way is probably its remains."""
         return bool(self.why_not) and self._n_looks < len(_AFTER_RELEASE_S)
 
+    @property
+    def look_at_s(self) -> float:
+        """The moment of the clock from which on it is worth another look."""
+        return self._look_at_s
+
     def wait_s(self) -> float:
         """Seconds until it is worth another look."""
         return max(0.0, self._look_at_s - self._around.clock())
@@ -148,10 +153,16 @@ class Place:
             self._note_holder()
         return holder is None
 
-    def leave(self) -> None:
-        """Leave the unit, which is idle, to others for now."""
+    def leave(self, until_s: float | None = None) -> None:
+        """Leave the unit, which is idle, to others until that moment of the clock, or the next look."""
         self.is_left = True
-        self._look_at_s = self._around.clock() + _LOOK_S
+        usual_s = self._around.clock() + _LOOK_S
+        self._look_at_s = usual_s if until_s is None else min(until_s, usual_s)
+
+    def reconsider(self) -> None:
+        """A job of ours has ended somewhere: if the unit was left to others, another may be left instead."""
+        if self.is_left:
+            self._look_at_s = 0.0
 
     def lease(self, share: int) -> int | None:
         """Lease a share of a unit that nobody uses; a locked descriptor, or None."""

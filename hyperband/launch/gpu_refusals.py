@@ -23,8 +23,8 @@ class Refusals:
         self._at_s: dict[Wish, float] = {}
         #: the last wish of a job that may have company
         self.usual = NO_WISH
-        #: nothing joins the jobs there: one that is to be alone waits for their end
-        self.drained: Place | None = None
+        #: by the wish of a job that is to be alone and waits: nothing joins the jobs there until their end
+        self._drained: dict[Wish, Place] = {}
 
     def begin(self, wish: Wish) -> None:
         """Something is asked for."""
@@ -32,20 +32,27 @@ class Refusals:
         self._at_s = {other: at_s for other, at_s in self._at_s.items() if now_s - at_s < _SAME_TURN_S}
         if not wish.whole:
             self.usual = wish
-        if not any(other.whole for other in self._at_s):
-            self.drained = None
+        self._drained = {other: place for other, place in self._drained.items() if other in self._at_s}
 
     def granted(self, wish: Wish) -> None:
         """It was given."""
         self._at_s.pop(wish, None)
-        if wish.whole:
-            self.drained = None
+        self._drained.pop(wish, None)
 
     def refused(self, wish: Wish) -> None:
         """It was not."""
         self._at_s[wish] = self._clock()
-        if wish.whole:
-            self.drained = self._to_drain(wish)
+        self._drained.pop(wish, None)
+        if wish.whole and (place := self._to_drain(wish)) is not None:
+            self._drained[wish] = place
+
+    @property
+    def drained(self) -> list[Place]:
+        """The GPUs that are kept from further jobs of ours, each for one that is to be alone.
+
+        Jobs with different wishes may need different GPUs: one of them must not open what another waits for.
+        """
+        return list(self._drained.values())
 
     def wishes(self) -> list[Wish]:
         """What was refused in this turn."""
@@ -67,4 +74,6 @@ class Refusals:
         most_bytes = max((place.total_bytes for place in possible), default=0)
         if wish.most_memory:
             possible = [place for place in possible if place.total_bytes == most_bytes]
-        return min(possible, key=lambda place: len(place.used), default=None)
+        # one GPU for all that are to be alone, where they agree
+        agreed = [place for place in possible if place in self._drained.values()]
+        return min(agreed or possible, key=lambda place: len(place.used), default=None)

@@ -196,6 +196,7 @@ class GpuSlots:
             )
         for place in self._places:
             place.unbook(name)
+            place.reconsider()
 
     def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:
         """Look at the GPUs of a lease once."""
@@ -270,8 +271,7 @@ class GpuSlots:
     def _open(self, wish: Wish) -> list[tuple[str, Place, int]]:
         """The slots that our own jobs leave to this wish."""
         closed = {place.unit.uuid for place in self._places if place.why_no_room(wish)}
-        if (drained := self._refusals.drained) is not None and drained.used:
-            closed.add(drained.unit.uuid)
+        closed |= {place.unit.uuid for place in self._refusals.drained if place.used}
         return [
             (name, place, share)
             for name, place, share in self._shares()
@@ -304,9 +304,11 @@ class GpuSlots:
         n_owed = self._sharing.leave_free
         if not n_owed or place.used:
             return True
-        if sum(other.is_idle() for other in self._places if other is not place) >= n_owed:
+        others = [other for other in self._places if other is not place]
+        if sum(other.is_idle() for other in others) >= n_owed:
             return True
-        place.leave()
+        # what is about to be idle may be left instead of this one
+        place.leave(min((other.look_at_s for other in others if other.is_settling()), default=None))
         return False
 
     def _n_owed(self, got: Sequence[tuple[Place, int]]) -> int:

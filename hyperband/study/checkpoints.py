@@ -80,13 +80,15 @@ class Checkpoints:
         """
         done: set[int] = set()
         patterns: dict[str, None] = {}
+        was_ours = False
         for event in events:
-            if isinstance(event, CheckpointsRemoved):
-                done.update(event.trials)
-            elif isinstance(event, SearchStarted) and isinstance(
-                text := event.settings.get("checkpoints"), str
-            ):
-                patterns[text] = None
+            if isinstance(event, CheckpointsRemoved) and was_ours:
+                done.update(event.trials)  # by another pattern, other files went
+            elif isinstance(event, SearchStarted):
+                text = event.settings.get("checkpoints")
+                was_ours = self._pattern is not None and text == self._pattern.text
+                if isinstance(text, str):
+                    patterns[text] = None
         if self._pattern is not None:
             patterns[self._pattern.text] = None
         if patterns:

@@ -142,11 +142,14 @@ class Search:
         chosen = self._choose()
         events += [start.started for start in chosen]
         if events:
-            self._journal.append(*events, durable=bool(ended))
+            # files go after decisions, also after those that no end brought about
+            self._journal.append(*events, durable=bool(ended or decisions))
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         self._checkpoints.note((started.trial for started, _ in ended), decisions)
-        self._note_removal(self._checkpoints.after_turn(durable=bool(ended)))
+        # on a full disk no outcome may ever follow, and what was decided is on disk
+        is_sure = bool(ended) or self._starting.disk_is_full
+        self._note_removal(self._checkpoints.after_turn(durable=is_sure))
         progress = self._engine.progress()
         self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]

@@ -75,6 +75,8 @@ class Starting:
         self.look_at_s: float | None = None
         #: why nothing starts although something could, in words
         self.waiting_for: str | None = None
+        #: nothing starts for want of room on the disk
+        self.disk_is_full = False
 
     def choose(self) -> list[Chosen]:
         """Lease slots for the next jobs, in the engine's order, until either runs out.
@@ -84,7 +86,7 @@ class Starting:
             MachineError: slots cannot be had any more, for good.
         """
         chosen: list[Chosen] = []
-        self.look_at_s = self.waiting_for = None
+        self.forget()
         while (start := self._engine.next_start()) is not None:
             if len(chosen) == _N_STARTS:
                 self._look_in(_STARTS_PAUSE_S)
@@ -95,6 +97,7 @@ class Starting:
             if (full := self._disk.why_full()) is not None:
                 self._look_in(_DISK_LOOK_S)
                 self.waiting_for = full
+                self.disk_is_full = True
                 break
             sha256 = self._files.script_sha256()
             if sha256 is None:
@@ -111,6 +114,7 @@ class Starting:
     def forget(self) -> None:
         """Nothing is to be started any more."""
         self.look_at_s = self.waiting_for = None
+        self.disk_is_full = False
 
     def _begin(self, start: Start, lease: Lease, sha256: str) -> Chosen:
         started = JobStarted(
