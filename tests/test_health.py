@@ -141,6 +141,32 @@ def test_a_slot_that_ran_jobs_well_is_not_to_blame_for_failures_of_several_kinds
     assert history.quarantined() == {"gpu:0"}
 
 
+def test_bad_configurations_cost_no_slot() -> None:
+    history = History()
+    history.end(90, "gpu:0", "ok")
+    history.end(91, "gpu:1", "ok")
+    for job in range(12):  # every second one fails on both slots, first here, then there
+        first, second = SLOTS if job % 4 == 0 else SLOTS[::-1]
+        if job % 2:
+            history.end(job, first, "ok")
+        else:
+            assert history.end(job, first, "C:ValueError: width 32")
+            assert not history.end(job, second, "C:ValueError: width 32")
+        assert history.quarantined() == set()
+    for job in range(20, 25):  # this is how configurations fail here: no slot is to blame
+        history.end(job, "gpu:0", "C:ValueError: width 32")
+        assert history.quarantined() == set()
+
+
+def test_failures_that_are_not_retried_cost_no_slot_that_ran_jobs_well() -> None:
+    history = History(retries=0)
+    history.end(90, "gpu:0", "ok")
+    history.end(91, "gpu:1", "ok")
+    for job in range(5):
+        history.end(job, "gpu:0", "C:KeyError")
+    assert history.quarantined() == set()
+
+
 def test_the_shares_of_a_gpu_are_judged_together() -> None:
     history = History(slots=("gpu:0/0", "gpu:1/0", "gpu:0/1", "gpu:1/1"))
     history.end(0, "gpu:1/1", "ok")

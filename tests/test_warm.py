@@ -299,9 +299,23 @@ def test_random_numbers_differ_between_jobs(warm: Warm) -> None:
 
 def test_a_file_that_an_import_left_open_is_read_by_each_job_from_the_same_place(warm: Warm) -> None:
     (warm.folder / "data").write_bytes(b"0123456789" * 1000)
-    warm.write("marker", "FILE = open('data', 'rb', buffering=0)\nFILE.read(3)")
-    warm.open(AHEAD + "print(AHEAD, marker.FILE.read(4))")
+    installed = warm.folder / "site-packages"
+    installed.mkdir()
+    (installed / "reader.py").write_text("FILE = open('data', 'rb', buffering=0)\nFILE.read(3)\n")
+    warm.write("marker", "")
+    path = f"import sys\nsys.path.append({str(installed)!r})\nimport reader\n"
+    warm.open(path + AHEAD + "print(AHEAD, reader.FILE.read(4))")
     assert [warm.run()[1] for _ in range(3)] == ["True b'3456'\n"] * 3
+
+
+def test_a_module_of_the_users_that_reads_a_file_of_theirs_is_left_to_each_job(warm: Warm) -> None:
+    (warm.folder / "settings.json").write_text("1")
+    warm.write("configuration", "import json\nVALUE = json.load(open('settings.json'))")
+    warm.write("marker", "")
+    warm.open("import configuration\n" + AHEAD + "print(AHEAD, configuration.VALUE)")
+    assert warm.run()[1] == "True 1\n"
+    (warm.folder / "settings.json").write_text("2")
+    assert warm.run()[1] == "True 2\n"
 
 
 def test_processes_of_a_job_find_its_classes_and_functions(warm: Warm) -> None:

@@ -112,7 +112,7 @@ class Places:
     def aside(self, look: Look, before: Look, changed: Sequence[Path], ids: Collection[str]) -> "Aside":
         """Prepare to put those changed files aside that were not there before the check.
 
-        Somebody else may work in the same folders. Where files are named after the configurations of the check,
+        Somebody else may work in the same folders. Where files are named after configurations of the check,
         `ids`, no other is touched; and only those are removed when there are newer ones.
         """
         held = _held_open()

@@ -108,6 +108,8 @@ class Health:
         self._failures: dict[int, list[_Failure]] = {}
         self._running: dict[int, JobStarted] = {}
         self._quarantined: dict[str, SlotQuarantined] = {}
+        #: how jobs failed at two places, one of which runs jobs well
+        self._own_kinds: set[tuple[Outcome, str]] = set()
         #: the machine whose places these are
         self._host: str | None = None
         for event in events:
@@ -237,15 +239,24 @@ class Health:
         elif ended.outcome.may_be_retried:
             for failure, other in elsewhere:
                 # only a place that runs jobs well can say that the job is to blame
-                if failure.kind == _kind(ended) and place.has_succeeded and started.job in other.failed:
-                    other.cleared_by.add(started.job)
-            if ended.outcome is not Outcome.OUT_OF_MEMORY:
-                place.note_failure(started.job, _kind(ended), ended.at, is_fast=_is_fast(ended))
+                if failure.kind == _kind(ended) and place.has_succeeded:
+                    self._own_kinds.add(_kind(ended))
+                    if started.job in other.failed:
+                        other.cleared_by.add(started.job)
+            # where jobs ran well before, a failure that is the last word on its job is the job's own
+            is_own = place.has_succeeded and not ended.retry
+            if ended.outcome is not Outcome.OUT_OF_MEMORY and not is_own:
+                is_fast = self._looks_like_a_place(place, ended)
+                place.note_failure(started.job, _kind(ended), ended.at, is_fast=is_fast)
             self._failures.setdefault(started.job, []).append(_Failure(where, _kind(ended)))
         elif ended.outcome.is_final:
             place.n_fast = place.n_alike = 0  # it trained for a while, or printed a number: jobs run here
         if ended.outcome.is_final and not ended.retry:
             self._failures.pop(started.job, None)
+
+    def _looks_like_a_place(self, place: _Place, ended: JobEnded) -> bool:
+        """Whether a failure in seconds speaks against a place: jobs do not fail in this way everywhere."""
+        return _is_fast(ended) and not (place.has_succeeded and _kind(ended) in self._own_kinds)
 
     def _see_end_on_several(self, started: JobStarted, ended: JobEnded) -> None:
         """Count a failure for its job alone: which of the GPUs may be at fault cannot be told."""

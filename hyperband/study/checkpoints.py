@@ -80,7 +80,7 @@ class Checkpoints:
         """
         done: set[int] = set()
         patterns: dict[str, None] = {}
-        was_ours = False
+        was_ours = self._pattern is not None
         for event in events:
             if isinstance(event, CheckpointsRemoved) and was_ours:
                 done.update(event.trials)  # by another pattern, other files went
