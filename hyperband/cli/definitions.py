@@ -22,6 +22,7 @@ example:
   {prog} dummy.py --max-epochs 27 --logs /tmp/hyperband-example --fail-rate 0.05
 
 other commands:
+  {prog} check SCRIPT [the script's own options]      what of the contract the script keeps, line by line
   {prog} report STUDY_DIR [--json|--csv] [--top N]    a study that runs, was stopped or is finished
   {prog} stop STUDY_DIR                               stop the search that writes a study
   {prog} slots STUDY_DIR [--release SLOT]             what each slot did; give one back from quarantine
