@@ -21,6 +21,7 @@ from hyperband.check.resuming import Evidence, judge
 from hyperband.check.traces import Places
 from hyperband.cli.main import main
 from hyperband.errors import UsageError
+from hyperband.script.fingerprint import fingerprint
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, read_resuming
 
@@ -316,7 +317,10 @@ def test_checkpoints_that_a_pattern_names(tmp_path: Path) -> None:
     ("source", "words"),
     [
         (changed(("    print(main(", "    print('x', main(")), ["NoLoss", "print(loss)"]),
-        (begins("raise ValueError('no data')"), ["Crashed", "no data", "3 configurations"]),
+        (
+            begins("raise ValueError('no data')"),
+            ["ValueError: no data (exit code 1)", "none of 3 config", "train.py lr:"],
+        ),
     ],
 )
 def test_no_job_gives_a_loss(tmp_path: Path, source: str, words: list[str]) -> None:
@@ -332,6 +336,28 @@ def test_bad_configurations_are_not_the_scripts_fault(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.lines
     assert found.status("one_epoch") == found.status("resuming") == found.status("together") == "ok"
     assert "Crashed: exit code 1" in found.words("one_epoch")
+
+
+def test_configurations_that_fail_later_are_told_as_a_search_would(tmp_path: Path) -> None:
+    # 1 is tried for the history, 3 and 4 together, 5 and 6 in their place
+    lines = (
+        "if os.environ['HYPERBAND_TRIAL'] == '1': raise ValueError('width 32 is not supported')",
+        "if os.environ['HYPERBAND_TRIAL'] == '3': raise MemoryError",
+    )
+    found = check(tmp_path, begins(*lines))
+    assert found.exit_code == 0, found.lines
+    assert found.status("configurations") == found.status("resuming") == found.status("together") == "ok"
+    told = {(entry["outcome"], entry["fingerprint"]) for entry in found.document["failed"]}
+    assert told == {
+        ("Crashed", fingerprint("ValueError: width 32 is not supported")),
+        ("OutOfMemory", "MemoryError"),
+    }
+    assert "2 of 7 failed" in found.words("configurations")
+    assert "MemoryError" in found.words("configurations")
+    assert "everything holds; 2 of 7 configurations failed" in found.lines
+    trained = {entry["config_id"] for entry in found.document["trained"]}
+    assert len(trained) == 5
+    assert trained.isdisjoint(entry["config_id"] for entry in found.document["failed"])
 
 
 def test_one_configuration_for_all_draws(tmp_path: Path) -> None:
@@ -362,7 +388,9 @@ def test_a_job_that_takes_too_long_is_a_finding(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert "TimedOut" in found.words("one_epoch")
     assert "--timeout" in found.words("one_epoch")
-    assert len(found.document["trained"]) == 1
+    assert found.document["trained"] == []
+    (failed,) = found.document["failed"]
+    assert (failed["outcome"], failed["fingerprint"]) == ("TimedOut", "timed out")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +409,7 @@ def test_what_importing_shows(tmp_path: Path, source: str, failing: str, words: 
     assert found.exit_code == 1
     assert found.status(failing) == "FAILS"
     assert words in found.words(failing)
-    assert len(found.document["findings"]) == 12
+    assert len(found.document["findings"]) == 13
     assert found.document["trained"] == []
     assert not (tmp_path / "logs").exists()
 

@@ -6,19 +6,19 @@ Owns the temporary folder with the jobs' output. Which jobs, and what their loss
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.check.interrupts import Interrupts
+from hyperband.check.outcomes import Failure, read_ending, reason
 from hyperband.errors import MachineError
 from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
 from hyperband.launch.environment import job_environment
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.launch.warm import WarmHost
 from hyperband.report.text import duration
-from hyperband.script.contract import Reading, job_argv, last_lines, read_outcome, shortened
-from hyperband.search.trial import Outcome
+from hyperband.script.contract import Reading, job_argv, last_lines, shortened
 from hyperband.settings import Settings
 
 #: jobs of a check that was ended get so long between SIGTERM and SIGKILL
@@ -38,6 +38,8 @@ class Ran:
     reading: Reading
     #: from its start until every process of it was gone; None: nobody saw that
     duration_s: float | None
+    #: its whole command line
+    argv: tuple[str, ...]
     #: the last lines of its standard error
     complaint: str
     #: the last line of its standard output, as a number; the line itself
@@ -50,8 +52,9 @@ class Ran:
 
     def describe(self) -> str:
         """Why there is no loss, in words; more lines when the job complained."""
-        said = f"\nits standard error ends with:\n{self.complaint}" if self.complaint else ""
-        return f"{self.reading.outcome}: {self.reading.note}{said}"
+        complaint = "".join(f"\n  {line}" for line in self.complaint.split("\n") if line)
+        said = f"\nits standard error ends with:{complaint}" if complaint else ""
+        return f"{reason(self.reading)}{said}"
 
 
 class Bench:
@@ -88,8 +91,15 @@ class Bench:
         self._n_jobs = 0
         #: numbers of the configurations by their ids, as a search gives them to its trials
         self._numbers: dict[str, int] = {}
-        #: how far each was trained
+        #: how far each was trained; those that never gave a loss are not there
         self.trained: dict[str, int] = {}
+        #: those of which a job failed
+        self.failures: dict[str, Failure] = {}
+
+    @property
+    def config_ids(self) -> Collection[str]:
+        """Every configuration of which a job was started: files may be named after it."""
+        return self._numbers.keys()
 
     @contextlib.contextmanager
     def launching(self, warm: Callable[[int, Path], WarmHost] | None = None) -> Iterator[None]:
@@ -166,12 +176,10 @@ class Bench:
         folder = self._folder / f"{self._n_jobs:03d}"
         self._n_jobs += 1
         folder.mkdir()
-        self.trained[config_id] = max(epochs, self.trained.get(config_id, 0))
         return self._launchers[-1].start(self._order(folder, config_id, epochs, lease.slot), lease)
 
-    def _order(self, folder: Path, config_id: str, epochs: int, slot: Slot) -> Order:
-        """The same command line and environment as in a search."""
-        argv = job_argv(
+    def _argv(self, config_id: str, epochs: int, slot: Slot) -> list[str]:
+        return job_argv(
             python=str(self._settings.python),
             script=str(self._settings.script),
             config_id=config_id,
@@ -179,6 +187,10 @@ class Bench:
             slot_arguments=slot.arguments,
             script_args=self._settings.script_args,
         )
+
+    def _order(self, folder: Path, config_id: str, epochs: int, slot: Slot) -> Order:
+        """The same command line and environment as in a search."""
+        argv = self._argv(config_id, epochs, slot)
         environment = {
             **job_environment(self.slots.n_slots()),
             **slot.environment,
@@ -231,25 +243,23 @@ class Bench:
         took_s = None
         if ending.started_at is not None and ending.ended_at is not None:
             took_s = ending.ended_at - ending.started_at
+        reading = read_ending(
+            ending, folder=job.folder, config_id=config_id, timeout_s=self._settings.timeout_s
+        )
+        if reading.loss is None:
+            self.failures.setdefault(config_id, Failure(epochs, reading.outcome, reading.kind))
+        else:
+            self.trained[config_id] = max(epochs, self.trained.get(config_id, 0))
         return Ran(
             config_id=config_id,
             epochs=epochs,
             slot=job.lease.slot,
-            reading=self._reading(job.folder, ending),
+            reading=reading,
             duration_s=took_s,
+            argv=tuple(self._argv(config_id, epochs, job.lease.slot)),
             complaint=last_lines(job.folder / "stderr", _N_LINES),
             last_line=last_lines(job.folder / "stdout", 1),
         )
-
-    def _reading(self, folder: Path, ending: Ending) -> Reading:
-        if ending.exit_status is None:
-            return Reading(Outcome.LOST, None, ending.note)
-        if ending.asked is StopReason.TIMEOUT:
-            limit_s = self._settings.timeout_s or 0
-            return Reading(
-                Outcome.TIMED_OUT, None, f"it was ended after {duration(limit_s)} (--timeout {limit_s:g})"
-            )
-        return read_outcome(folder / "stdout", ending.exit_status)
 
 
 def open_lock(folder: Path) -> int:

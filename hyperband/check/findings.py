@@ -1,10 +1,12 @@
 """What a check found, line by line: for people as it becomes known, for programs as one document."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import hyperband
+from hyperband.check.outcomes import Failure
+from hyperband.report.text import counted
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming
 
@@ -34,6 +36,7 @@ TITLES = {
     "resuming": "resuming",
     "together": "two at once",
     "warm": "warm start",
+    "configurations": "configs",
 }
 _WIDTH = max(map(len, TITLES.values()))
 
@@ -72,6 +75,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     #: config ids that were trained, and how far
     trained: dict[str, int] = field(default_factory=dict)
+    #: config ids of which a job gave no loss
+    failed: Mapping[str, Failure] = field(default_factory=dict)
 
     def add(self, check: str, status: Status, words: str, fix: str = "") -> None:
         """Note one line."""
@@ -95,11 +100,21 @@ class Report:
         if self.trained:
             lines.append("trained by this check; what the script keeps of them stays with its own:")
             lines += [f"  {config_id} ({epochs} ep.)" for config_id, epochs in self.trained.items()]
+        if self.failed:
+            lines.append("failed:")
+            lines += [
+                f"  {name} ({failure.epochs} ep.): {failure.outcome}, {failure.fingerprint}"
+                for name, failure in self.failed.items()
+            ]
         fails = [TITLES[f.check] for f in self.findings if f.status is Status.FAILS]
         unknown = [TITLES[f.check] for f in self.findings if f.status is Status.UNKNOWN]
         told = [f"does not hold: {', '.join(fails)}"] if fails else []
         told += [f"not known: {', '.join(unknown)}"] if unknown else []
-        return "\n".join([*lines, "; ".join(told) or "everything holds"])
+        told = told or ["everything holds"]
+        if self.failed:
+            n = len(self.failed.keys() | self.trained.keys())
+            told.append(f"{len(self.failed)} of {counted(n, 'configuration')} failed")
+        return "\n".join([*lines, "; ".join(told)])
 
     def document(self) -> dict[str, object]:
         """Everything, for programs."""
@@ -117,4 +132,13 @@ class Report:
                 for f in self.findings
             ],
             "trained": [{"config_id": name, "epochs": epochs} for name, epochs in self.trained.items()],
+            "failed": [
+                {
+                    "config_id": name,
+                    "epochs": failure.epochs,
+                    "outcome": str(failure.outcome),
+                    "fingerprint": failure.fingerprint,
+                }
+                for name, failure in self.failed.items()
+            ],
         }

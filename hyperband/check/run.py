@@ -24,7 +24,7 @@ from hyperband.script.host import check_readable
 from hyperband.settings import Settings
 from hyperband.verdicts import Resuming, write_resuming
 
-_TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together", "warm")
+_TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together", "warm", "configurations")
 
 
 def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:

@@ -65,7 +65,7 @@ class Together:
         fresh: list[Ran] = []
         for ran in both:
             now = self._parts.places.look(ran.config_id)
-            with self._parts.places.aside(now, start, now.changed_since(start), self._parts.bench.trained):
+            with self._parts.places.aside(now, start, now.changed_since(start), self._parts.bench.config_ids):
                 fresh.append(self._parts.bench.run(ran.config_id, FIRST))
         loss = loss_of(both[0])
         if any(ran.loss is not None and not is_same(ran.loss, loss) for ran in fresh):

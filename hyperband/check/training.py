@@ -4,11 +4,13 @@ A configuration W goes first and takes the cold start; A is trained to 1, 1, 3 a
 go, also as a fork; B and C run at once.
 """
 
+import shlex
 from collections.abc import Sequence
 
 from hyperband.check.bench import Ran
 from hyperband.check.findings import Status
 from hyperband.check.memory import GpuMemory
+from hyperband.check.outcomes import kinds_in_words, reason
 from hyperband.check.parts import FIRST, N_TRIES, SECOND, History, Parts
 from hyperband.check.reads import ReadWatch
 from hyperband.check.rungs import judge_again, judge_beyond, judge_resuming
@@ -35,12 +37,13 @@ class Training:
             MachineError: jobs cannot be started.
         """
         parts = self._parts
-        parts.report.trained = parts.bench.trained
+        parts.report.trained, parts.report.failed = parts.bench.trained, parts.bench.failures
         start = parts.places.look(parts.unused[0])
         warmed_up = self._one_epoch()
         if warmed_up is None:
             why = "no configuration can be trained for one epoch"
             parts.report.add_rest(("again", "beyond", "resuming", "together", "warm"), why)
+            self._configurations()
             return
         history = self._history(warmed_up, start)
         history.straight = self._straight(history)
@@ -49,9 +52,23 @@ class Training:
         judge_resuming(parts, history)
         now = parts.places.look(history.first.config_id)
         # What a configuration left in a file of all would answer for both alike.
-        with parts.places.aside(now, history.known, now.changed_since(history.before), parts.bench.trained):
+        with parts.places.aside(
+            now, history.known, now.changed_since(history.before), parts.bench.config_ids
+        ):
             Together(parts, repeatable=history.repeatable).run({warmed_up.loss, history.first.loss})
         compare_warm(parts, history)
+        self._configurations()
+
+    def _configurations(self) -> None:
+        """Say how many configurations failed: a search copes with some, but each costs it a job."""
+        report, n = self._parts.report, len(self._parts.bench.config_ids)
+        if not report.failed:
+            report.add("configurations", Status.OK, f"none of {n} failed")
+            return
+        words = f"{len(report.failed)} of {n} failed: {kinds_in_words(report.failed)}"
+        status = Status.OK if report.trained else Status.FAILS
+        fix = "if they cannot work, let get_random_config_id draw no such ones: in a search each costs a job"
+        report.add("configurations", status, words, fix if report.trained else "")
 
     def _one_epoch(self) -> Ran | None:
         """Train a configuration for one epoch, another one if it fails, and look at the GPU afterwards."""
@@ -70,13 +87,13 @@ class Training:
         finally:
             memory.close()
         first = failed[0]
-        tried = f" ({len(failed)} configurations tried)" if len(failed) > 1 else ""
+        tried = f"none of {len(failed)} configurations gave a loss; " if len(failed) > 1 else ""
         fixes = {
             Outcome.NO_LOSS: "the last line on standard output must be the loss alone: print(loss)",
             Outcome.TIMED_OUT: "give the check more time for a job with --timeout",
         }
-        fix = fixes.get(first.reading.outcome, "run it by hand: SCRIPT CONFIG_ID --epochs 1 --gpu 0")
-        words = f"{shortened(first.config_id)} for 1 epoch: {first.describe()}{tried}"
+        fix = fixes.get(first.reading.outcome, f"run it by hand: {shlex.join(first.argv)}")
+        words = f"{tried}{shortened(first.config_id)} for 1 epoch: {first.describe()}"
         self._parts.report.add("one_epoch", Status.FAILS, words, fix)
         self._parts.report.add("gpu_memory", Status.UNKNOWN, "no job ended well")
         return None
@@ -85,7 +102,7 @@ class Training:
         took = "" if ran.duration_s is None else f" in {duration(ran.duration_s)}"
         words = f"exit code 0{took}, last line {shortened(ran.last_line)}, on {ran.slot.name}"
         for other in failed:
-            words += f"\n{shortened(other.config_id)} gave {other.reading.outcome}: {other.reading.note}"
+            words += f"\n{shortened(other.config_id)} gave {reason(other.reading)}"
         self._parts.report.add("one_epoch", Status.OK, words)
 
     def _gpu_memory(self, ran: Ran, memory: GpuMemory) -> None:
@@ -134,11 +151,11 @@ class Training:
         if not history.files or history.first.loss is None:
             return []
         now = self._parts.places.look(config_id)
-        with self._parts.places.aside(now, history.known, history.files, self._parts.bench.trained):
+        with self._parts.places.aside(now, history.known, history.files, self._parts.bench.config_ids):
             before = self._parts.places.look(config_id)
             one = self._parts.bench.run(config_id, SECOND)
             then = self._parts.places.look(config_id)
             with self._parts.places.aside(
-                then, history.known, then.changed_since(before), self._parts.bench.trained
+                then, history.known, then.changed_since(before), self._parts.bench.config_ids
             ):
                 return [one, self._parts.bench.run(config_id, SECOND)]

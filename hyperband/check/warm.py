@@ -64,7 +64,9 @@ def compare_warm(parts: Parts, history: History) -> None:
             parts.report.add("warm", Status.NONE, why, _NOT_WARM)
             return
         now = parts.places.look(history.first.config_id)
-        with parts.places.aside(now, history.known, now.changed_since(history.before), parts.bench.trained):
+        with parts.places.aside(
+            now, history.known, now.changed_since(history.before), parts.bench.config_ids
+        ):
             ran = parts.bench.run(history.first.config_id, SECOND)
         if not host.n_forked:
             why = "; ".join(host.take_news()) or "the job could not be forked"
