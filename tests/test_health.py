@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperband.search.events import JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.events import JobEnded, JobStarted, SearchStarted, SlotQuarantined, SlotReleased
 from hyperband.search.health import HOLD_S, N_EATEN, Health
 from hyperband.search.trial import Outcome
 
@@ -21,12 +21,12 @@ class History:
         self.n_attempts: dict[int, int] = {}
         self.now = 0.0
 
-    def end(self, job: int, slot: str, end: str, *, took_s: float = 1.0) -> bool:
+    def end(self, job: int, slot: str, end: str, *, took_s: float = 1.0, several_gpus: bool = False) -> bool:
         """`ok`, or an outcome's letter and a fingerprint such as `C:KeyError`; whether it is retried."""
         attempt = self.n_attempts.get(job, 0)
         self.n_attempts[job] = attempt + 1
         start = JobStarted(
-            self.now, job, attempt, job, 0, 1, slot, several_gpus=False, script_sha256="", host=""
+            self.now, job, attempt, job, 0, 1, slot, several_gpus=several_gpus, script_sha256="", host=""
         )
         self.health.see(start)
         letter, _, fingerprint = end.partition(":")
@@ -312,3 +312,78 @@ def test_a_replay_knows_what_the_search_knew(made: list[tuple[int, str, str, flo
     assert again.changes(SLOTS, now=1e9, quarantine_s=1.0) == history.health.changes(
         SLOTS, now=1e9, quarantine_s=1.0
     )
+
+
+def test_failures_on_several_gpus_count_for_their_job_and_for_none_of_the_gpus() -> None:
+    history = History()
+    history.end(90, "gpu:1", "ok")
+    for job in (1, 2, 3):
+        assert history.end(job, "gpu:0,1", "C:KeyError", several_gpus=True)
+        assert not history.end(job, "gpu:0,1", "C:KeyError", several_gpus=True)
+    assert history.end(4, "gpu:0", "C:KeyError")
+    assert not history.end(4, "gpu:0,1", "C:KeyError", several_gpus=True)
+    assert history.quarantined() == set()
+
+
+def in_quarantine(*, until_at: float) -> SlotQuarantined:
+    return SlotQuarantined(0.0, "gpu:0", until_at, "the jobs 1, 2 failed here and succeeded elsewhere")
+
+
+def test_the_last_slot_is_given_back_when_there_are_fewer_slots_than_before() -> None:
+    history = History()
+    history.health.see(in_quarantine(until_at=1000.0))
+    assert history.health.changes(SLOTS, now=1.0, quarantine_s=100.0) == []
+    (change,) = history.health.changes(("gpu:0",), now=1.0, quarantine_s=100.0)
+    assert isinstance(change, SlotReleased)
+    assert change.slot == "gpu:0"
+    history.health.see(change)
+    assert history.health.changes(("gpu:0",), now=1.0, quarantine_s=100.0) == []
+
+
+def test_of_slots_that_are_all_in_quarantine_the_one_that_has_served_most_is_given_back() -> None:
+    health = Health([in_quarantine(until_at=1000.0), SlotQuarantined(0.0, "gpu:1", 900.0, "")])
+    (change,) = health.changes(SLOTS, now=1.0, quarantine_s=100.0)
+    assert change.slot == "gpu:1"
+    assert [change.slot for change in health.changes(SLOTS, now=950.0, quarantine_s=100.0)] == ["gpu:1"]
+
+
+def test_a_job_that_fails_again_and_again_on_one_slot_is_one_job() -> None:
+    history = History(retries=4)
+    history.end(9, "gpu:1", "ok")
+    for _ in range(4):
+        assert history.end(0, "gpu:0", "C:KeyError")
+        assert history.quarantined() == set()
+    history.end(1, "gpu:0", "C:KeyError")
+    assert history.quarantined() == set()
+    history.end(2, "gpu:0", "C:KeyError")
+    assert history.quarantined() == {"gpu:0"}, "three jobs are three"
+
+
+def started_on(host: str) -> SearchStarted:
+    return SearchStarted(0.0, {}, host, 1, "", "")
+
+
+def test_another_machine_begins_with_a_clean_slate() -> None:
+    history = History()
+    history.health.see(started_on("a"))
+    history.end(90, "gpu:1", "ok")
+    for job in (1, 2):
+        history.end(job, "gpu:0", "C:no device")
+    history.health.see(started_on("a"))
+    history.end(3, "gpu:0", "C:no device")
+    assert history.quarantined() == {"gpu:0"}, "the same machine"
+    history.health.see(started_on("b"))
+    assert history.quarantined() == set()
+    history.end(91, "gpu:1", "ok")
+    for job in (4, 5):
+        history.end(job, "gpu:0", "C:no device")
+        assert history.quarantined() == set()
+    history.end(6, "gpu:0", "C:no device")
+    assert history.quarantined() == {"gpu:0"}
+
+
+def test_running_out_of_memory_is_not_tried_again_and_again_where_nothing_succeeded_yet() -> None:
+    history = History()
+    history.end(9, "gpu:1", "ok")
+    assert history.end(1, "gpu:0", "O:CUDA out of memory", took_s=2.0)
+    assert not history.end(1, "gpu:0", "O:CUDA out of memory", took_s=2.0)
