@@ -230,13 +230,37 @@ def test_a_script_that_rolls_dice_and_resumes_is_not_called_wrong(tmp_path: Path
     assert "another one each time" in found.words("resuming") or "but for chance" in found.words("resuming")
 
 
-def test_a_script_that_rolls_dice_and_keeps_nothing_is_not_called_wrong_for_its_dice(tmp_path: Path) -> None:
+def test_a_script_that_rolls_dice_and_keeps_nothing_gets_no_hints_about_checkpoints(tmp_path: Path) -> None:
     source = changed(("random.Random(config_id)", "random.Random()"), ("open(path, ", "open(os.devnull, "))
     found = check(tmp_path, source)
-    assert found.exit_code == 0, found.lines
-    assert {found.status(name) for name in ("again", "beyond", "resuming", "together", "warm")} == {"unknown"}
+    assert found.exit_code == 1, found.lines
+    assert found.status("again") == "FAILS"
+    assert {found.status(name) for name in ("beyond", "resuming", "together", "warm")} == {"unknown"}
+    for name in ("again", "beyond", "together"):
+        assert "the loss is random: seed it with the config id" in found.words(name)
     assert "no file of its own was found below" in found.words("resuming")
     assert "--checkpoints" in found.words("resuming")
+
+
+def test_dice_with_a_checkpoint_that_is_never_read_are_told_as_dice(tmp_path: Path) -> None:
+    source = changed(("random.Random(config_id)", "random.Random()"), ("os.path.exists(path)", "False"))
+    found = check(tmp_path, source)
+    assert found.status("again") == "FAILS"
+    assert "the loss is random" in found.words("again")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_script_that_does_not_look_at_its_epochs(tmp_path: Path, keeps: bool) -> None:
+    source = changed(('sys.argv.index("--epochs") + 1])', 'sys.argv.index("--epochs") + 1]) and 1'))
+    if not keeps:
+        source = changed(("open(path, ", "open(os.devnull, "), source=source)
+    found = check(tmp_path, source)
+    assert found.exit_code == 0, found.lines
+    for name in ("beyond", "resuming"):
+        assert found.status(name) == "unknown"
+        assert "is --epochs used?" in found.words(name)
+        assert "checkpoint" not in found.words(name)
+    assert found.document["resuming"] == "unknown"
 
 
 def test_one_checkpoint_for_all_configurations(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def reason(reading: Reading) -> str:
 
 
 def kinds_in_words(failures: Mapping[str, Failure]) -> str:
-    """What configurations failed of, the most frequent first: one kind, or a line for each."""
+    """What they failed of, to follow a colon: one kind, or a line for each, the most frequent first."""
     counts: dict[str, int] = {}
     for failure in failures.values():
         counts[failure.fingerprint] = counts.get(failure.fingerprint, 0) + 1
     kinds: Sequence[str] = sorted(counts, key=lambda kind: -counts[kind])
     if len(kinds) == 1:
-        return kinds[0]
+        return f" {kinds[0]}"
     shown = "".join(f"\n{counts[kind]}: {kind}" for kind in kinds[:_N_KINDS])
     return shown + (f"\nand {len(kinds) - _N_KINDS} other kinds" if len(kinds) > _N_KINDS else "")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from hyperband.check.bench import Bench, Ran
 from hyperband.check.findings import Report, Status
-from hyperband.check.resuming import is_repeatable
+from hyperband.check.resuming import is_repeatable, is_same
 from hyperband.check.traces import Look, Places
 from hyperband.report.text import counted
 
 #: as far as configurations are trained: the first and the second rung of a plan with eta 3
 FIRST, SECOND = 1, 3
+#: what to do about a loss that is another one each time
+SEED_IT = "the loss is random: seed it with the config id, or print the loss of the checkpoint"
 #: a configuration may be a bad one: so many are tried before the script is to blame
 N_TRIES = 3
 
@@ -51,6 +53,19 @@ class History:
     known: Look
     #: it to 3 epochs in one go, twice; empty where its files could not be put aside
     straight: list[Ran]
+    #: 3 epochs print what 1 does, also for another configuration
+    ignores_epochs: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        """True when the same training prints another loss each time, and no file keeps the first."""
+        first, again = self.first.loss, self.again.loss
+        if first is None or again is None or is_same(first, again):
+            return False
+        if not self.straight:
+            return not self.files and not self.old_files
+        known = [ran.loss for ran in self.straight if ran.loss is not None]
+        return len(known) > 1 and not is_repeatable(known)
 
     @property
     def repeatable(self) -> bool:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from hyperband.check.bench import Ran, losses
 from hyperband.check.findings import Status
-from hyperband.check.parts import SECOND, History, Parts
+from hyperband.check.parts import SECOND, SEED_IT, History, Parts
 from hyperband.check.resuming import Evidence, Judgement, is_same, judge
 from hyperband.verdicts import Resuming
+
+_SAME_LOSS = "the loss at 1 and at 3 epochs is the same, for two configurations: is --epochs used?"
 
 
 def judge_again(parts: Parts, history: History) -> None:
@@ -20,10 +22,12 @@ def judge_again(parts: Parts, history: History) -> None:
     else:
         parts.report.add(
             "again",
-            Status.FAILS if history.repeatable or history.has_read else Status.UNKNOWN,
+            Status.FAILS,
             f"asked for 1 epoch twice, it printed {losses(first, again)}",
-            "when the checkpoint has N epochs already, print the loss that it had there; --epochs is the "
-            "total number of epochs, not a number of further ones",
+            SEED_IT
+            if history.is_random
+            else "when the checkpoint has N epochs already, print the loss that it had there; --epochs is "
+            "the total number of epochs, not a number of further ones",
         )
 
 
@@ -32,6 +36,8 @@ def judge_beyond(parts: Parts, history: History) -> None:
     first, resumed, beyond = history.first, history.resumed, history.beyond
     if first.loss is None or beyond.loss is None or resumed.loss is None:
         parts.failed("beyond", next(ran for ran in (first, resumed, beyond) if ran.loss is None))
+    elif history.ignores_epochs:
+        parts.report.add("beyond", Status.UNKNOWN, _SAME_LOSS)
     elif is_same(first.loss, beyond.loss):
         words = f"asked for 1 epoch when it had 3, it printed the loss at 1 again: {beyond.loss!r}"
         parts.report.add("beyond", Status.OK, words)
@@ -42,13 +48,18 @@ def judge_beyond(parts: Parts, history: History) -> None:
             "beyond",
             Status.FAILS if is_later or history.repeatable else Status.UNKNOWN,
             f"asked for 1 epoch when it had 3, it printed {beyond.loss!r}{whose}; at 1 it was {first.loss!r}",
-            "use a checkpoint only if it has at most N epochs, or keep the losses of all epochs in it",
+            SEED_IT
+            if history.is_random and not is_later
+            else "use a checkpoint only if it has at most N epochs, or keep the losses of all epochs in it",
         )
 
 
 def judge_resuming(parts: Parts, history: History) -> None:
     """Whether 1 and then 3 epochs are the same as 3 in one go."""
     report, straight = parts.report, history.straight
+    if history.ignores_epochs:
+        report.add("resuming", Status.UNKNOWN, _SAME_LOSS)
+        return
     others: list[Ran] = []
     if not straight:
         # Its files cannot be put aside: others, trained in one go, show at least how long that takes.

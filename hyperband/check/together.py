@@ -2,7 +2,7 @@
 
 from hyperband.check.bench import Ran, losses
 from hyperband.check.findings import Status
-from hyperband.check.parts import FIRST, N_TRIES, Parts, loss_of
+from hyperband.check.parts import FIRST, N_TRIES, SEED_IT, History, Parts, loss_of
 from hyperband.check.resuming import is_same
 from hyperband.check.traces import Look
 
@@ -14,10 +14,10 @@ _OWN_CHECKPOINT = (
 class Together:
     """The experiment with two configurations."""
 
-    def __init__(self, parts: Parts, *, repeatable: bool) -> None:
-        """Take the parts; repeatable: whether the same training prints the same loss."""
+    def __init__(self, parts: Parts, history: History) -> None:
+        """Take the parts, and what became of the configuration before."""
         self._parts = parts
-        self._repeatable = repeatable
+        self._history = history
 
     def run(self, earlier: set[float | None]) -> None:
         """Train two configurations at once (or by turns), and then each again by itself.
@@ -45,7 +45,7 @@ class Together:
             is_theirs = failed not in alone
             status = Status.FAILS if is_theirs else Status.UNKNOWN
             words = f"of two {how}, one gave {failed.describe()}"
-            fix = "let nothing that a job uses (files, folders, ports) be the same for two configurations"
+            fix = f"let no file, folder or port be the same for two configurations; {_OWN_CHECKPOINT}"
             self._parts.report.add("together", status, words, fix if is_theirs else "")
             return
         if is_same(loss_of(both[0]), loss_of(both[1])) and self._is_shared(how, both, start, earlier):
@@ -88,7 +88,7 @@ class Together:
         swapped = any(is_same(loss_of(one), loss_of(two)) for one, two in pairs)
         self._parts.report.add(
             "together",
-            Status.FAILS if swapped or self._repeatable else Status.UNKNOWN,
+            Status.FAILS if swapped or self._history.repeatable else Status.UNKNOWN,
             f"two configurations {how} printed {losses(*both)}, and again by themselves {losses(*alone)}",
-            _OWN_CHECKPOINT,
+            _OWN_CHECKPOINT if swapped or not self._history.is_random else SEED_IT,
         )

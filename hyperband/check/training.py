@@ -47,6 +47,7 @@ class Training:
             return
         history = self._history(warmed_up, start)
         history.straight = self._straight(history)
+        history.ignores_epochs = self._ignores_epochs(history, warmed_up)
         judge_again(parts, history)
         judge_beyond(parts, history)
         judge_resuming(parts, history)
@@ -55,7 +56,7 @@ class Training:
         with parts.places.aside(
             now, history.known, now.changed_since(history.before), parts.bench.config_ids
         ):
-            Together(parts, repeatable=history.repeatable).run({warmed_up.loss, history.first.loss})
+            Together(parts, history).run({warmed_up.loss, history.first.loss})
         compare_warm(parts, history)
         self._configurations()
 
@@ -65,7 +66,7 @@ class Training:
         if not report.failed:
             report.add("configurations", Status.OK, f"none of {n} failed")
             return
-        words = f"{len(report.failed)} of {n} failed: {kinds_in_words(report.failed)}"
+        words = f"{len(report.failed)} of {n} failed:{kinds_in_words(report.failed)}"
         status = Status.OK if report.trained else Status.FAILS
         fix = "if they cannot work, let get_random_config_id draw no such ones: in a search each costs a job"
         report.add("configurations", status, words, fix if report.trained else "")
@@ -144,6 +145,13 @@ class Training:
         relevant = set(files or old)
         has_read = not relevant.isdisjoint(read) if is_known else None
         return History(first, again, resumed, beyond, files, old, has_read, before, known, [])
+
+    def _ignores_epochs(self, history: History, other: Ran) -> bool:
+        """Whether 3 epochs print exactly what 1 does, in one go and for another configuration as well."""
+        at_three = {ran.loss for ran in history.straight or [history.resumed]}
+        if history.first.loss is None or at_three != {history.first.loss}:
+            return False
+        return self._parts.bench.run(other.config_id, SECOND).loss == other.loss
 
     def _straight(self, history: History) -> list[Ran]:
         """Train A to 3 epochs in one go, twice, as if it had never been trained; empty if it cannot be."""
