@@ -1,5 +1,7 @@
 """Real searches that tell a bad configuration from a bad slot: retries, strikes, quarantine, time limits."""
 
+import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from search_fixture import Ran, Searches, script, searches, until
 
 from hyperband.journal import read_events
-from hyperband.search.events import SlotQuarantined, SlotReleased
+from hyperband.search.events import JobEnded, SlotQuarantined, SlotReleased
+from hyperband.search.trial import Outcome
 from hyperband.settings import Settings
 
 __all__ = ["searches"]
@@ -245,8 +248,6 @@ THREADS = [
 def test_each_job_gets_its_share_of_the_cores(
     searches: Searches, preset: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     for name, value in preset.items():
@@ -275,3 +276,78 @@ def test_the_settings_are_told(searches: Searches) -> None:
     found = settings_of(searches.run(*random_search(1, "--retries", "3", "--quarantine-s", "7.5")))
     assert (found["retries"], found["quarantine_s"]) == (3, 7.5)
     assert Settings(script=Path("/s"), python=Path("/p"), logs=Path("/l")).document().keys() == found.keys()
+
+
+# ---- what reviews showed ------------------------------------------------------------------------
+
+
+def test_the_only_slot_that_is_left_is_used_although_it_is_in_quarantine(searches: Searches) -> None:
+    searches.write(
+        script(
+            f"import os, time\n{SLOT}"
+            "def wait_for(name):\n    while not os.path.exists(name): time.sleep(0.01)\n"
+            "if slot == 0 and not os.path.exists('mended'):\n"
+            "    wait_for('one')\n    sys.exit('no CUDA-capable device')\n"
+            "if slot == 1 and os.path.exists('one'): wait_for('mended')\n"
+            "open('one', 'w').close()\nprint(0.5)"
+        )
+    )
+    search = searches.start(*random_search(8, "--slots", "2"))
+    until(lambda: "is in quarantine until" in log(searches), "the quarantine")
+    searches.kill(search)
+    (searches.folder / "mended").touch()
+    ran = searches.run(*random_search(8, "--slots", "1"))
+    assert ran.exit_code == 0
+    assert "cpu:0 is used again: no other slot is left" in ran.err
+    assert [trial["loss"] for trial in ran.document["trials"]] == [0.5] * 8
+    assert sum(slot == "cpu:0" and outcome == "Loss" for _, slot, outcome in attempts(ran)) >= 5
+
+
+#: the first attempt stays until it is ended
+STAYS = (
+    "import os, time\nif os.environ['HYPERBAND_ATTEMPT'] == '0':\n    open('on', 'w').close()\n"
+    "    time.sleep(1000)\nprint(0.5)"
+)
+
+
+def warn_the_keeper(searches: Searches) -> None:
+    """Send what a batch system sends before the end of its own time, as SLURM's `--signal=USR1@60`."""
+    (about,) = [json.loads(path.read_text()) for path in searches.study.glob("jobs/*/keeper.json")]
+    os.kill(about["pid"], signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("limits", [(), ("--timeout", "3600", "--stall-timeout", "3600")])
+def test_the_signal_of_a_batch_system_is_no_time_limit(searches: Searches, limits: tuple[str, ...]) -> None:
+    searches.write(script(STAYS))
+    search = searches.start(*random_search(1, *limits))
+    until((searches.folder / "on").exists, "the job to run")
+    warn_the_keeper(searches)
+    ran = searches.wait(search)
+    assert attempts(ran) == [(0, "cpu:0", "Stopped"), (0, "cpu:0", "Loss")]
+
+
+@pytest.mark.parametrize("by", ["the next search", "hyperband stop"])
+def test_the_signal_of_a_batch_system_while_the_search_is_dead(searches: Searches, by: str) -> None:
+    searches.write(script(STAYS))
+    search = searches.start(*random_search(1))
+    until((searches.folder / "on").exists, "the job to run")
+    searches.kill(search)
+    warn_the_keeper(searches)
+    until(lambda: any(searches.study.glob("jobs/*/result.json")), "its end")
+    if by == "hyperband stop":
+        assert searches.command("stop", str(searches.study)).exit_code == 0
+        ends = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
+        assert ends == [Outcome.STOPPED]
+    ran = searches.run(*random_search(1))
+    assert attempts(ran) == [(0, "cpu:0", "Stopped"), (0, "cpu:0", "Loss")]
+
+
+def test_the_words_of_the_time_limit_that_ended_a_job_stay(searches: Searches) -> None:
+    searches.write(
+        script("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)")
+    )
+    ran = searches.run(*random_search(1, "--timeout", "1", "--stall-timeout", "1.3", "--grace", "1"))
+    assert attempts(ran) == [(0, "cpu:0", "TimedOut")]
+    (end,) = [event for event in read_events(searches.study) if isinstance(event, JobEnded)]
+    assert end.note == "ended after 1 s (--timeout)"
+    assert "no output" not in ran.err
