@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband.check.interrupts import Interrupts
+from hyperband.check.pulse import Pulse
 from hyperband.check.reads import ReadWatch
 from hyperband.check.resuming import Evidence, judge
 from hyperband.check.traces import Places
@@ -436,6 +437,35 @@ def test_what_importing_shows(tmp_path: Path, source: str, failing: str, words: 
     assert len(found.document["findings"]) == 13
     assert found.document["trained"] == []
     assert not (tmp_path / "logs").exists()
+
+
+def test_long_silences_are_broken_more_and_more_seldom() -> None:
+    now, said = [100.0], list[str]()
+    pulse = Pulse(said.append, monotonic=lambda: now[0])
+    pulse.doing = "resuming"
+    times = []
+    for now[0] in range(100, 301):
+        n = len(said)
+        pulse.beat("training 3 of about 12")
+        times += [now[0]] * (len(said) - n)
+    assert times == [105, 115, 135, 175, 235, 295]
+    assert set(said) == {"         resuming: training 3 of about 12"}
+    pulse.say("a line")
+    assert pulse.left_s() == 5
+    assert said[-1] == "a line"
+
+
+@pytest.mark.slow
+def test_a_job_that_takes_long_is_told(tmp_path: Path) -> None:
+    found = check(tmp_path, begins("time.sleep(100)"), "--timeout", "5.5")
+    assert "         one epoch: training 1 of about 12, for 5" in found.lines
+
+
+@pytest.mark.slow
+def test_a_warm_start_that_gains_nothing_is_told(tmp_path: Path) -> None:
+    found = check(tmp_path, begins("time.sleep(1.2)"))
+    assert found.status("warm") == "ok"
+    assert "--warm gains nothing here" in found.words("warm")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hyperband.check.interrupts import Interrupts
 from hyperband.check.outcomes import Failure, read_ending, reason
+from hyperband.check.pulse import Pulse
 from hyperband.errors import MachineError
 from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
 from hyperband.launch.environment import job_environment
@@ -24,6 +25,8 @@ from hyperband.settings import Settings
 #: jobs of a check that was ended get so long between SIGTERM and SIGKILL
 _GRACE_S = 5.0
 _N_LINES = 8
+#: jobs of a check where no configuration fails
+N_JOBS = 12
 #: how long a second slot may take to be free once the first one is: memory of the job before comes back late
 _PATIENCE_S = 5.0
 
@@ -68,7 +71,7 @@ class Bench:
         folder: Path,
         lock: int,
         interrupts: Interrupts,
-        say: Callable[[str], None],
+        pulse: Pulse,
     ) -> None:
         """Put the parts together; jobs are started within `launching`.
 
@@ -79,7 +82,7 @@ class Bench:
             folder: for their output.
             lock: descriptor that all processes of this check hold.
             interrupts: entered.
-            say: told when nothing starts.
+            pulse: told when nothing starts, and what runs.
         """
         self._settings = settings
         self.slots = slots
@@ -87,7 +90,7 @@ class Bench:
         self._folder = folder
         self._lock = lock
         self.interrupts = interrupts
-        self._say = say
+        self.pulse = pulse
         self._n_jobs = 0
         #: numbers of the configurations by their ids, as a search gives them to its trials
         self._numbers: dict[str, int] = {}
@@ -206,7 +209,7 @@ class Bench:
         said = False
         while (lease := self.slots.take(NO_WISH)) is None:
             if not said:
-                self._say(f"         waiting: {self.slots.why_none()}")
+                self.pulse.say(f"         waiting: {self.slots.why_none()}")
                 said = True
             if time.monotonic() > ends_s:
                 raise MachineError(
@@ -231,13 +234,24 @@ class Bench:
                 asked = True
                 for job in running.values():
                     self._launchers[-1].stop(job, StopReason.STOP if wants_end else StopReason.TIMEOUT)
-            left_s = None if asked or ends_s == float("inf") else max(0.0, ends_s - time.monotonic())
+            left_s = self.pulse.left_s()
+            if not asked:
+                left_s = min(left_s, max(0.0, ends_s - time.monotonic()))
             for descriptor in self.interrupts.sleep(list(running), left_s):
                 ending = self._launchers[-1].finish(running[descriptor])
                 if ending is not None:
                     endings[running[descriptor]] = ending
                     self.slots.release(running[descriptor].lease)
+            if len(endings) < len(jobs):
+                self.pulse.beat(self._running(jobs))
         return [endings[job] for job in jobs]
+
+    def _running(self, jobs: Sequence[LocalJob]) -> str:
+        """What goes on, for people who wait."""
+        numbers = " and ".join(str(self._n_jobs - len(jobs) + 1 + n) for n in range(len(jobs)))
+        took_s = max(job.running_s() for job in jobs)
+        about = f" of about {N_JOBS}" if self._n_jobs <= N_JOBS else ""
+        return f"training {numbers}{about}, for {duration(took_s)} now"
 
     def _ran(self, config_id: str, epochs: int, job: LocalJob, ending: Ending) -> Ran:
         took_s = None

@@ -13,6 +13,7 @@ from hyperband.check.findings import Report
 from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
 from hyperband.check.parts import Parts
+from hyperband.check.pulse import Pulse
 from hyperband.check.traces import Places
 from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
@@ -43,8 +44,9 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
     check_readable(settings.script)
     if settings.checkpoints is not None:
         check_pattern(settings.checkpoints, cwd=Path.cwd())
-    places = Places(settings, Path.cwd(), say)
-    report = Report(settings, say)
+    pulse = Pulse(say)
+    places = Places(settings, Path.cwd(), pulse.say)
+    report = Report(settings, pulse.say)
     sha256 = hashlib.sha256(settings.script.read_bytes()).hexdigest()
     config_ids = inspect(settings, report)
     if not config_ids:
@@ -53,7 +55,7 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
     with (
         tempfile.TemporaryDirectory(prefix="hyperband-check-") as folder,
         Interrupts() as interrupts,
-        _bench(settings, Path(folder), interrupts, say) as bench,
+        _bench(settings, Path(folder), interrupts, pulse) as bench,
     ):
         Training(Parts(report, bench, places, list(config_ids))).run()
     if report.identity is not None and report.resuming is not Resuming.UNKNOWN:
@@ -68,9 +70,7 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
 
 
 @contextlib.contextmanager
-def _bench(
-    settings: Settings, folder: Path, interrupts: Interrupts, say: Callable[[str], None]
-) -> Iterator[Bench]:
+def _bench(settings: Settings, folder: Path, interrupts: Interrupts, pulse: Pulse) -> Iterator[Bench]:
     if settings.slots is None:
         # Two at once is what shows whether they disturb each other, also where a search would run one.
         settings = replace(settings, slots=max(2, default_n_slots()))
@@ -83,7 +83,7 @@ def _bench(
     )
     lock = open_lock(folder)
     try:
-        bench = Bench(settings, slots, launchers, Path(folder), lock, interrupts, say)
+        bench = Bench(settings, slots, launchers, Path(folder), lock, interrupts, pulse)
         with bench.launching():
             yield bench
     finally:

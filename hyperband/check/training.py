@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 
 from hyperband.check.bench import Ran
-from hyperband.check.findings import Status
+from hyperband.check.findings import TITLES, Status
 from hyperband.check.memory import GpuMemory
 from hyperband.check.outcomes import kinds_in_words, reason
 from hyperband.check.parts import FIRST, N_TRIES, SECOND, History, Parts
@@ -39,12 +39,14 @@ class Training:
         parts = self._parts
         parts.report.trained, parts.report.failed = parts.bench.trained, parts.bench.failures
         start = parts.places.look(parts.unused[0])
+        parts.bench.pulse.doing = TITLES["one_epoch"]
         warmed_up = self._one_epoch()
         if warmed_up is None:
             why = "no configuration can be trained for one epoch"
             parts.report.add_rest(("again", "beyond", "resuming", "together", "warm"), why)
             self._configurations()
             return
+        parts.bench.pulse.doing = TITLES["resuming"]
         history = self._history(warmed_up, start)
         history.straight = self._straight(history)
         history.ignores_epochs = self._ignores_epochs(history, warmed_up)
@@ -56,7 +58,9 @@ class Training:
         with parts.places.aside(
             now, history.known, now.changed_since(history.before), parts.bench.config_ids
         ):
+            parts.bench.pulse.doing = TITLES["together"]
             Together(parts, history).run({warmed_up.loss, history.first.loss})
+        parts.bench.pulse.doing = TITLES["warm"]
         compare_warm(parts, history)
         self._configurations()
 

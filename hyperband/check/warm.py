@@ -1,6 +1,7 @@
 """Whether a job that is forked from a process with the script's modules prints what a fresh one prints."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from hyperband.check.bench import Ran
@@ -13,6 +14,8 @@ from hyperband.machine.process import JobRequest
 
 #: a host that takes longer to import what the script imports is not waited for
 _PATIENCE_S = 60.0
+#: what --warm saves of a job is clear from such a share of its time, or so many seconds
+_CLEAR_SHARE, _CLEAR_S = 0.1, 1.0
 _NOT_WARM = "without --warm every job starts cold: nothing needs to be done"
 
 
@@ -84,7 +87,8 @@ def _wait(parts: Parts, host: WarmHost) -> str:
         left_s = ends_s - time.monotonic()
         if left_s <= 0:
             return f"importing ahead takes longer than {_PATIENCE_S:.0f} s"
-        parts.bench.interrupts.sleep([host.fileno()], left_s)
+        parts.bench.interrupts.sleep([host.fileno()], min(left_s, parts.bench.pulse.left_s()))
+        parts.bench.pulse.beat("importing ahead what the script imports")
         parts.bench.interrupts.heed()
         host.heed()
     return ""
@@ -95,6 +99,10 @@ def _compare(parts: Parts, history: History, ran: Ran) -> None:
     times = ""
     if ran.duration_s is not None and cold.duration_s is not None:
         times = f"; {ran.duration_s:.1f} s instead of {cold.duration_s:.1f} s for 3 epochs"
+        if not _is_faster(
+            ran.duration_s, [took_s for other in history.straight if (took_s := other.duration_s) is not None]
+        ):
+            times += "\n--warm gains nothing here: the time goes into the script's own lines"
     fix = "start searches of this script without --warm"
     if ran.loss is None:
         parts.report.add("warm", Status.FAILS, f"started by --warm, a job gave {ran.describe()}", fix)
@@ -106,3 +114,10 @@ def _compare(parts: Parts, history: History, ran: Ran) -> None:
         status = Status.FAILS if history.repeatable else Status.UNKNOWN
         words = f"a forked job prints {ran.loss!r}, a fresh one {loss_of(cold)!r}{times}"
         parts.report.add("warm", status, words, fix if history.repeatable else "")
+
+
+def _is_faster(warm_s: float, cold_s: Sequence[float]) -> bool:
+    """Whether a forked job was clearly faster than fresh ones, which differ among themselves."""
+    saved_s = cold_s[-1] - warm_s
+    jitter_s = max(cold_s) - min(cold_s)
+    return saved_s > jitter_s and saved_s >= min(_CLEAR_SHARE * cold_s[-1], _CLEAR_S)

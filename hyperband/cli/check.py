@@ -2,6 +2,7 @@
 
 import sys
 
+from hyperband.check.interrupts import CheckStoppedError
 from hyperband.check.run import check_script
 from hyperband.cli.options import CheckOptions
 from hyperband.cli.output import print_out
@@ -15,6 +16,17 @@ def check(options: CheckOptions) -> int:
     Raises:
         HyperbandError: the check could not be made.
     """
+    try:
+        return _check(options)
+    except CheckStoppedError:
+        if sys.stderr is not None and sys.stderr.isatty():
+            # the terminal shows ^C without an end of its line
+            with Console(sys.stderr, live=False) as console:
+                console.line()
+        raise
+
+
+def _check(options: CheckOptions) -> int:
     as_json = options.settings.json
     with Console(sys.stderr if as_json else sys.stdout, live=False) as console:
         report = check_script(options.settings, say=console.line)

@@ -11,7 +11,7 @@ from hyperband.report.text import shown
 
 _HELP = """\
 Run a script through everything that a search needs of it and say, line by line, what holds, what does not,
-and what to do about it. Trains a few configurations for at most 3 epochs each, about 11 jobs in all.
+and what to do about it. Trains a few configurations for at most 3 epochs each, about 12 jobs in all.
 
 The command line is that of a search: what stands after SCRIPT and is no option of hyperband is handed on.
 """
@@ -19,7 +19,8 @@ _EXAMPLE = """\
 example:
   {prog} check dummy.py --gpus none --model large
 
-exit code: 0 everything holds, 1 something does not, 2 the command is wrong
+exit code: 0 everything holds, 1 something does not, 2 the command is wrong,
+           130 it was ended by a signal
 """
 
 
