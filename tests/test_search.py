@@ -739,3 +739,50 @@ def test_what_a_check_found_about_resuming_is_said(searches: Searches, verdict: 
     assert ran.exit_code == 0
     assert words in ran.err
     assert ("a check found" in ran.err) == bool(words)
+
+
+def stop_the_fork_server(searches: Searches) -> int:
+    """Suspend the process that starts the jobs; return its pid."""
+    server = proc.parent(keepers(searches)[0]["pid"])
+    assert server is not None
+    os.kill(server, signal.SIGSTOP)
+    return server
+
+
+def n_not_begun(searches: Searches) -> int:
+    """How many attempts were ordered that nobody has started."""
+    return sum(not (folder / "keeper.json").exists() for folder in searches.study.glob("jobs/*"))
+
+
+def test_a_fork_server_killed_with_many_requests_under_way_is_no_reason_to_give_up(
+    searches: Searches,
+) -> None:
+    searches.write(script(HELD))
+    search = searches.start(
+        "--algorithm", "random", "--max-trials", "12", "--max-epochs", "1", "--slots", "6"
+    )
+    until(lambda: is_on(searches, 6), "six jobs to run")
+    server = stop_the_fork_server(searches)
+    (searches.folder / "off").touch()
+    until(lambda: n_not_begun(searches) >= 4, "requests to be under way")
+    os.kill(server, signal.SIGKILL)
+    ran = searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    assert all(trial["loss"] is not None for trial in ran.document["trials"])
+    assert len(ran.document["trials"]) == 12
+
+
+@pytest.mark.slow
+def test_a_fork_server_that_hangs_is_killed_and_what_it_had_not_started_is_repeated(
+    searches: Searches,
+) -> None:
+    searches.write(script(HELD))
+    search = searches.start("--algorithm", "random", "--max-trials", "6", "--max-epochs", "1", "--slots", "3")
+    until(lambda: is_on(searches, 3), "three jobs to run")
+    server = stop_the_fork_server(searches)
+    (searches.folder / "off").touch()
+    ran = searches.wait(search)
+    assert proc.start_ticks(server) is None
+    assert ran.exit_code == 0, ran.err
+    assert "the process that starts jobs hangs" in ran.err
+    assert [trial["loss"] is None for trial in ran.document["trials"]] == [False] * 6
