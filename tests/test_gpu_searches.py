@@ -12,6 +12,10 @@ from nvml_stub import NvmlState, uuid
 from nvml_stub.cases import built_stub
 from search_fixture import LOSS, Searches, one_job, script, searches, until
 
+from hyperband.journal import read_events
+from hyperband.search.events import JobEnded, SlotQuarantined
+from hyperband.search.trial import Outcome
+
 __all__ = ["searches"]
 
 ONE = ("--algorithm", "random", "--max-trials", "1", "--max-epochs", "1")
@@ -275,3 +279,50 @@ def test_kills_on_gpus(searches: Searches) -> None:
     inodes = [str(path.stat().st_ino) for path in leases.iterdir()]
     assert inodes
     assert not any(f":{inode} " in locks for inode in inodes)
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_job_that_fails_on_all_gpus_is_tried_twice(searches: Searches) -> None:
+    searches.write(script("raise KeyError('bn')"))
+    ran = searches.run(*ONE, gpus=None)
+    found = [(job["slot"], job["outcome"]) for job in ran.document["jobs"]]
+    assert found == [("gpu:0,1,2,3", "Crashed")] * 2
+    assert ran.exit_code == 1
+
+
+#: fails three jobs once GPU 1 is lost, which has run one job well before
+LAST_GPU = """
+import os, time
+gpu = int(sys.argv[sys.argv.index("--gpu") + 1])
+if gpu == 1 and os.path.exists("one"):
+    open("hangs", "w").close()
+    time.sleep(1000)
+if gpu == 1:
+    open("one", "w").close()
+while gpu == 0 and not os.path.exists("lost"):
+    time.sleep(0.01)
+failed = [name for name in os.listdir() if name.startswith("failed")]
+if gpu == 0 and len(failed) < 3:
+    open(f"failed{len(failed)}", "w").close()
+    sys.exit("no CUDA-capable device")
+"""
+
+
+def test_the_last_gpu_that_is_not_lost_is_never_in_quarantine(searches: Searches, machine: NvmlState) -> None:
+    searches.write(script(LAST_GPU + LOSS))
+    options = ("--algorithm", "random", "--max-trials", "8", "--max-epochs", "1", "--grace", "0")
+    search = searches.start(*options, "--no-multi-gpu", gpus="0,1")
+    until((searches.folder / "hangs").exists, "a job on GPU 1 that hangs")
+    machine.lose(1)
+    until(lambda: Outcome.LOST in outcomes(searches), "the loss of GPU 1 to be seen")
+    (searches.folder / "lost").touch()
+    ran = searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    assert outcomes(searches).count(Outcome.CRASHED) == 3
+    assert all(trial["loss"] is not None for trial in ran.document["trials"])
+    assert not [event for event in read_events(searches.study) if isinstance(event, SlotQuarantined)]
+
+
+def outcomes(searches: Searches) -> list[Outcome]:
+    """How the jobs ended so far."""
+    return [event.outcome for event in read_events(searches.study) if isinstance(event, JobEnded)]
