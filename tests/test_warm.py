@@ -313,6 +313,7 @@ def test_a_module_of_the_users_that_reads_a_file_of_theirs_is_left_to_each_job(w
     warm.write("configuration", "import json\nVALUE = json.load(open('settings.json'))")
     warm.write("marker", "")
     warm.open("import configuration\n" + AHEAD + "print(AHEAD, configuration.VALUE)")
+    assert "configuration (reads settings.json)" in warm.news[0]
     assert warm.run()[1] == "True 1\n"
     (warm.folder / "settings.json").write_text("2")
     assert warm.run()[1] == "True 2\n"
@@ -362,6 +363,11 @@ def test_loggers_write_into_the_jobs_own_files(warm: Warm) -> None:
         ("import os\nos.makedirs('runs', exist_ok=True)", "makes folders"),
         ("import sys\nsys.path.append('elsewhere')", "changes sys.path"),
         ("import os\nos.system('true')", "starts a program"),
+        ("import time\nDAY = time.strftime('%j')", "reads the clock"),
+        ("import random\nDICE = random.Random()", "asks for the process or for entropy"),
+        ("import mmap\nCOUNTER = mmap.mmap(-1, 8)", "shares memory"),
+        ("import os\nENDS = os.pipe()", "makes a pipe"),
+        ("import os\nGPU = os.environ.get('CUDA_VISIBLE_DEVICES')", "reads CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_a_module_that_each_job_must_import_itself_is_left_to_it(warm: Warm, text: str, why: str) -> None:
@@ -698,3 +704,102 @@ def test_a_host_that_is_let_go_while_it_imports_goes_at_once(warm: Warm) -> None
     warm.launcher.close()
     warm.launcher.warm = None
     assert proc.start_ticks(pid) is None
+
+
+def test_a_module_that_finds_the_gpu_in_the_environment_is_right_in_each_job(warm: Warm) -> None:
+    warm.write("setting", "import os\nGPU = os.environ.get('CUDA_VISIBLE_DEVICES')")
+    warm.open("import setting\n" + AHEAD + "print(AHEAD, setting.GPU)")
+    for gpu in ("GPU-1", "GPU-2"):
+        assert warm.run(environment={"CUDA_VISIBLE_DEVICES": gpu}) == (0, f"True {gpu}\n", "")
+
+
+def lesson(warm: Warm) -> None:
+    """Wait until the host has made up its mind about what a job imported late."""
+
+    def is_over() -> bool:
+        return any("imported ahead from now on" in line or "left to each" in line for line in warm.news)
+
+    warm.heed_until(is_over, "a lesson")
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_what_a_script_sets_before_a_late_import_holds_in_each_job(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+) -> None:
+    folder = warm.folder / "site-packages" if is_installed else warm.folder
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text("import os\nWIDTH = os.environ.get('MODEL_WIDTH')")
+    monkeypatch.setenv("PYTHONPATH", str(warm.folder / "site-packages"))
+    warm.open(
+        """
+        if __name__ == "__main__":
+            import os
+            os.environ["MODEL_WIDTH"] = "7"
+            import model
+            import wave
+            print(model.WIDTH)
+        """
+    )
+    assert warm.run() == (0, "7\n", "")
+    lesson(warm)
+    assert [warm.run()[1] for _ in range(3)] == ["7\n"] * 3
+
+
+#: looks for its model in the folder that its argument names, if it has one
+LOOKS_ELSEWHERE = """
+import os
+import sys
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), sys.argv[1]))
+    import model
+    import wave
+    print(model.NAME)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("one", "two", "one"),
+        ("one", "", "two"),
+        pytest.param(
+            ("", "one", "two"),
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="a module learned from one job is there for others that change the path first",
+            ),
+        ),
+    ],
+)
+def test_a_script_that_changes_its_path_before_a_late_import_finds_its_own_module(
+    warm: Warm, arguments: tuple[str, ...]
+) -> None:
+    for name in ("", "one", "two"):
+        (warm.folder / name).mkdir(exist_ok=True)
+        (warm.folder / name / "model.py").write_text(f"NAME = {name!r}")
+    warm.open(LOOKS_ELSEWHERE)
+    for argument in arguments:
+        assert warm.run(*filter(None, [argument])) == (0, f"{argument}\n", "")
+        lesson(warm)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a module learned from one job is there for others that set a variable"
+)
+def test_a_script_that_sets_a_variable_for_some_configurations_before_a_late_import(warm: Warm) -> None:
+    warm.write("model", "import os\nWIDTH = os.environ.get('MODEL_WIDTH')")
+    warm.open(
+        """
+        import os
+        import sys
+        if __name__ == "__main__":
+            if len(sys.argv) > 1:
+                os.environ["MODEL_WIDTH"] = sys.argv[1]
+            import model
+            print(model.WIDTH)
+        """
+    )
+    assert warm.run() == (0, "None\n", "")
+    lesson(warm)
+    assert warm.run("7") == (0, "7\n", "")
