@@ -718,3 +718,58 @@ def test_a_driver_that_fails_every_other_call_is_asked_again(machine: NvmlState)
     assert len(taken(slots)) >= 6
     machine.lose(3)
     assert slots.is_lost(leases[3])
+
+
+# ---- two that wait for different GPUs --------------------------------------------------------------
+
+
+@on_stub
+def test_jobs_that_are_to_be_alone_and_wait_for_different_gpus_do_not_keep_the_search_busy(
+    machine: NvmlState,
+) -> None:
+    two_gpus(machine, 80 * 1024, 24 * 1024)
+    clock = Clock()
+    slots = gpu_slots(sharing=PACKED, clock=clock)
+    small, last = need(20 * 1024), need(20 * 1024, whole=True)
+    retry = need(20 * 1024, whole=True, most_memory=True)
+    running = [take(slots, small) for _ in range(3)]
+    assert [lease.slot.name for lease in running] == ["gpu:0/0", "gpu:1/0", "gpu:0/1"]
+    for _ in range(20):  # turns of a search, each in the engine's order
+        clock.now_s += 0.0005
+        assert [slots.take(wish) for wish in (retry, small, last)] == [None] * 3
+        wait_s = slots.next_look_s()
+        assert wait_s is None or wait_s > 0, "nothing has changed"
+        slots.validate()
+    for lease in running:
+        given_back(slots, lease)
+    assert take(slots, retry).slot.name == "gpu:0/0"
+
+
+@on_stub
+def test_a_retry_after_out_of_memory_does_not_wait_for_all_the_jobs_behind_it(machine: NvmlState) -> None:
+    two_gpus(machine)
+    clock = Clock()
+    slots = gpu_slots(sharing=Sharing(leave_free=1), clock=clock)
+    retry = Wish(whole=True, most_memory=True)
+    running = take(slots)
+    assert running.slot.name == "gpu:0"
+    for n_overtook in range(10):
+        ends_s = clock.now_s + 30 + n_overtook * 0.37
+        while slots.take(retry) is None and (wait_s := slots.next_look_s()) is not None:
+            if clock.now_s + wait_s >= ends_s:
+                break
+            clock.now_s += wait_s + 0.0001
+        clock.now_s = ends_s
+        given_back(slots, running)
+        found, asked = None, retry
+        while found is None:  # the turns after that end, in the engine's order
+            for asked in (retry, NO_WISH):
+                if (found := slots.take(asked)) is not None:
+                    break
+            else:
+                clock.now_s += (slots.next_look_s() or 0.001) + 0.0001
+        if asked is retry:
+            assert found.slot.name == "gpu:1"
+            return
+        running = found
+    pytest.fail("10 ordinary jobs went first")
