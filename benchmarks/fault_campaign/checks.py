@@ -15,6 +15,7 @@ from hyperband.errors import HyperbandError
 from hyperband.folder import job_folder
 from hyperband.journal import read_events
 from hyperband.search.events import JobEnded
+from hyperband.search.trial import Outcome
 
 COLUMNS = ("results lost", "run twice", "left over", "not as undisturbed", "unclear ends")
 _PATIENCE_S = 10.0
@@ -113,9 +114,11 @@ def _check_record(scene: Scene, ended: dict[tuple[int, int], JobEnded]) -> None:
             ):
                 scene.complain("run twice", f"{folder} ran after {before} had finished")
         elif word == "end":
-            finished[job] = folder
             spans[config_id].append((began[folder], int(more[0])))
             event = ended.get((job, attempt))
+            if event is not None and event.outcome is Outcome.STOPPED:
+                continue  # it was told to end when it had printed, but before its process was gone
+            finished[job] = folder
             if job not in scene.harmed and (event is None or event.loss != float(more[1])):
                 how = "is not there" if event is None else f"is {event.outcome} {event.loss}"
                 scene.complain("results lost", f"{folder} printed {more[1]}, but in the journal it {how}")
