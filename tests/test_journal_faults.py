@@ -585,3 +585,76 @@ def test_events_that_another_program_wrote_into_an_open_journal_are_never_overwr
         journal.append(event(5), durable=True)
     journal.close()
     assert events_now(tmp_path)[0] == [*EVENTS[:5], SearchEnded(0, "x", "")]
+
+
+def change_copy(folder: Path, old: bytes, new: bytes) -> None:
+    """Damage one line of the copy where it lies; no length changes."""
+    begin = (folder / COPY_FILE).read_bytes().index(old)
+    with (folder / COPY_FILE).open("r+b") as stream:
+        stream.seek(begin)
+        stream.write(new)
+
+
+def lose_the_log_and_a_line(folder: Path) -> None:
+    """The database has 10 of 100 events, as without its log; of the copy the fifth is bad."""
+    write(folder, 10)
+    old = (folder / JOURNAL_FILE).read_bytes()
+    with contextlib.closing(Journal.open(folder)) as journal:
+        journal.append(*EVENTS[10:100], durable=True)
+    (folder / JOURNAL_FILE).write_bytes(old)
+    change_copy(folder, b"id 4", b"iD 4")
+
+
+def test_a_database_without_its_log_and_a_bad_line_in_the_copy_lose_nothing(tmp_path: Path) -> None:
+    lose_the_log_and_a_line(tmp_path)
+    found, news = events_now(tmp_path)
+    assert found == EVENTS[:100]
+    assert "had lost its last 90 events" in news[0]
+    assert events_now(tmp_path) == (EVENTS[:100], [])
+    (tmp_path / JOURNAL_FILE).unlink()
+    assert events_now(tmp_path)[0] == EVENTS[:100], "the copy has them all as well"
+
+
+@pytest.mark.xfail(strict=True, reason="who only reads does not look behind a bad line of the copy")
+def test_a_reader_finds_what_the_next_start_will_find(tmp_path: Path) -> None:
+    lose_the_log_and_a_line(tmp_path)
+    said: list[str] = []
+    assert read_events(tmp_path, say=said.append) == EVENTS[:100]
+    assert len(said) == 1
+
+
+def test_a_bad_line_in_the_copy_and_a_deleted_database_that_is_open_lose_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(Journal.open(tmp_path)) as journal:
+        journal.append(*EVENTS[:10], durable=True)
+        change_copy(tmp_path, b"id 4", b"iD 4")
+        (tmp_path / JOURNAL_FILE).unlink()
+        journal.append(EVENTS[10], durable=True)
+        assert journal.events() == EVENTS[:11]
+    assert events_now(tmp_path)[0] == EVENTS[:11]
+    (tmp_path / JOURNAL_FILE).unlink()
+    assert events_now(tmp_path)[0] == EVENTS[:11], "the copy was mended"
+
+
+def make_null(folder: Path, column: str) -> None:
+    """What a changed byte of a row's header may do, although the table's columns are all NOT NULL."""
+    master = "UPDATE sqlite_master SET sql = replace(sql, {!r}, {!r}) WHERE name = 'event'"
+    for statement in (
+        master.format("TEXT NOT NULL", "TEXT"),
+        f"UPDATE event SET {column} = NULL WHERE seq = 3",
+        master.format("TEXT", "TEXT NOT NULL"),
+    ):
+        with contextlib.closing(sqlite3.connect(folder / JOURNAL_FILE)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+            connection.commit()
+
+
+@pytest.mark.parametrize("column", ["kind", "body"])
+def test_a_row_that_is_no_event_is_damage(tmp_path: Path, column: str) -> None:
+    write(tmp_path, 20)
+    make_null(tmp_path, column)
+    assert read_events(tmp_path) == EVENTS[:20]
+    found, news = events_now(tmp_path)
+    assert found == EVENTS[:20]
+    assert "has a row that is no event among 1 to 20" in news[0]
+    assert events_now(tmp_path) == (EVENTS[:20], [])
