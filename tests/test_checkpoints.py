@@ -15,11 +15,14 @@ from checkpoint_fixture import Study
 from engine_fixture import Simulation, plan
 from hypothesis import given
 from hypothesis import strategies as st
+from search_fixture import Searches, script, searches
 
 from hyperband.errors import UsageError
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.checkpoint_pattern import parse, sha256_of
 from hyperband.search.events import IdsDrawn, PlanMade
+
+__all__ = ["searches"]
 
 
 def test_files_of_those_who_are_over_go_and_the_others_stay(tmp_path: Path) -> None:
@@ -448,3 +451,76 @@ def test_what_is_found_on_disk_is_what_matches(
     }
     study.run()
     assert set(study.files()) == made - wanted
+
+
+#: whole searches that remove what is not needed any more
+REMOVING = ("--algorithm", "halving", "--max-epochs", "9", "--keep-checkpoints", "best", "--checkpoints")
+SAVES = """
+import os, time
+os.makedirs(os.path.join("runs", config_id), exist_ok=True)
+for name in ("best.pt", "last.pt"):
+    with open(os.path.join("runs", config_id, name), "wb") as file:
+        file.write(b"x" * int(os.environ.get("SAVES_BYTES", "1000")))
+time.sleep(float(os.environ.get("SAVES_S", "0")))
+print(float(config_id[2:]) + 1 / epochs)
+"""
+
+
+def saved(searches: Searches) -> list[str]:
+    """The files that are left, by config id and name."""
+    return sorted(str(path.relative_to(searches.folder / "runs")) for path in _files(searches))
+
+
+def _files(searches: Searches) -> list[Path]:
+    return [path for path in (searches.folder / "runs").rglob("*") if path.is_file()]
+
+
+def test_with_another_pattern_the_files_go_that_the_first_one_left(searches: Searches) -> None:
+    searches.write(script(SAVES))
+    ran = searches.run(*REMOVING, "runs/{config_id}/best.pt", "--slots", "2")
+    assert ran.exit_code == 0, ran.err
+    best = ran.document["best"]["config_id"]
+    trials = [trial["config_id"] for trial in ran.document["trials"]]
+    assert saved(searches) == sorted([f"{best}/best.pt", *(f"{name}/last.pt" for name in trials)])
+    ran = searches.run(*REMOVING, "runs/{config_id}/**", "--slots", "2")
+    assert ran.exit_code == 0, ran.err
+    assert saved(searches) == [f"{best}/best.pt", f"{best}/last.pt"]
+
+
+@pytest.fixture
+def searches_on_64_mib(tmp_path: Path) -> Iterator[Searches]:
+    """Searches on a file system of their own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=False, capture_output=True
+    )
+    if done.returncode != 0:
+        pytest.skip("only root may mount a file system")
+    found = Searches(place)
+    yield found
+    found.close()
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_emptied_by_what_makes_room(searches_on_64_mib: Searches) -> None:
+    """After 9 trials with 4 MiB each less than 34 MiB are free, and 24 MiB of the rest are not needed."""
+    searches = searches_on_64_mib
+    # a job takes longer than a look at the disk counts
+    searches.environment.update(SAVES_BYTES=str(2 << 20), SAVES_S="0.3")
+    searches.write(script(SAVES))
+    least = ("--min-free-disk", f"{34 / 1024}")
+    ran = searches.run(*REMOVING, "runs/{config_id}/**", "--slots", "3", *least)
+    assert ran.exit_code == 0, ran.err
+    assert [path.split("/")[0] for path in saved(searches)] == [ran.document["best"]["config_id"]] * 2
+
+
+def test_a_pattern_that_matches_nothing_is_told_of_once(tmp_path: Path) -> None:
+    study = Study(tmp_path, tuple("abcdefgh"), pattern="run/{config_id}/**")
+    for config_id in "abcdefgh":
+        study.write(f"runs/{config_id}/1")
+    study.run()
+    news = [line for line in study.checkpoints.news if "no file of the trials" in line]
+    assert len(news) == 1
+    assert "'run/{config_id}/**'" in news[0]
+    assert len(study.files()) == 8
