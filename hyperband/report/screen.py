@@ -158,7 +158,8 @@ class Console:
 def status_lines(status: Status) -> list[str]:
     """The live lines in words: where the search is, and below what matters most now."""
     progress = status.progress
-    left = "" if status.time_left_s is None else f" · about {duration(status.time_left_s)} left"
+    is_known = status.time_left_s is not None and not status.draining
+    left = f" · about {duration(status.time_left_s or 0.0)} left" if is_known else ""
     # Short enough for 80 columns: the time left stands at the end.
     first = (
         f"bracket {progress.bracket}, rung {progress.rung}"
@@ -171,7 +172,8 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"best {number(best.loss)} at {counted(best.epochs, 'epoch')}: {best.config_id}")
     if status.draining:
         waits = counted(progress.n_jobs_running, "running job")
-        lines.append(f"ending: {waits} to finish; Ctrl-C stops them now")
+        if progress.n_jobs_running:
+            lines.append(f"ending: {waits} to finish first; Ctrl-C ends that now")
     elif status.why_idle is not None:
         lines.append(f"nothing starts: {status.why_idle}")
     # Two lines at most: why nothing happens matters more than the best so far.

@@ -139,7 +139,7 @@ def result_text(
     else:
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")
-        parts.append(f"train the best to {epochs} again:\n{command}")
+        parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
     failures = failures_of(study).text()
     if failures:
         parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
@@ -168,7 +168,7 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
     if command is not None:
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")
-        parts.append(f"train the best to {epochs} again:\n{command}")
+        parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
     parts.append(f"logs: {shown(str(folder))}")
     return "\n\n".join(parts)
 
@@ -208,6 +208,11 @@ def _last_losses(study: StudyView) -> list[JobView]:
         if job.outcome is Outcome.LOSS and (before is None or job.rung > before.rung):
             last[job.trial] = job
     return list(last.values())
+
+
+def _again(study: StudyView) -> str:
+    """The word for a best that was trained so far already; a search that was stopped has less."""
+    return " again" if study.best is not None and study.best.epochs == study.plan.max_epochs else ""
 
 
 def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:

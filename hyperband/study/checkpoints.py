@@ -24,6 +24,8 @@ from hyperband.settings import KeepCheckpoints, Settings
 #: for so long a turn of the loop may be held up; one system call more can come on top
 _TURN_S = 0.05
 _KEY_DIGITS = 32
+#: so many trials without a single file that matches are no accident
+_N_UNMATCHED = 3
 
 
 class Checkpoints:
@@ -58,6 +60,8 @@ class Checkpoints:
         self._to_delete: deque[int] = deque()
         self._work: Iterator[None] | None = None
         self._trial_of: dict[str, int] = {}
+        #: the first trials without a file that matches; None: one had some, or it was told
+        self._unmatched: list[int] | None = []
         self._key_lengths: set[int] = set()
         #: folders that config ids with slashes share: the trials below each
         self._below: dict[str, list[int]] = {}
@@ -161,6 +165,7 @@ class Checkpoints:
             return
         key = self._key(trial)
         found, folders = self._files.find(files)
+        self._note_match(trial, has_matched=bool(found))
         n_moved = 0
         for names in found:
             yield
@@ -172,6 +177,21 @@ class Checkpoints:
                 self._files.remove_empty(names)
         if n_moved:
             self._moved.append(trial)
+
+    def _note_match(self, trial: int, *, has_matched: bool) -> None:
+        """Say once that the pattern seems to be wrong: no file of the first trials that are over matches it."""
+        if has_matched or self._unmatched is None:
+            self._unmatched = None
+            return
+        self._unmatched.append(trial)
+        if len(self._unmatched) == _N_UNMATCHED:
+            assert self._pattern is not None
+            trials = ", ".join(map(str, self._unmatched))
+            self.news.append(
+                f"Warning: no file of the trials {trials} matches --checkpoints {self._pattern.text!r} in "
+                f"{self._cwd}: is it what the script writes?"
+            )
+            self._unmatched = None
 
     def _delete(self, trial: int) -> Iterator[None]:
         key = self._key(trial)
