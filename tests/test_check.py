@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from search_fixture import until
 
 from hyperband.check.interrupts import Interrupts
 from hyperband.check.pulse import Pulse
@@ -680,3 +681,67 @@ def test_a_signal_is_heeded_between_two_steps() -> None:
         assert interrupts.sleep([], 10) == set()
         with pytest.raises(Exception, match="SIGTERM"):
             interrupts.heed()
+
+
+# ---- somebody else works in the same folder -------------------------------------------------------
+
+
+def test_what_somebody_else_writes_meanwhile_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(GOOD)
+    empty, table = tmp_path / "mine" / "run7", tmp_path / "results" / "mine.csv"
+    n_lines = 0
+    with start_check(tmp_path, "train.py") as process:
+        until(lambda: any(tmp_path.glob("runs/*")) or process.poll() is not None, "the first job")
+        empty.mkdir(parents=True)
+        table.parent.mkdir()
+        while process.poll() is None:
+            with table.open("a") as file:
+                file.write(f"{n_lines}\n")
+            n_lines += 1
+            assert empty.is_dir()
+            time.sleep(0.002)
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert table.read_text().splitlines() == [str(n) for n in range(n_lines)]
+    assert n_lines > 20, "the check and the other one did not run at the same time"
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "runs", "logs", "mine", "results"}
+
+
+@pytest.mark.parametrize("name", ["lr_0.5.pt", f"{hashlib.sha256(b'lr:0.5').hexdigest()}.pt", "LR-0-5/1.pt"])
+def test_where_files_are_named_after_configurations_no_other_is_touched(tmp_path: Path, name: str) -> None:
+    found = places(tmp_path)
+    before = found.look("lr:0.5")
+    theirs, ours = tmp_path / "results" / "mine.csv", tmp_path / "runs" / name
+    for path in (theirs, ours):
+        path.parent.mkdir(parents=True)
+        path.write_text("before")
+    (tmp_path / "empty").mkdir()
+    now = found.look("lr:0.5")
+    with found.aside(now, before, now.changed_since(before), ["lr:0.5"]):
+        assert theirs.read_text() == "before"
+        assert (tmp_path / "empty").is_dir()
+        assert not (tmp_path / "runs").exists()
+        ours.parent.mkdir(parents=True)
+        ours.write_text("after")
+    assert ours.read_text() == "after"
+    assert [path.name for path in ours.parent.iterdir()] == [ours.name]
+
+
+def test_a_file_that_may_be_somebody_elses_is_kept_beside_a_newer_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = places(tmp_path)
+    before = found.look("x:1")
+    for name in ("changed", "same", "gone"):
+        (tmp_path / name).write_text("before")
+    (tmp_path / "empty").mkdir()
+    now = found.look("x:1")
+    with found.aside(now, before, now.changed_since(before), ["x:1"]):
+        assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {"train.py", "empty"}
+        (tmp_path / "changed").write_text("after")
+        (tmp_path / "same").write_text("before")
+    assert (tmp_path / "changed").read_text() == "after"
+    kept = {path.name: path.read_text() for path in tmp_path.glob("*.before-check")}
+    assert kept == {"changed.before-check": "before"}
+    assert (tmp_path / "same").read_text() == (tmp_path / "gone").read_text() == "before"
+    assert "kept in changed.before-check" in capsys.readouterr().out
