@@ -133,6 +133,25 @@ def test_wrong_arguments_are_one_paragraph_and_exit_2(folder: Path) -> None:
     assert "Traceback" not in run(folder, "train.py", "--sed", "--", "--debug").stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "command"), [("stopp", "stop"), ("reprot", "report"), ("slot", "slots"), ("chek", "check")]
+)
+def test_a_misspelt_command_is_no_script(word: str, command: str, folder: Path) -> None:
+    ran = run(folder, word, "logs/study")
+    expected = f"Found no file {word}, expected a SCRIPT or a command. Did you mean {command}?"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"hyperband: {expected}\n")
+    (folder / word).write_text(script())
+    assert run(folder, "--dry-run", word).returncode == 0
+    assert run(folder, word, "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["report", "stop", "slots"])
+def test_an_error_of_a_command_has_our_name_once(command: str, folder: Path) -> None:
+    ran = run(folder, command)
+    expected = f"hyperband: {command}: the following arguments are required: STUDY_DIR; see --help.\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", expected)
+
+
 def test_a_removed_working_directory(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

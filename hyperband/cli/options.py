@@ -13,12 +13,15 @@ from hyperband import __version__
 from hyperband.cli import values
 from hyperband.cli.check_options import check_parser, refuse_others, script_in
 from hyperband.cli.definitions import Parser, search_parser
-from hyperband.cli.words import Words, take_apart
+from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
 from hyperband.settings import KeepCheckpoints, Settings, WhenShared
+
+#: what the first word may be instead of an option or SCRIPT
+_COMMANDS = ("report", "stop", "slots", "check")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def parse(
         return _parse_slots(argv[1:], cwd, prog)
     if command == "check":
         return _parse_check(argv[1:], cwd, environ, prog)
+    _refuse_misspelt(command, cwd)
     parser = search_parser(prog)
     words = take_apart(argv, _takes_value(parser))
     names = {name for name, _ in words.ours}
@@ -101,6 +105,15 @@ def parse(
             f"Found no SCRIPT, expected: {prog} [options] SCRIPT [options and the script's own]."
         )
     return _settings(_values_of(parser, words), words, words.script, cwd, environ)
+
+
+def _refuse_misspelt(word: str, cwd: Path) -> None:
+    """Raise for a first word that is no file, and most likely a command with a slip of the hand."""
+    near = [command for command in _COMMANDS if within_one_edit(word, command)]
+    if near and not (cwd / word).exists():
+        raise UsageError(
+            f"Found no file {shown(word)}, expected a SCRIPT or a command. Did you mean {' or '.join(near)}?"
+        )
 
 
 def _takes_value(parser: Parser) -> dict[str, bool]:
@@ -229,7 +242,7 @@ def _parse_check(
 
 def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:
     parser = Parser(
-        f"{prog} report",
+        "report",
         usage=f"{prog} report STUDY_DIR [--json|--csv] [--top N]",
         description="Show a study that runs, was stopped, was killed or is finished. Writes nothing.",
         epilog=f"example:\n  {prog} report logs/default --top 3\n",
@@ -253,7 +266,7 @@ def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | 
 
 def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
     parser = Parser(
-        f"{prog} stop",
+        "stop",
         usage=f"{prog} stop STUDY_DIR",
         description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
         epilog=f"example:\n  {prog} stop logs/default\n",
@@ -264,7 +277,7 @@ def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help
 
 def _parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:
     parser = Parser(
-        f"{prog} slots",
+        "slots",
         usage=f"{prog} slots STUDY_DIR [--release SLOT]",
         description="Show what each slot of a study did, and which are in quarantine; or give one back.",
         epilog=f"example:\n  {prog} slots logs/default --release gpu:1\n",
