@@ -249,6 +249,33 @@ def test_a_search_for_people(folder: Path) -> None:
     assert "trial 0 " not in again.stdout
 
 
+def test_one_of_a_kind_is_told_in_the_singular(folder: Path) -> None:
+    (folder / "train.py").write_text(script("").replace("f\"x:{rng.uniform():.6f} [red]'q'\"", '"x:1"'))
+    ran = search(folder, "--slots", "1", "--timeout-per-epoch", "50")
+    assert ran.returncode == 0, ran.stderr
+    told = "the space has only 1 config id: it is trained to the full number of epochs"
+    assert f"plan: {told}\n" in ran.stdout
+    log = (folder / "logs" / "study" / "hyperband.log").read_text()
+    assert "every bracket is over after 1 job, 0 of them failed" in log
+
+
+def test_a_pattern_that_matches_nothing_is_told_of_once(folder: Path) -> None:
+    pattern = "run/{config_id}/**"
+    ran = search(folder, "--slots", "2", "--keep-checkpoints", "best", "--checkpoints", pattern)
+    assert ran.returncode == 0, ran.stderr
+    (line,) = [line for line in ran.stdout.splitlines() if "--checkpoints" in line]
+    assert line.startswith("Warning: no file of the trials ")
+    assert f" matches --checkpoints '{pattern}' in {folder}: " in line
+
+
+def test_a_pattern_that_matches_is_not(folder: Path) -> None:
+    write = "import pathlib; pathlib.Path(sys.argv[1]).write_text('')"
+    (folder / "train.py").write_text(script(write))
+    ran = search(folder, "--slots", "2", "--keep-checkpoints", "best", "--checkpoints", "{config_id}")
+    assert ran.returncode == 0, ran.stderr
+    assert "Warning" not in ran.stdout
+
+
 def test_a_search_for_programs(folder: Path) -> None:
     ran = search(folder, "--json")
     assert ran.returncode == 0

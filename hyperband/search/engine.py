@@ -82,7 +82,8 @@ class Engine(SearchState):
             raise own_error(f"{plan} has no bracket or a rung without trials, but needs one at least")
         self._plan_made = plan
         if self._exhausted:
-            reason = f"the space has only {len(self._trials)} config ids: a larger plan adds nothing"
+            n_ids = _counted(len(self._trials), "config id")
+            reason = f"the space has only {n_ids}: a larger plan adds nothing"
             return (PlanKept(self.plan, reason),)
         if before is not None and len(plan.brackets) == len(before.brackets):
             self._brackets[0].resize(plan.brackets[0])
@@ -142,17 +143,22 @@ class Engine(SearchState):
             )
         self._exhausted = True
         if n_ids == self._n_trials:
-            return (PlanKept(made, f"every one of its {n_ids} trials has its config id"),)
+            whose = "its only trial" if n_ids == 1 else f"every one of its {n_ids} trials"
+            return (PlanKept(made, f"{whose} has its config id"),)
         plan = exhausted_plan(made, n_ids=n_ids, train_all=event.train_all)
         del self._brackets[len(plan.brackets) :], self._firsts[len(plan.brackets) :]
         cut = len(plan.brackets) - 1
         if plan.brackets[cut] != made.brackets[cut]:
             self._brackets[cut].resize(plan.brackets[cut])
         self._use_plan(plan)
+        all_are, them = ("it is", "it") if n_ids == 1 else ("all are", "them")
         words = (
-            "all are trained to the full number of epochs" if event.train_all else "the plan shrinks to them"
+            f"{all_are} trained to the full number of epochs"
+            if event.train_all
+            else f"the plan shrinks to {them}"
         )
-        decisions: list[Decision] = [PlanChanged(plan, f"the space has only {n_ids} config ids: {words}")]
+        reason = f"the space has only {_counted(n_ids, 'config id')}: {words}"
+        decisions: list[Decision] = [PlanChanged(plan, reason)]
         if not self._brackets[cut].is_over and self._brackets[cut].is_rung_complete:
             decisions += self._complete_rung(cut)
         elif self._n_open == 0:
@@ -176,7 +182,7 @@ class Engine(SearchState):
                 event.trial,
                 event,
                 f"the next start is job {start.job}, attempt {start.attempt}, of trial {start.trial} in rung "
-                f"{start.rung} to {start.epochs} epochs",
+                f"{start.rung} to epoch {start.epochs}",
             )
         if event.several_gpus and (not start.alone or start.lost_on_several_gpus):
             self._refuse(event.trial, event, "this job must not have several GPUs")
@@ -310,7 +316,7 @@ class Engine(SearchState):
         """Say that nothing is left to start."""
         best = self.best()
         found = "without a single loss" if best is None else f"best loss {best.loss!r} at epoch {best.epochs}"
-        jobs = f"{self._n_final} jobs, {self._n_failed} of them failed"
+        jobs = f"{_counted(self._n_final, 'job')}, {self._n_failed} of them failed"
         return SearchComplete(f"every bracket is over after {jobs}: {found}")
 
     def _skip_closed(self) -> None:
@@ -322,3 +328,7 @@ class Engine(SearchState):
         """Raise for an event that cannot be, with all that is known of its trial."""
         story = trial_story(trial, self._trials, self._jobs)
         raise own_error(f"{event} cannot follow: {why}. {story}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

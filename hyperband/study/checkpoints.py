@@ -179,7 +179,7 @@ class Checkpoints:
             self._moved.append(trial)
 
     def _note_match(self, trial: int, *, has_matched: bool) -> None:
-        """Say once that the pattern seems to be wrong: no file of the first trials that are over matches it."""
+        """Say once that the pattern seems to be wrong: no file of the first trials to go matches it."""
         if has_matched or self._unmatched is None:
             self._unmatched = None
             return

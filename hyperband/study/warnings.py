@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from hyperband.report.text import counted
 from hyperband.search.events import Event, JobEnded, SearchEnded
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
@@ -43,7 +44,7 @@ def cost_of_not_resuming(
         more = plan.epochs - plan.epochs_resumed
         return [
             f"Warning: a check found that the script {found}: promoted trials do not go on from their "
-            f"checkpoints, which costs {more:,} epochs more ({plan.epochs:,} instead of "
+            f"checkpoints, which costs {counted(more, 'epoch')} more ({plan.epochs:,} instead of "
             f"{plan.epochs_resumed:,}) for the whole plan."
         ]
     if found is Resuming.DISAGREES:

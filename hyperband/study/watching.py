@@ -8,6 +8,7 @@ import time
 from hyperband.errors import MachineError
 from hyperband.folder import job_folder
 from hyperband.launch.base import StopReason
+from hyperband.report.text import counted
 from hyperband.settings import Settings, WhenShared
 from hyperband.study.attempts import Attempt, Attempts
 from hyperband.study.voice import Voice
@@ -99,7 +100,7 @@ class Watching:
             if limit_s is None or epochs_s < limit_s:
                 limit_s, words = (
                     epochs_s,
-                    f"--timeout-per-epoch {per_epoch_s:g}, {attempt.started.epochs} epochs",
+                    f"--timeout-per-epoch {per_epoch_s:g}, {counted(attempt.started.epochs, 'epoch')}",
                 )
         return limit_s, words
 
