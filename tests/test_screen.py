@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from rich.cells import cell_len
 
 from hyperband.report.outlet import Outlet
 from hyperband.report.screen import Console, Status, status_lines
@@ -162,8 +163,35 @@ def test_long_and_hostile_ids_take_one_row_each(terminal: Terminal) -> None:
         text = terminal.seen()
     assert "\x1b[2J" not in text
     rows = drawn_rows(text)
-    assert [len(row) <= 80 for row in rows] == [True, True]
+    assert [len(row) <= 78 for row in rows] == [True, True], "a ^C fits behind them"
     assert rows[1].startswith(r"best 0.123457 at 27 epochs: [bold]\x1b[2J\nxxx")
+
+
+def test_a_long_reason_shows_its_begin_and_its_end(terminal: Terminal) -> None:
+    why = f"only 0.4 GiB are free on /{'scratch/' * 20}logs, --min-free-disk is 1 GiB"
+    with Console(terminal.stream, environ=ENVIRON) as console:
+        console.status(replace(STATUS, why_idle=why))
+        last = drawn_rows(terminal.seen())[-1]
+    assert len(last) == 78
+    assert last.startswith("nothing starts: only 0.4 GiB are free on /scratch")
+    assert last.endswith("--min-free-disk is 1 GiB")
+
+
+def test_wide_characters_take_no_second_row(terminal: Terminal) -> None:
+    status = replace(STATUS, progress=replace(PROGRESS, best=replace(BEST, config_id="字" * 100)))
+    with Console(terminal.stream, environ=ENVIRON) as console:
+        console.status(status)
+        rows = drawn_rows(terminal.seen())
+    assert len(rows) == 2
+    assert [cell_len(row) <= 78 for row in rows] == [True, True]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 12])
+def test_a_tiny_terminal_is_drawn_on(columns: int, terminal: Terminal) -> None:
+    with Console(terminal.stream, environ=ENVIRON | {"COLUMNS": str(columns)}) as console:
+        console.status(replace(STATUS, why_idle="GPU 0 is used by pid 7"))
+        rows = drawn_rows(terminal.seen())
+    assert max(map(len, rows), default=0) <= max(1, columns)
 
 
 def test_drawing_is_limited_and_what_waits_is_drawn_later(terminal: Terminal) -> None:
@@ -329,7 +357,14 @@ def test_status_lines_fit_and_say_what_matters() -> None:
     assert first == "bracket 1, rung 2 · 3/4 running · 45/206 done, 2 failed · about 2 min 5 s left"
     assert len(first) <= 80
     assert second == "best 0.123457 at 27 epochs: lr:0.1"
-    assert status_lines(replace(STATUS, draining=True, why_idle="x"))[1].startswith("ending: 3 running jobs")
+    assert status_lines(replace(STATUS, draining=True, why_idle="x")) == [
+        "bracket 1, rung 2 · 3/4 running · 45/206 done, 2 failed",
+        "ending: 3 running jobs to finish first; Ctrl-C stops them now",
+    ]
+    one = replace(STATUS, draining=True, progress=replace(PROGRESS, n_jobs_running=1))
+    assert status_lines(one)[1] == "ending: 1 running job to finish first; Ctrl-C stops it now"
+    none = replace(STATUS, draining=True, progress=replace(PROGRESS, n_jobs_running=0))
+    assert status_lines(none)[1:] == [second]
     empty = Progress(9, 0, 0, 0, 9, 0, 0, 1, None)
     alone = status_lines(Status(empty, 1, None, None))
     assert alone == ["bracket 0, rung 0 · 0/1 running · 0/9 done, 0 failed"]

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from hyperband.report.outlet import Outlet
-from hyperband.report.text import counted, duration, number, shown
+from hyperband.report.text import counted, duration, number, shortened, shown
 from hyperband.search.trial import Progress
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: shortest time between two drawings of the live lines
 _REDRAW_S = 0.25
+#: columns to the right of the live lines: a ^C that the terminal shows there must not begin another row
+_ECHO_WIDTH = 2
 #: how often text that waits for its reader is tried again
 _RETRY_S = 1.0
 
@@ -158,8 +160,10 @@ class Console:
 def status_lines(status: Status) -> list[str]:
     """The live lines in words: where the search is, and below what matters most now."""
     progress = status.progress
-    is_known = status.time_left_s is not None and not status.draining
-    left = f" · about {duration(status.time_left_s or 0.0)} left" if is_known else ""
+    left = ""
+    # the estimate is one of the whole plan: a search that ends early has much less to do
+    if status.time_left_s is not None and not status.draining:
+        left = f" · about {duration(status.time_left_s)} left"
     # Short enough for 80 columns: the time left stands at the end.
     first = (
         f"bracket {progress.bracket}, rung {progress.rung}"
@@ -171,9 +175,10 @@ def status_lines(status: Status) -> list[str]:
         best = progress.best
         lines.append(f"best {number(best.loss)} at {counted(best.epochs, 'epoch')}: {best.config_id}")
     if status.draining:
-        waits = counted(progress.n_jobs_running, "running job")
         if progress.n_jobs_running:
-            lines.append(f"ending: {waits} to finish first; Ctrl-C ends that now")
+            waits = counted(progress.n_jobs_running, "running job")
+            them = "it" if progress.n_jobs_running == 1 else "them"
+            lines.append(f"ending: {waits} to finish first; Ctrl-C stops {them} now")
     elif status.why_idle is not None:
         lines.append(f"nothing starts: {status.why_idle}")
     # Two lines at most: why nothing happens matters more than the best so far.
@@ -205,12 +210,18 @@ class _LiveScreen:
         return self._taken()
 
     def frame(self, lines: list[str]) -> str:
-        """The text that draws the live lines anew, each cut to the width of the terminal."""
+        """The text that draws the live lines anew, each cut in its middle to fit the terminal."""
+        from rich.constrain import Constrain
         from rich.live import Live
         from rich.text import Text
 
-        body = Text("\n".join(lines), no_wrap=True, overflow="ellipsis", end="")
-        body.stylize("dim")
+        width = max(1, self._console.width - _ECHO_WIDTH)
+        # A reason often ends with what matters, after a long path. Wide characters may need a second cut.
+        text = Text(
+            "\n".join(shortened(line, width) for line in lines), no_wrap=True, overflow="ellipsis", end=""
+        )
+        text.stylize("dim")
+        body = Constrain(text, width)
         if self._live is None:
             self._live = Live(
                 body,
