@@ -763,13 +763,7 @@ if __name__ == "__main__":
     [
         ("one", "two", "one"),
         ("one", "", "two"),
-        pytest.param(
-            ("", "one", "two"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a module learned from one job is there for others that change the path first",
-            ),
-        ),
+        ("", "one", "two"),
     ],
 )
 def test_a_script_that_changes_its_path_before_a_late_import_finds_its_own_module(
@@ -784,9 +778,6 @@ def test_a_script_that_changes_its_path_before_a_late_import_finds_its_own_modul
         lesson(warm)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a module learned from one job is there for others that set a variable"
-)
 def test_a_script_that_sets_a_variable_for_some_configurations_before_a_late_import(warm: Warm) -> None:
     warm.write("model", "import os\nWIDTH = os.environ.get('MODEL_WIDTH')")
     warm.open(
@@ -800,6 +791,5 @@ def test_a_script_that_sets_a_variable_for_some_configurations_before_a_late_imp
             print(model.WIDTH)
         """
     )
-    assert warm.run() == (0, "None\n", "")
-    lesson(warm)
-    assert warm.run("7") == (0, "7\n", "")
+    for arguments, printed in ((), "None"), (("7",), "7"), ((), "None"), (("9",), "9"):
+        assert warm.run(*arguments) == (0, f"{printed}\n", "")

@@ -109,6 +109,10 @@ class Places:
             _note(self._checkpoints.place.joinpath(*name), files)
         return Look(files, frozenset(self._checkpoints.place.joinpath(*name) for name in folders))
 
+    def _below(self, path: Path) -> Path:
+        """The part of a path below the folder that is looked through."""
+        return next((path.relative_to(root) for root in self.roots if path.is_relative_to(root)), path)
+
     def aside(self, look: Look, before: Look, changed: Sequence[Path], ids: Collection[str]) -> "Aside":
         """Prepare to put those changed files aside that were not there before the check.
 
@@ -121,7 +125,7 @@ class Places:
             for path in changed
             if path in look.files and path not in before.files and look.files[path][0] not in held
         ]
-        named = {path for path in movable if self.has_pattern or is_named_after(path, ids)}
+        named = {path for path in movable if self.has_pattern or is_named_after(self._below(path), ids)}
         movable = [path for path in movable if path in named or not named]
         # a folder that is empty already may be one into which somebody else is about to write
         emptied = {folder for path in movable for folder in path.parents}
@@ -130,13 +134,18 @@ class Places:
 
 
 def is_named_after(path: Path, ids: Iterable[str]) -> bool:
-    """Whether a path holds one of the config ids, whatever it has for odd characters, or a hash of one."""
+    """Whether a path holds one of the config ids, whatever it has for odd characters, or a hash of one.
+
+    A short id must be a whole name: it stands in others by chance.
+    """
     text = str(path)
+    names = {_plain(name) for part in path.parts for name in (part, Path(part).stem)}
     for config_id in ids:
         data = config_id.encode()
         hashes = [hashlib.new(name, data).hexdigest()[:_HASH_DIGITS] for name in ("md5", "sha1", "sha256")]
         plain = _plain(config_id)
-        if any(digits in text for digits in hashes) or (plain and plain in _plain(text)):
+        is_within = len(plain) >= _HASH_DIGITS and plain in _plain(text)
+        if is_within or plain in names or any(digits in text for digits in hashes):
             return True
     return False
 

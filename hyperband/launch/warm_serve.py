@@ -68,6 +68,10 @@ def main(arguments: Sequence[str], at_start: frozenset[str]) -> Job | None:
     return job
 
 
+#: words in a script that may decide what a later import finds or reads
+_PREPARATIONS = (b"sys.path", b"environ", b"putenv", b"chdir")
+
+
 class _Waiting:
     """A keeper that waits for a request, as the host sees it."""
 
@@ -234,8 +238,17 @@ class _Host:
             if found[0] not in sys.modules
             and not self._is_left(found[0])
             # where the script looks elsewhere, each job must find out which file a name of the user's means
-            and not (finds_elsewhere and is_local(found[1]))
+            and not (is_local(found[1]) and (finds_elsewhere or self._script_prepares_imports()))
         ]
+
+    def _script_prepares_imports(self) -> bool:
+        """Whether the script may change, for some configurations, what an import finds or reads."""
+        try:
+            with open(self._ahead.beginning.script, "rb") as file:  # noqa: PTH123
+                text = file.read()
+        except OSError:
+            return True  # it is being saved: nothing is learned of it now
+        return any(word in text for word in _PREPARATIONS)
 
     def _is_left(self, name: str) -> bool:
         parts = name.split(".")
