@@ -209,6 +209,26 @@ def test_readme_can_be_followed_from_top_to_bottom(here: Path) -> None:
     assert len(studies) > 5
 
 
+@pytest.mark.parametrize("name", ["slow", "hole", "colours"])
+def test_small_scripts_that_are_shown_come_with_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert f"[{name}.py](examples/{name}.py)" in README
+    (tmp_path / f"{name}.py").write_text((ROOT / "examples" / f"{name}.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    (words,) = [words for words, _ in OURS if words[0] == f"{name}.py"]
+    assert main([*words, "--dry-run"]) == 0
+    assert f"study     {name}\n" in capfd.readouterr().out
+
+
+def test_the_plan_of_the_colours_in_readme(searches: Searches) -> None:
+    searches.write((ROOT / "examples" / "colours.py").read_text())
+    ran = searches.run("--max-epochs", "9")
+    assert ran.exit_code == 0, ran.err
+    at = ran.err.index("plan: the space")
+    assert ran.err[at : ran.err.index("[1/4]")].rstrip() in README
+
+
 def test_every_make_target_in_the_docs_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for text in TEXTS.values() for name in re.findall(r"^make (\w+)|`make (\w+)`", text, re.M)}

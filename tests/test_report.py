@@ -24,6 +24,7 @@ from hyperband.report.tables import (
     plan_table,
     plan_text,
     report_text,
+    result_text,
     retrain_command,
 )
 from hyperband.report.text import command_line, duration, shortened, shown
@@ -351,6 +352,20 @@ def test_report_command_on_a_killed_study(tmp_path: Path, capsys: pytest.Capture
     assert "state   stopped" in text
     assert str(folder) in text
     assert (folder / JOURNAL_FILE).read_bytes() == journal_before
+
+
+def test_again_is_said_only_of_a_best_that_was_trained_so_far(tmp_path: Path) -> None:
+    def said(n_ends: int | None) -> list[tuple[int, str]]:
+        study = study_view(
+            play(small_plan(), settings(tmp_path), n_ends=n_ends), folder=FOLDER, running=False
+        )
+        assert study.best is not None
+        texts = (result_text(study, FOLDER, cwd=FOLDER), report_text(study, FOLDER, cwd=FOLDER, top=3))
+        lines = [line for text in texts for line in text.splitlines() if line.startswith("train the best")]
+        return [(study.best.epochs, line) for line in lines]
+
+    assert said(6) == [(1, "train the best to 9 epochs:")] * 2
+    assert said(None) == [(9, "train the best to 9 epochs again:")] * 2
 
 
 def test_report_command_while_a_search_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
