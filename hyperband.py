@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (this file alone is read by an old
         "the script itself may have an older one: --python PATH"
     )
 
-from hyperband.cli.main import main  # noqa: E402
+from hyperband.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())
