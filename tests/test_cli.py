@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from other_pythons import find_python
 from study_fixture import play, settings, small_plan
 
 from hyperband.cli import main as main_module
@@ -111,6 +112,19 @@ def test_help(start: list[str]) -> None:
     assert ran.stderr == ""
     assert ran.stdout.startswith("usage: python ")
     assert f"usage: python {' '.join(start[1:]).replace(str(ROOT) + '/', '')} [options]" in ran.stdout
+
+
+@pytest.mark.parametrize("words", [["hyperband.py"], ["-m", "hyperband"]], ids=" ".join)
+@pytest.mark.parametrize("version", ["3.8", "3.10"])
+def test_an_older_python_is_refused_without_a_traceback(version: str, words: list[str]) -> None:
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here")
+    ran = subprocess.run([python, *words, "dummy.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"hyperband: this is Python {version}.")
+    assert "3.11 or newer is needed to run the search" in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 def test_help_imports_nothing_heavy() -> None:
