@@ -48,7 +48,7 @@ def test_a_disk_that_fills_up_is_told_of_with_its_figures(small_disk: Path) -> N
     assert watch.why_full() is None
     (small_disk / "ballast").write_bytes(bytes(6 * MIB))
     why = watch.why_full()
-    assert why == (f"only 0.002 GiB are free on {small_disk} (of {study}), --min-free-disk is 0.0039 GiB")
+    assert why == (f"--min-free-disk is 0.0039 GiB, only 0.002 GiB are free on {small_disk} (of {study})")
     (small_disk / "ballast").unlink()
     assert watch.why_full() is None
 

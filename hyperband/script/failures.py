@@ -24,6 +24,7 @@ _ANSWERS = {
 }
 _GUARD = "if __name__ == '__main__':"
 _N_TRACEBACK_LINES = 12
+_LONG_IMPORT_S = 30.0
 
 
 class NoFunctionError(ContractError):
@@ -88,11 +89,13 @@ def ended(doing: str, exit_status: int, scene: Scene) -> HyperbandError:
     )
 
 
-def slow(scene: Scene) -> str:
-    """Words for people who wait for an import."""
+def slow(scene: Scene, so_far_s: float) -> str:
+    """Words for people who wait for an import, which has taken so long so far."""
     printed = scene.output.splitlines()
     last = f"; it last printed: {printed[-1]}" if printed else ""
-    return f"still importing {scene.script}{last}. If it trains there, put that under `{_GUARD}`."
+    # many scripts import for a while: only a long time is a sign that one trains
+    hint = f". If it trains there, put that under `{_GUARD}`." if so_far_s >= _LONG_IMPORT_S else ""
+    return f"importing {scene.script} ({so_far_s:.0f} s so far){last}{hint}"
 
 
 def too_old(version: list[int], scene: Scene) -> UsageError:

@@ -4,6 +4,7 @@ Owns the questions to the process that imported it and the checks on its answers
 be slow, crash or take a GPU: never in ours. Must not know studies, plans or journals.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,11 +251,12 @@ class ScriptHost:
         """Ask, and wait for the one answer, which must be of this kind."""
         patience_s = None if on_slow is None else _SLOW_S
         self._interpreter.begin(doing, request)
+        began_s = time.monotonic()
         try:
             while not (messages := self._interpreter.exchange()):
                 if not self._interpreter.wait(patience_s) and on_slow is not None:
                     patience_s = _STILL_SLOW_S
-                    on_slow(slow(self._interpreter.scene()))
+                    on_slow(slow(self._interpreter.scene(), time.monotonic() - began_s))
         finally:
             self._interpreter.finish()
         (message,) = messages

@@ -165,7 +165,8 @@ class Checkpoints:
             return
         key = self._key(trial)
         found, folders = self._files.find(files)
-        self._note_match(trial, has_matched=bool(found))
+        if self._engine.trial(trial).loss is not None:  # one that crashed may never have written any
+            self._note_match(trial, has_matched=bool(found))
         n_moved = 0
         for names in found:
             yield

@@ -58,8 +58,8 @@ class DiskWatch:
             free_bytes = found.f_bavail * found.f_frsize
             if free_bytes < self._min_free_bytes:
                 return (
-                    f"only {_gib(free_bytes)} GiB are free on {_place(path)}, --min-free-disk is "
-                    f"{_gib(self._min_free_bytes)} GiB"
+                    f"--min-free-disk is {_gib(self._min_free_bytes)} GiB, only {_gib(free_bytes)} GiB are "
+                    f"free on {_place(path)}"
                 )
             # some file systems have no fixed number of inodes, and say 0 of 0
             if found.f_files > 0 and found.f_favail == 0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.errors import JournalError, UsageError
+from hyperband.report.text import counted
 from hyperband.script.contract import read_start_with, shortened, study_folder_name
 from hyperband.script.host import ScriptHost
 from hyperband.search.brackets import is_extension, make_plan
@@ -45,9 +46,9 @@ def open_script(settings: Settings, *, say: Callable[[str], None] | None = None)
     start_with_ids = () if settings.start_with is None else read_start_with(settings.start_with)
     if len(start_with_ids) > plan.n_trials:
         raise UsageError(
-            f"--start-with {settings.start_with} has {len(start_with_ids)} config ids, but the plan has "
-            f"only {plan.n_trials} "
-            "trials; remove some, or make the plan larger (--repeat, --max-trials)"
+            f"--start-with {settings.start_with} has {counted(len(start_with_ids), 'config id')}, but the "
+            f"plan has only {counted(plan.n_trials, 'trial')}; remove some, or make the plan larger "
+            "(--repeat, --max-trials)"
         )
     with ScriptHost(
         settings.python,
