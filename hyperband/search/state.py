@@ -181,11 +181,6 @@ class SearchState:
         """The bracket that the plan puts this trial in."""
         return bisect_right(self._firsts, trial) - 1
 
-    def n_failures(self, job: int) -> int:
-        """How many attempts at a job failed and were retried."""
-        repeats = self._jobs.repeats(job)
-        return 0 if repeats is None else len(repeats.failed_on)
-
     def ran_out_of_memory(self, job: int) -> bool:
         """Whether an earlier attempt at a job did."""
         repeats = self._jobs.repeats(job)
