@@ -23,7 +23,9 @@ from hyperband.search.decisions import (
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,
+    IdProposed,
     IdsDrawn,
+    IdSource,
     JobEnded,
     PlanMade,
     SearchEnded,
@@ -321,6 +323,80 @@ def test_the_retry_of_a_job_lost_on_several_gpus_says_so() -> None:
     search.end(search.start(), 1.0)
     # The next job of the trial is another one.
     assert search.start(several_gpus=True).rung == 1
+
+
+# Config ids on demand.
+
+
+def proposed(trial: int, config_id: str | None = None) -> IdProposed:
+    return IdProposed(trial, f"c{trial}" if config_id is None else config_id, IdSource.MODEL, 7)
+
+
+def test_ids_on_demand_are_asked_for_one_by_one() -> None:
+    search = Simulation(PlanMade(SMALL))
+    engine = search.engine
+    for trial in range(3):
+        assert (engine.wants_id(), engine.next_start(), engine.n_new_wanted(9)) == (True, None, 3 - trial)
+        assert search.handle(proposed(trial)) == ()
+        assert not engine.wants_id()
+        assert search.start().config_id == f"c{trial}"
+    assert (engine.wants_id(), engine.n_new_wanted(9)) == (False, 0)
+    for started_job in engine.running():
+        search.end(started_job, 1.0)
+    search.run(lambda *_: 0.0)
+    assert engine.is_complete
+
+
+def test_promotions_and_retries_come_before_an_id_on_demand() -> None:
+    search = Simulation(PlanMade(plan([(2, 1), (1, 3)], [(2, 3)])), proposed(0), proposed(1))
+    engine = search.engine
+    first = search.start()
+    assert (engine.wants_id(), engine.n_new_wanted(2)) == (False, 1)
+    second = search.start()
+    assert engine.wants_id()
+    search.end(first, Outcome.LOST)
+    assert not engine.wants_id()
+    assert engine.wants_id(past_retries=True)
+    search.end(search.start(), 1.0)
+    search.end(second, 2.0)
+    assert not engine.wants_id(past_retries=True)
+    assert search.start().trial == 0
+    assert engine.wants_id()
+
+
+def test_the_first_proposal_opens_the_gate_and_more_ids_may_be_drawn_ahead() -> None:
+    made = plan([(9, 1), (3, 3), (1, 9)])
+    search = Simulation(PlanMade(made), IdsDrawn(0, ids(1)))
+    assert (search.engine.wants_id(), search.engine.next_start()) == (True, None)
+    search.handle(proposed(1))
+    assert search.start().trial == 0
+    search.handle(IdsDrawn(2, ids(2, 2)))
+    assert [search.start().trial for _ in range(3)] == [1, 2, 3]
+    assert search.engine.wants_id()
+
+
+def test_a_space_that_ends_after_a_proposal_shrinks_the_plan() -> None:
+    search = Simulation(PlanMade(plan([(9, 1), (3, 3), (1, 9)])), proposed(0), proposed(1))
+    illegal(search, SpaceExhausted(2, train_all=True), "train_all=False")
+    search.handle(SpaceExhausted(2, train_all=False))
+    assert search.engine.plan == plan([(2, 1), (1, 3), (1, 9)])
+    assert not search.engine.wants_id()
+
+
+def test_not_alone_while_an_id_on_demand_may_come() -> None:
+    search = Simulation(PlanMade(plan([(2, 9)])), proposed(0))
+    assert not alone(search)
+
+
+def test_proposals_out_of_order_are_refused() -> None:
+    search = Simulation(PlanMade(plan([(3, 1)])), proposed(0))
+    illegal(search, proposed(0), "next trial without an id is 1")
+    illegal(search, proposed(2), "next trial without an id is 1")
+    illegal(search, proposed(1, "c0"), "'c0', proposed for trial 1")
+    search.handle(proposed(1))
+    search.handle(SpaceExhausted(2, train_all=False))
+    illegal(search, proposed(2), "0 ids are wanted")
+    illegal(Simulation(), proposed(0), "0 ids are wanted")
 
 
 # Exhausted spaces and larger plans.

@@ -17,7 +17,9 @@ from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, file_system, ho
 from hyperband.journal import Journal, read_events
 from hyperband.search.events import (
     Event,
+    IdProposed,
     IdsDrawn,
+    IdSource,
     JobEnded,
     JobStarted,
     PlanMade,
@@ -63,6 +65,9 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
         ),
     ),
     st.builds(IdsDrawn, first=NUMBER, ids=st.lists(TEXT, max_size=4).map(tuple)),
+    st.builds(
+        IdProposed, trial=NUMBER, config_id=TEXT, source=st.sampled_from(IdSource), n_observations=NUMBER
+    ),
     st.builds(SpaceExhausted, n_ids=NUMBER, train_all=st.booleans()),
     st.builds(
         JobStarted,

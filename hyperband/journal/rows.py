@@ -22,6 +22,7 @@ _KINDS: dict[str, type[Any]] = {
         event_types.SearchStarted,
         event_types.PlanMade,
         event_types.IdsDrawn,
+        event_types.IdProposed,
         event_types.SpaceExhausted,
         event_types.JobStarted,
         event_types.JobEnded,
@@ -116,6 +117,8 @@ def _event(kind: str, body: dict[str, Any]) -> Event:
             body["trials"] = tuple(body["trials"])
         case event_types.IdsDrawn:
             body["ids"] = tuple(body["ids"])
+        case event_types.IdProposed:
+            body["source"] = event_types.IdSource(body["source"])
         case event_types.StudyCreated:
             body["script_args"] = tuple(body["script_args"])
             body["start_with_ids"] = tuple(body["start_with_ids"])

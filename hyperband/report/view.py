@@ -14,6 +14,7 @@ from hyperband.search.engine import Engine
 from hyperband.search.events import (
     CheckpointsRemoved,
     Event,
+    IdProposed,
     IdsDrawn,
     JobEnded,
     JobStarted,
@@ -238,7 +239,7 @@ class _Told:
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():
                 self.job_ends[event.job, event.attempt] = event
-            case IdsDrawn() | SpaceExhausted():
+            case IdsDrawn() | IdProposed() | SpaceExhausted():
                 pass  # the engine's trials and plan have them
             case SlotQuarantined():
                 self.quarantined[event.slot] = event

@@ -23,6 +23,7 @@ from hyperband.search.decisions import (
 from hyperband.search.events import (
     CheckpointsRemoved,
     Event,
+    IdProposed,
     IdsDrawn,
     JobEnded,
     JobStarted,
@@ -59,6 +60,8 @@ class Engine(SearchState):
                 return self._on_plan(event.plan)
             case IdsDrawn():
                 return self._on_ids(event)
+            case IdProposed():
+                return self._on_proposed(event)
             case SpaceExhausted():
                 return self._on_exhausted(event)
             case JobStarted():
@@ -123,6 +126,23 @@ class Engine(SearchState):
                 "trials, but each trial must have one of its own"
             )
         self._trials.add(event.ids)
+        return ()
+
+    def _on_proposed(self, event: IdProposed) -> tuple[Decision, ...]:
+        """Give the next trial number its config id; from now on jobs may start."""
+        n_ids = len(self._trials)
+        if event.trial != n_ids or self.n_ids_wanted() < 1:
+            raise own_error(
+                f"A config id was proposed for trial {event.trial}, but the next trial without an id is "
+                f"{n_ids} and {self.n_ids_wanted()} ids are wanted"
+            )
+        if self._trials.first_repeated((event.config_id,)) is not None:
+            raise own_error(
+                f"The config id {event.config_id!r}, proposed for trial {event.trial}, is that of an earlier "
+                "trial, but each trial must have one of its own"
+            )
+        self._is_on_demand = True
+        self._trials.add((event.config_id,))
         return ()
 
     def _on_exhausted(self, event: SpaceExhausted) -> tuple[Decision, ...]:

@@ -5,6 +5,7 @@ A study's state is a pure function of its events. Every field is JSON-able; time
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hyperband.search.trial import Outcome, Plan
 
@@ -49,6 +50,35 @@ class IdsDrawn:
 
     first: int
     ids: tuple[str, ...]
+
+
+class IdSource(StrEnum):
+    """Where the config id of one new trial is from."""
+
+    #: the model ranked it best
+    MODEL = "model"
+    #: a draw of the sampler that was meant to be one: the random share, or nothing is known yet
+    RANDOM = "random"
+    #: a draw of the sampler since the model had no proposal ready
+    UNREADY = "unready"
+    #: from the user's list of ids to begin with
+    START_WITH = "start_with"
+
+
+@dataclass(frozen=True, slots=True)
+class IdProposed:
+    """The config id of the next trial, chosen when it was about to start: journalled before it is used.
+
+    It says as well that the sampler was seen to give more distinct ids than the plan could train to the full
+    number of epochs, so that jobs may start: whoever proposes answers for that.
+    """
+
+    #: the lowest trial number without an id
+    trial: int
+    config_id: str
+    source: IdSource
+    #: how many losses and failures the model had seen; 0 where none was asked
+    n_observations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +188,7 @@ Event = (
     | SearchStarted
     | PlanMade
     | IdsDrawn
+    | IdProposed
     | SpaceExhausted
     | JobStarted
     | JobEnded

@@ -34,6 +34,8 @@ class SearchState:
         self._plan_made: Plan | None = None
         self._plan: Plan | None = None
         self._exhausted = False
+        #: an id was proposed on its own, so that the space is known to be large enough for the plan
+        self._is_on_demand = False
         #: sums of the plan in use (Plan computes them anew each time)
         self._n_trials = 0
         self._plan_epochs = 0
@@ -94,6 +96,32 @@ class SearchState:
         """How many trials of the plan have no config id yet; 0 once the space is exhausted."""
         return self._n_trials - len(self._trials)
 
+    def n_new_wanted(self, n: int) -> int:
+        """How many trials without a config id would be among the next `n` starts.
+
+        For whoever gives ids one at a time (IdProposed): so many may be made ready. Trials that have an id
+        count as startable here although none may start before the first proposal.
+        """
+        n_queued = self._order.n_queued(len(self._trials))
+        return min(max(0, n - n_queued), self.n_ids_wanted())
+
+    def wants_id(self, *, past_retries: bool = False) -> bool:
+        """Whether nothing more can start before an IdProposed gives the next trial its id.
+
+        So it is when the next start in order would be a new trial without an id: no retry, no promotion and
+        no trial with an id comes before it. And so it is before the first proposal, without which no trial
+        may start, unless enough ids were drawn ahead.
+
+        Args:
+            past_retries: none of the retries can have the slot that is free, since they avoid it.
+        """
+        if self._plan is None or self.n_ids_wanted() == 0:
+            return False
+        if not self._may_start():
+            return True
+        heads = self._order.heads(len(self._trials))
+        return not any(retried is None or not past_retries for _, retried in heads)
+
     def ids(self) -> tuple[str, ...]:
         """Every config id, by trial number."""
         return tuple(self._trials.ids)
@@ -101,11 +129,12 @@ class SearchState:
     def will_train_all(self, n_ids: int) -> bool:
         """What SpaceExhausted must carry: `n_ids` trials at full epochs cost no more than the plan.
 
-        Nothing can have started then: see `_may_start`. False where it makes no difference, that is for a
-        plan of one rung, which is the same either way.
+        Nothing can have started then: see `_may_start`. False after an id on demand, which says that there
+        are more; and where it makes no difference, that is for a plan of one rung, the same either way.
         """
         return (
             len(self._jobs) == 0
+            and not self._is_on_demand
             and n_ids < self._n_trials
             and not self._has_sole_rung()
             and n_ids * self.plan.max_epochs <= self._plan_epochs
@@ -125,6 +154,7 @@ class SearchState:
         n_ids = len(self._trials)
         return (
             self._exhausted
+            or self._is_on_demand
             or len(self._jobs) > 0
             or n_ids == self._n_trials
             or self._has_sole_rung()
