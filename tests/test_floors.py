@@ -18,7 +18,7 @@ FLOORS = (
     {"settings"},
     {"machine", "script"},
     # over the machine: who holds a study's lock is told by the identity of a process
-    {"folder", "verdicts"},
+    {"folder", "verdicts", "guide"},
     {"journal"},
     {"report", "fleet"},
     {"launch"},
