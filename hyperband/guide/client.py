@@ -26,14 +26,14 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class NeedCandidates:
-    """The guide could use so many draws of the sampler more than it was offered; replaces what was asked before."""
+    """The guide could use so many more draws of the sampler than it was offered, whatever it said before."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class NeedConfigs:
-    """The guide wants `describe` for these ids of trials, which were not among the draws; each is asked once."""
+    """The guide wants `describe` for these ids of trials, which were not among the draws."""
 
     ids: tuple[str, ...]
 
@@ -80,7 +80,7 @@ class Guide:
         raise NotImplementedError
 
     def tell(self, event: Event) -> None:
-        """Take in an event of this study; all of them, in order, those of the journal at the start included."""
+        """Take in an event of this study: all of them, in order, those of the journal at the start first."""
         raise NotImplementedError
 
     def learn(self, events: Iterable[Event]) -> None:
@@ -92,7 +92,7 @@ class Guide:
 
         Args:
             ids: the draws.
-            configs: what `get_config` makes of each; None: the script has none, and the ids themselves are read.
+            configs: what `get_config` makes of each; None: the script has none, and the ids are read.
             is_last: the sampler gives no further distinct id; the guide asks for no more.
         """
         raise NotImplementedError

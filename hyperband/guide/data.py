@@ -1,4 +1,4 @@
-"""What the model is given: configurations as rows of numbers, and what became of them. Arrays, nothing else."""
+"""What the model is given: configurations as rows of numbers, and what became of them. Arrays alone."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,8 +14,8 @@ IntArray: TypeAlias = NDArray[np.int64]
 class Observed:
     """What jobs came to, one row for each that ended with a loss or failed for good, oldest first.
 
-    A trial has a row for each number of epochs that it was trained to. There may be none, all may have failed,
-    and losses may be as large as floats are.
+    A trial has a row for each number of epochs that it was trained to. There may be none, all may have
+    failed, and losses may be as large as floats are.
     """
 
     #: (k, d), the configurations as `Encoding.encode` gives them
