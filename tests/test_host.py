@@ -20,6 +20,7 @@ from other_pythons import find_python
 
 from hyperband.errors import ContractError, HyperbandError, InternalError, MachineError, UsageError
 from hyperband.script import child
+from hyperband.script.candidates import Candidates
 from hyperband.script.failures import NoFunctionError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 
@@ -75,11 +76,11 @@ def start(folder: Path) -> Iterator[Start]:
     assert len(list(Path("/proc/self/fd").iterdir())) == n_descriptors
 
 
-def collect(host: ScriptHost) -> list[Sampled | Exhausted]:
+def collect(host: ScriptHost) -> list[Sampled | Exhausted | Candidates]:
     """What a search's loop does: wait for the descriptor, receive, until the sampling is over."""
     poller = select.poll()
     poller.register(host.fileno(), select.POLLIN)
-    results: list[Sampled | Exhausted] = []
+    results: list[Sampled | Exhausted | Candidates] = []
     while host.is_sampling:
         assert poller.poll(PATIENCE_MS), "nothing came in"
         results += host.receive()
@@ -200,7 +201,7 @@ def test_the_first_ids_of_a_slow_sampler_come_soon(start: Start, folder: Path) -
     host.start_sampling(42, 0, 3, [])
     poller = select.poll()
     poller.register(host.fileno(), select.POLLIN)
-    results: list[Sampled | Exhausted] = []
+    results: list[Sampled | Exhausted | Candidates] = []
     while not results:
         assert poller.poll(PATIENCE_MS)
         results = host.receive()

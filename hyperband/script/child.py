@@ -204,12 +204,70 @@ class Script:
             return {"kind": "no_config", "found": type(function).__name__, "repr": None}
         configs = []
         for config_id in ids:
-            config = call("get_config", function, config_id)
-            if not isinstance(config, Mapping):
-                text = str(call("get_config", repr, config))
-                return {"kind": "no_config", "found": type(config).__name__, "repr": text[:200]}
-            configs.append(call("get_config", _plain, config))
+            message = _config(function, config_id)
+            if message["kind"] != "config":
+                return message
+            configs.append(message["config"])
         return {"kind": "configs", "configs": configs}
+
+    def candidates(self, seed: int, first: int, count: int, limit_s: float) -> Iterator[dict[str, Any]]:
+        """Draws first, first + 1, ... of a stream beside that of the trials, repeats and all, in batches.
+
+        Draw k is what RandomState(MT19937(SeedSequence([seed, 1, k]))) gives first; k begins with 1, since
+        SeedSequence takes a last 0 for nothing, and trial 1 has [seed, 1]. With each id comes what
+        `get_config` makes of it. No further draw begins after `limit_s` seconds; the first one always does.
+        """
+        try:
+            from numpy.random import MT19937, RandomState, SeedSequence
+        except ImportError:
+            yield _no_numpy()
+            return
+        ids: list[str] = []
+        n_characters = 0
+        began_at = sent_at = monotonic()
+        for draw in range(first, first + count):
+            rng = RandomState(MT19937(SeedSequence([seed, 1, draw])))
+            config_id = call("get_random_config_id", self._module.get_random_config_id, rng)
+            if not isinstance(config_id, str):
+                yield _no_text("get_random_config_id", config_id)
+                return
+            ids.append(config_id)
+            n_characters += len(config_id)
+            now = monotonic()
+            is_last = draw == first + count - 1 or now - began_at >= limit_s
+            is_old = now - sent_at >= BATCH_AGE_S
+            if is_last or is_old or len(ids) >= BATCH_IDS or n_characters >= BATCH_CHARACTERS:
+                yield dict(self._read(ids), kind="candidates", first=draw + 1 - len(ids), is_last=is_last)
+                ids, n_characters, sent_at = [], 0, monotonic()
+            if is_last:
+                return
+
+    def read(self, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What `get_config` makes of these ids, in batches."""
+        for first in range(0, len(ids), BATCH_IDS):
+            batch = ids[first : first + BATCH_IDS]
+            yield dict(
+                self._read(batch), kind="candidates", first=first, is_last=first + BATCH_IDS >= len(ids)
+            )
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Ids with their configurations, None for those that `get_config` refuses, and its first refusal."""
+        function = getattr(self._module, "get_config", None)
+        if function is None:
+            return {"ids": ids, "configs": None, "refusal": None}
+        configs: list[object] = []
+        refusal = None
+        for config_id in ids:
+            message: dict[str, Any] = {"kind": "no_config", "found": type(function).__name__, "repr": None}
+            if callable(function):
+                try:
+                    message = _config(function, config_id)
+                except ScriptRaisedError as error:
+                    message = error.message
+            configs.append(message["config"] if message["kind"] == "config" else None)
+            if message["kind"] != "config" and refusal is None:
+                refusal = message
+        return {"ids": ids, "configs": configs, "refusal": refusal}
 
     def sample(self, seed: int, first: int, count: int, seen: set[str]) -> Iterator[dict[str, Any]]:
         """Config ids of the trials first, first + 1, ...: batches, then maybe why there are no more.
@@ -247,6 +305,15 @@ class Script:
                 seen.add(config_id)
                 return {"kind": "id", "id": config_id}
         return {"kind": "exhausted"}
+
+
+def _config(function: Callable[..., object], config_id: str) -> dict[str, Any]:
+    """What `get_config` makes of one id."""
+    config = call("get_config", function, config_id)
+    if not isinstance(config, Mapping):
+        text = str(call("get_config", repr, config))
+        return {"kind": "no_config", "found": type(config).__name__, "repr": text[:200]}
+    return {"kind": "config", "config": call("get_config", _plain, config)}
 
 
 def _no_numpy() -> dict[str, Any]:
@@ -303,6 +370,11 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield script.draw(request["seed"], request["trials"], request["limit_s"])
     elif request["do"] == "configs":
         yield script.configs(request["ids"])
+    elif request["do"] == "read":
+        yield from script.read(request["ids"])
+    elif request["do"] == "candidates":
+        limit_s = request["limit_s"]
+        yield from script.candidates(request["seed"], request["first"], request["count"], limit_s)
     else:
         seen = set(request["seen"])
         yield from script.sample(request["seed"], request["first"], request["count"], seen)

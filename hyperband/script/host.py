@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hyperband.errors import ContractError, InternalError, UsageError
+from hyperband.script.candidates import Candidates, read_candidates
 from hyperband.script.contract import check_config_id, shortened
 from hyperband.script.failures import OLDEST_PYTHON, failure, slow, too_old
 from hyperband.script.interpreter import Interpreter
@@ -39,9 +40,9 @@ class Exhausted:
 class ScriptHost:
     """A process that imports the user's script and answers for it.
 
-    Call `load` once, first. Sampling does not block: `start_sampling`, then `receive` whenever `fileno`
-    is readable, until `is_sampling` is false. Close it in the end; the kernel ends the process when
-    the thread that made this object ends without closing it.
+    Call `load` once, first. Sampling does not block: `start_sampling`, `start_candidates` or
+    `start_reading`, then `receive` whenever `fileno` is readable, until `is_sampling` is false. Close it in
+    the end; the kernel ends the process when the thread that made this object ends without closing it.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class ScriptHost:
 
     @property
     def is_sampling(self) -> bool:
-        """True from `start_sampling` until the last id, Exhausted or an error was received."""
+        """True from a start until the last id, Exhausted or an error was received."""
         return self._is_sampling
 
     def load(self, on_slow: Callable[[str], None] | None = None) -> None:
@@ -179,6 +180,24 @@ class ScriptHost:
         )["configs"]
         return configs
 
+    def draw_candidates(self, seed: int, count: int, *, limit_s: float) -> list[Candidates]:
+        """The first draws of the stream of candidates, with what they say; waits for them.
+
+        Args:
+            seed: of the search.
+            count: how many at most, at least 1.
+            limit_s: as `start_candidates` says.
+
+        Raises:
+            ContractError, UsageError, MachineError: as `draw_one` says.
+        """
+        self.start_candidates(seed, 1, count, limit_s=limit_s)
+        found: list[Candidates] = []
+        while self._is_sampling:
+            self._interpreter.wait()
+            found += [part for part in self.receive() if isinstance(part, Candidates)]
+        return found
+
     def start_sampling(self, seed: int, first: int, count: int, seen: Sequence[str]) -> None:
         """Ask for the config ids of `count` trials from number `first` on.
 
@@ -188,20 +207,39 @@ class ScriptHost:
             count: how many ids.
             seen: ids of all earlier trials, which no later one may have.
         """
-        if self._is_sampling:
-            raise InternalError("ids were asked for while others are still awaited; please report this")
         if count == 0:
             return
         self._next, self._end = first, first + count
-        self._is_sampling = True
         request = {"do": "sample", "seed": seed, "first": first, "count": count, "seen": list(seen)}
-        self._interpreter.begin("get_random_config_id", request)
+        self._start("get_random_config_id", request)
+
+    def start_candidates(self, seed: int, first: int, count: int, *, limit_s: float) -> None:
+        """Ask for `count` draws, repeats included, of the stream of candidates from draw `first` on.
+
+        Args:
+            seed: of the search; draw k = 1, 2, ... is the first one from SeedSequence([seed, 1, k]).
+            first: number of the first draw.
+            count: how many, at least 1.
+            limit_s: no further draw begins after so many seconds; the first one always does.
+        """
+        request = {"do": "candidates", "seed": seed, "first": first, "count": count, "limit_s": limit_s}
+        self._start("get_random_config_id", request)
+
+    def start_reading(self, ids: Sequence[str]) -> None:
+        """Ask what the script's own `get_config` makes of config ids, at least one, as Candidates."""
+        self._start("get_config", {"do": "read", "ids": list(ids)})
+
+    def _start(self, doing: str, request: dict[str, object]) -> None:
+        if self._is_sampling:
+            raise InternalError("ids were asked for while others are still awaited; please report this")
+        self._is_sampling = True
+        self._interpreter.begin(doing, request)
 
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something to do; quiet unless sampling."""
         return self._interpreter.fileno()
 
-    def receive(self) -> list[Sampled | Exhausted]:
+    def receive(self) -> list[Sampled | Exhausted | Candidates]:
         """What has come in; never waits. Each id is checked.
 
         Raises:
@@ -211,10 +249,15 @@ class ScriptHost:
         """
         if not self._is_sampling:
             return []
-        results: list[Sampled | Exhausted] = []
+        results: list[Sampled | Exhausted | Candidates] = []
         try:
             for message in self._interpreter.exchange():
-                results += self._read_sample(message)
+                if message["kind"] == "candidates":
+                    found = read_candidates(message, self._interpreter.scene())
+                    self._is_sampling = not found.is_last
+                    results.append(found)
+                else:
+                    results += self._read_sample(message)
         except BaseException:
             self._is_sampling = False
             raise

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from hyperband.errors import MachineError
-from hyperband.script.host import Exhausted, ScriptHost
+from hyperband.script.host import Exhausted, Sampled, ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import IdsDrawn, SpaceExhausted
 
@@ -64,7 +64,7 @@ class Sampling:
         for message in found:
             if isinstance(message, Exhausted):
                 events.append(SpaceExhausted(message.n_ids, self._engine.will_train_all(message.n_ids)))
-            else:
+            elif isinstance(message, Sampled):
                 events.append(IdsDrawn(message.first, message.ids))
         return events
 
