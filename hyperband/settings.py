@@ -28,6 +28,15 @@ class KeepCheckpoints(StrEnum):
     NONE = "none"
 
 
+class GuideKind(StrEnum):
+    """Where the config ids of new trials come from."""
+
+    #: all are random draws, by seed and trial number
+    NONE = "none"
+    #: a model of the losses so far chooses among random draws
+    MODEL = "model"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One search. Field names carry units; `document` gives the names of the command line."""
@@ -45,6 +54,9 @@ class Settings:
     max_trials: int | None = None
     seed: int = 42
     start_with: Path | None = None
+    guide: GuideKind = GuideKind.NONE
+    #: folders of other studies that the model learns from as well, absolute
+    learn_from: tuple[Path, ...] = ()
     penalty: float = 100.0
     #: "all", "none", or a comma-separated list of PCI-order indices and UUIDs
     gpus: str = "all"
@@ -99,6 +111,8 @@ class Settings:
             "max_trials": self.max_trials,
             "seed": self.seed,
             "start_with": None if self.start_with is None else str(self.start_with),
+            "guide": str(self.guide),
+            "learn_from": [str(folder) for folder in self.learn_from],
             "penalty": self.penalty,
             "gpus": self.gpus,
             "slots": self.slots,

@@ -15,7 +15,7 @@ from hyperband.cli.options import Help, ReportOptions, StopOptions, parse
 from hyperband.cli.words import within_one_edit
 from hyperband.errors import UsageError
 from hyperband.search.trial import Algorithm
-from hyperband.settings import Settings
+from hyperband.settings import GuideKind, Settings
 
 
 @pytest.fixture
@@ -184,6 +184,10 @@ def test_every_option_reaches_the_settings(folder: Path) -> None:
         json=True,
         debug=True,
     )
+    (folder / "old").mkdir()
+    (folder / "old" / "journal.db").touch()
+    guided = read(folder, "train.py", "--guide", "model", "--learn-from", "old")
+    assert (guided.guide, guided.learn_from) == (GuideKind.MODEL, (folder / "old",))
     random = read(folder, "train.py", "--algorithm", "random", "--max-trials", "5", "--dry")
     assert (random.algorithm, random.max_trials, random.dry_run) == (Algorithm.RANDOM, 5, True)
 
@@ -273,6 +277,22 @@ def test_gpu_lists_that_are_refused(folder: Path, value: str) -> None:
 def test_what_is_refused_says_what_and_why(folder: Path, words: str, parts: list[str]) -> None:
     message = refusal(folder, "train.py", *words.split())
     assert [part for part in parts if part not in message] == []
+
+
+def test_several_studies_to_learn_from(folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "journal.copy").touch()
+    (folder / "link").symlink_to("a")
+    words = ["train.py", "--guide", "model", "--learn-from", "b", "--learn-from=a"]
+    assert read(folder, *words).learn_from == (folder / "b", folder / "a")
+    again = refusal(folder, *words, "--learn-from", "link")
+    assert again.startswith(f"--learn-from: found '{folder / 'a'}', expected each study once")
+    for found in ("", "nowhere", ".", "train.py"):
+        message = refusal(folder, *words, "--learn-from", found)
+        assert message.startswith(f"--learn-from: found {found!r}, expected the folder of a study")
+    message = refusal(folder, "train.py", "--guide", "none", "--learn-from", "a")
+    assert message == "--learn-from feeds the model of --guide model; found --guide none."
 
 
 @pytest.mark.parametrize("argv", [[], ["--seed", "3"], ["nothing.py"], ["bin"], [""], ["--"]])

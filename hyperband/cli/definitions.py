@@ -7,7 +7,7 @@ from hyperband.cli import values
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
-from hyperband.settings import KeepCheckpoints, WhenShared
+from hyperband.settings import GuideKind, KeepCheckpoints, WhenShared
 
 _SEARCH_HELP = """\
 Search the hyperparameters of a training script on every free GPU, or on CPU slots where there is none.
@@ -134,6 +134,21 @@ def _add_search_options(parser: Parser) -> None:
         "--start-with",
         metavar="FILE",
         help="config ids, one a line, to try first (default: none)",
+    )
+    group.add_argument(
+        "--guide",
+        metavar="HOW",
+        type=values.one_of("--guide", tuple(GuideKind)),
+        default=str(GuideKind.NONE),
+        help="model: learn from the losses which draws of the sampler to try; none: all at random"
+        " (default: none)",
+    )
+    group.add_argument(
+        "--learn-from",
+        metavar="STUDY_DIR",
+        action="append",
+        default=[],
+        help="another study that the model learns from as well; may be given several times (default: none)",
     )
     group.add_argument(
         "--penalty",

@@ -18,7 +18,7 @@ from hyperband.errors import UsageError
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
-from hyperband.settings import KeepCheckpoints, Settings, WhenShared
+from hyperband.settings import GuideKind, KeepCheckpoints, Settings, WhenShared
 
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check")
@@ -121,7 +121,7 @@ def _takes_value(parser: Parser) -> dict[str, bool]:
 
 
 def _values_of(parser: Parser, words: Words) -> argparse.Namespace:
-    """The values of all options, later words over earlier ones.
+    """The values of all options, later words over earlier ones, or after them where there may be several.
 
     argparse only describes the options: its own reading would take the value `--` for the end of options.
     """
@@ -130,7 +130,9 @@ def _values_of(parser: Parser, words: Words) -> argparse.Namespace:
     for name, value in words.ours:
         action = actions[name]
         read = action.type if callable(action.type) else str
-        setattr(found, action.dest, True if value is None else read(value))
+        given = True if value is None else read(value)
+        is_list = isinstance(action.default, list)
+        setattr(found, action.dest, [*getattr(found, action.dest), given] if is_list else given)
     return found
 
 
@@ -173,6 +175,8 @@ def _settings(
         start_with=None
         if found.start_with is None
         else values.ids_file("--start-with", found.start_with, cwd),
+        guide=GuideKind(found.guide),
+        learn_from=_learn_from(found, cwd),
         penalty=found.penalty,
         gpus=found.gpus,
         slots=found.slots,
@@ -201,6 +205,16 @@ def _settings(
         json=found.json,
         debug=found.debug,
     )
+
+
+def _learn_from(found: argparse.Namespace, cwd: Path) -> tuple[Path, ...]:
+    if found.learn_from and found.guide == GuideKind.NONE:
+        raise UsageError("--learn-from feeds the model of --guide model; found --guide none.")
+    folders = tuple(values.study_folder("--learn-from", given, cwd) for given in found.learn_from)
+    for folder in folders:
+        if sum(folder.samefile(other) for other in folders) > 1:
+            raise values.refused("--learn-from", str(folder), "each study once")
+    return folders
 
 
 def _python(found: str | None, cwd: Path, environ: Mapping[str, str]) -> Path:

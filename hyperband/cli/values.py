@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.errors import UsageError
+from hyperband.folder import has_study
 from hyperband.report.text import shown
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -118,6 +119,15 @@ def ids_file(option: str, found: str, cwd: Path) -> Path:
     path = absolute(found, cwd)
     if not found or not path.is_file():
         raise refused(option, found, f"a file with one config id a line (looked for {shown(str(path))})")
+    return path
+
+
+def study_folder(option: str, found: str, cwd: Path) -> Path:
+    """The folder of a study, which must be there and hold one."""
+    path = absolute(found, cwd)
+    if not found or not path.is_dir() or not has_study(path):
+        expected = f"the folder of a study, such as logs/default (looked for a journal in {shown(str(path))})"
+        raise refused(option, found, expected)
     return path
 
 
