@@ -29,7 +29,19 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 #: all that deciding may use of the standard library: no clock, file, process, thread, log or random state
-PURE = {"array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "heapq", "math", "typing"}
+PURE = {
+    "array",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "heapq",
+    "itertools",
+    "math",
+    "struct",
+    "typing",
+}
 
 #: built-in functions that touch the world
 WORLDLY = {"print", "open", "input", "exec", "eval", "compile", "__import__", "breakpoint", "id", "hash"}

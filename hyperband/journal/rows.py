@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperband.search import events as event_types
 from hyperband.search.events import Event
-from hyperband.search.trial import Bracket, Outcome, Plan, Rung
+from hyperband.search.trial import Bracket, Outcome, Plan, Promotion, Rung
 
 #: the name of an event's class, and its fields as JSON
 Row = tuple[str, str]
@@ -90,14 +90,35 @@ def _body(event: Event) -> dict[str, object]:
         if field.default is not MISSING and value == field.default:
             continue
         if isinstance(value, Plan):
-            value = {
-                "brackets": [[[rung.n, rung.epochs] for rung in bracket.rungs] for bracket in value.brackets],
-                "max_epochs": value.max_epochs,
-            }
+            value = _plan_body(value)
         elif isinstance(value, Mapping):
             value = dict(value)
         body[field.name] = value
     return body
+
+
+def _plan_body(plan: Plan) -> dict[str, object]:
+    body: dict[str, object] = {
+        "brackets": [[[rung.n, rung.epochs] for rung in bracket.rungs] for bracket in plan.brackets],
+        "max_epochs": plan.max_epochs,
+    }
+    if plan.promotion is not Promotion.SYNCHRONOUS:
+        body["promotion"] = plan.promotion
+        body["eta"] = plan.eta
+    if plan.max_total_epochs is not None:
+        body["max_total_epochs"] = plan.max_total_epochs
+    return body
+
+
+def _plan(body: dict[str, Any]) -> Plan:
+    brackets = tuple(Bracket(tuple(Rung(n, epochs) for n, epochs in rungs)) for rungs in body["brackets"])
+    return Plan(
+        brackets,
+        body["max_epochs"],
+        Promotion(body.get("promotion", Promotion.SYNCHRONOUS)),
+        body.get("eta", 0),
+        body.get("max_total_epochs"),
+    )
 
 
 def _event(kind: str, body: dict[str, Any]) -> Event:
@@ -107,10 +128,7 @@ def _event(kind: str, body: dict[str, Any]) -> Event:
             if "gpu_uuids" in body:
                 body["gpu_uuids"] = tuple(body["gpu_uuids"])
         case event_types.PlanMade:
-            brackets = tuple(
-                Bracket(tuple(Rung(n, epochs) for n, epochs in rungs)) for rungs in body["plan"]["brackets"]
-            )
-            body["plan"] = Plan(brackets, body["plan"]["max_epochs"])
+            body["plan"] = _plan(body["plan"])
         case event_types.JobEnded:
             body["outcome"] = Outcome(body["outcome"])
         case event_types.CheckpointsRemoved:

@@ -5,6 +5,7 @@ asked of `Engine.next_start`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hyperband.search.trial import Outcome, Plan
 
@@ -48,7 +49,7 @@ class TrialFailed:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """A rung is complete and its best trials go on."""
+    """A rung is complete and its best trials go on; without barriers, one of its best does."""
 
     bracket: int
     #: the rung they enter
@@ -60,7 +61,7 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A rung is complete and these trials, each with a loss, do not go on."""
+    """These trials of a rung, each with a loss, do not go on."""
 
     bracket: int
     #: the rung they end in
@@ -68,6 +69,39 @@ class Dropped:
     #: by trial number
     trials: tuple[int, ...]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """These trials, each with a loss, are done in what has turned out to be the last rung that is needed."""
+
+    bracket: int
+    rung: int
+    #: by trial number
+    trials: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RungAdded:
+    """The rankings in the two highest rungs in use differ: trials may go on to one more."""
+
+    bracket: int
+    #: the one that is in use from now on
+    rung: int
+    reason: str
+    is_higher: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class RungNotAdded:
+    """The rankings in the two highest rungs in use agree: for now nobody goes on beyond them."""
+
+    bracket: int
+    #: the highest in use
+    rung: int
+    reason: str
+    is_higher: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +135,9 @@ Decision = (
     | TrialFailed
     | Promoted
     | Dropped
+    | Finished
+    | RungAdded
+    | RungNotAdded
     | BracketDone
     | BracketFailed
     | SearchComplete

@@ -5,17 +5,15 @@ know clocks, files, processes, slots or how config ids are sampled.
 """
 
 import math
+from dataclasses import replace
 from typing import NoReturn, assert_never
 
+from hyperband.search.asynchronous import Asynchronous, AsyncOrder
 from hyperband.search.brackets import exhausted_plan, is_extension
 from hyperband.search.decisions import (
-    BracketDone,
-    BracketFailed,
     Decision,
-    Dropped,
     PlanChanged,
     PlanKept,
-    Promoted,
     Repeat,
     SearchComplete,
     TrialFailed,
@@ -35,11 +33,11 @@ from hyperband.search.events import (
     SpaceExhausted,
     StudyCreated,
 )
-from hyperband.search.halving import Halving
+from hyperband.search.halving import Halving, StartOrder
 from hyperband.search.ledger import trial_story
-from hyperband.search.ranking import best_trials, is_better
+from hyperband.search.ranking import is_better
 from hyperband.search.state import LOST_LIMIT, SearchState, own_error
-from hyperband.search.trial import Outcome, Plan, TrialState
+from hyperband.search.trial import Bracket, Outcome, Plan, Promotion, TrialState
 
 
 class Engine(SearchState):
@@ -77,39 +75,87 @@ class Engine(SearchState):
         if before is not None and not is_extension(plan, of=before):
             raise own_error(
                 f"A new plan with {plan.n_trials} trials does not extend the study's plan with "
-                f"{before.n_trials}, but a later plan may only add brackets, or trials to a sole rung"
+                f"{before.n_trials}, but a later plan may only add brackets, or trials to a sole rung or to "
+                "the first one of asha, or epochs to train in all"
             )
         if plan == before:
             return ()
-        if not plan.brackets or any(rung.n < 1 for bracket in plan.brackets for rung in bracket.rungs):
+        if not plan.brackets or any(n < 1 for bracket in plan.brackets for n in _sizes(bracket, plan)):
             raise own_error(f"{plan} has no bracket or a rung without trials, but needs one at least")
         self._plan_made = plan
+        words = "the settings give it" if before is None else "the settings now give more of the same"
         if self._exhausted:
-            n_ids = _counted(len(self._trials), "config id")
-            reason = f"the space has only {n_ids}: a larger plan adds nothing"
-            return (PlanKept(self.plan, reason),)
-        if before is not None and len(plan.brackets) == len(before.brackets):
+            is_dearer = plan.max_total_epochs != self.plan.max_total_epochs
+            if not self.plan.promotion.is_open or not is_dearer:
+                n_ids = _counted(len(self._trials), "config id")
+                return (PlanKept(self.plan, f"the space has only {n_ids}: a larger plan adds nothing"),)
+            plan = replace(self.plan, max_total_epochs=plan.max_total_epochs)
+        self._budget.limit = plan.max_total_epochs
+        decisions: list[Decision] = [PlanChanged(plan, words)]
+        if before is None:
+            self._begin_plan(plan)
+            return tuple(decisions)
+        if len(plan.brackets) == len(before.brackets):
             self._brackets[0].resize(plan.brackets[0])
-        first = self._n_trials if before is not None else 0
-        for bracket in plan.brackets[len(self._brackets) :]:
-            self._brackets.append(Halving(bracket, first))
+        self._add_brackets(plan)
+        self._use_plan(plan)
+        return tuple(decisions + self._settle(0))
+
+    def _begin_plan(self, plan: Plan) -> None:
+        """Take a plan of which nothing has started."""
+        is_synchronous = plan.promotion is Promotion.SYNCHRONOUS
+        self._order = StartOrder() if is_synchronous else AsyncOrder()
+        self._brackets.clear()
+        self._firsts.clear()
+        self._add_brackets(plan)
+        self._use_plan(plan)
+
+    def _add_brackets(self, plan: Plan) -> None:
+        """Make those brackets of the plan that are not there yet."""
+        first = self._n_trials if self._brackets else 0
+        order = self._order
+        for place in range(len(self._brackets), len(plan.brackets)):
+            bracket = plan.brackets[place]
+            if isinstance(order, AsyncOrder):
+                new = Asynchronous(place, bracket, first, plan, self._trials, self._budget)
+                order.brackets.append(new)
+                self._brackets.append(new)
+            else:
+                self._brackets.append(Halving(place, bracket, first, self._trials, order))
             self._firsts.append(first)
             first += bracket.rungs[0].n
-        self._use_plan(plan)
-        words = "the settings give it" if before is None else "the settings now give more of the same"
-        return (PlanChanged(plan, words),)
 
     def _use_plan(self, plan: Plan) -> None:
         """Set everything that follows from the plan and the brackets under way."""
         self._plan = plan
         self._n_trials = plan.n_trials
         self._plan_epochs = plan.epochs
+        if plan.max_total_epochs is not None:
+            self._plan_epochs = min(plan.epochs, plan.max_total_epochs)
         self._first_open = 0
         self._skip_closed()
-        ahead = [halving.jobs_ahead() for halving in self._brackets]
-        self._jobs_left = sum(n_jobs for n_jobs, _ in ahead)
-        self._epochs_left = sum(n_epochs for _, n_epochs in ahead)
-        self._n_open = sum(not halving.is_over for halving in self._brackets)
+        self._jobs_left = sum(bracket.jobs_left for bracket in self._brackets)
+        self._epochs_left = sum(bracket.epochs_left for bracket in self._brackets)
+        self._n_open = sum(not bracket.is_over for bracket in self._brackets)
+
+    def _settle(self, place: int) -> list[Decision]:
+        """What follows for a bracket when its numbers have changed, and with it for the search."""
+        bracket = self._brackets[place]
+        left = bracket.jobs_left, bracket.epochs_left
+        was_over = bracket.is_over
+        decisions = bracket.settle()
+        self._recount(bracket, *left, was_over=was_over)
+        return decisions
+
+    def _recount(self, bracket: Halving | Asynchronous, jobs: int, epochs: int, *, was_over: bool) -> None:
+        """Bring the sums up to date when a bracket has changed that had so many jobs and epochs left."""
+        self._jobs_left += bracket.jobs_left - jobs
+        self._epochs_left += bracket.epochs_left - epochs
+        if bracket.is_over and not was_over:
+            self._n_open -= 1
+            self._skip_closed()
+        if isinstance(bracket, Asynchronous) and isinstance(self._order, AsyncOrder):
+            self._order.update(bracket)
 
     def _on_ids(self, event: IdsDrawn) -> tuple[Decision, ...]:
         """Give the next trial numbers their config ids."""
@@ -162,15 +208,23 @@ class Engine(SearchState):
                 f"{made is not None}, but it must agree with the first two, once, after the plan and an id"
             )
         self._exhausted = True
+        was_complete = self.is_complete
         if n_ids == self._n_trials:
             whose = "its only trial" if n_ids == 1 else f"every one of its {n_ids} trials"
             return (PlanKept(made, f"{whose} has its config id"),)
         plan = exhausted_plan(made, n_ids=n_ids, train_all=event.train_all)
-        del self._brackets[len(plan.brackets) :], self._firsts[len(plan.brackets) :]
-        cut = len(plan.brackets) - 1
-        if plan.brackets[cut] != made.brackets[cut]:
-            self._brackets[cut].resize(plan.brackets[cut])
-        self._use_plan(plan)
+        last = len(plan.brackets) - 1
+        if event.train_all:
+            self._begin_plan(plan)
+        else:
+            del self._brackets[last + 1 :], self._firsts[last + 1 :]
+            if isinstance(self._order, AsyncOrder):
+                del self._order.brackets[last + 1 :]
+            if plan.brackets[last] != made.brackets[last]:
+                # without barriers a rung may have more trials by now than it would have got
+                kept = self._brackets[last].resize(plan.brackets[last])
+                plan = replace(plan, brackets=(*plan.brackets[:last], kept))
+            self._use_plan(plan)
         all_are, them = ("it is", "it") if n_ids == 1 else ("all are", "them")
         words = (
             f"{all_are} trained to the full number of epochs"
@@ -178,10 +232,8 @@ class Engine(SearchState):
             else f"the plan shrinks to {them}"
         )
         reason = f"the space has only {_counted(n_ids, 'config id')}: {words}"
-        decisions: list[Decision] = [PlanChanged(plan, reason)]
-        if not self._brackets[cut].is_over and self._brackets[cut].is_rung_complete:
-            decisions += self._complete_rung(cut)
-        elif self._n_open == 0:
+        decisions: list[Decision] = [PlanChanged(plan, reason), *self._settle(last)]
+        if self._n_open == 0 and not was_complete:
             decisions.append(self._complete_search())
         return tuple(decisions)
 
@@ -207,13 +259,20 @@ class Engine(SearchState):
         if event.several_gpus and (not start.alone or start.lost_on_several_gpus):
             self._refuse(event.trial, event, "this job must not have several GPUs")
         is_new = start.job == len(self._jobs)
+        is_new = start.job == len(self._jobs)
         self._order.pop(start.trial, None if is_new else start.job)
+        decisions: list[Decision] = []
         if is_new:
             self._jobs.add(start.trial)
             self._epochs_started += start.epochs
+            bracket = self._brackets[start.bracket]
+            if isinstance(bracket, Asynchronous):
+                left = bracket.jobs_left, bracket.epochs_left
+                decisions = bracket.begin(start.trial)
+                self._recount(bracket, *left, was_over=False)
         self._running[start.job] = event
         self._trials.set_state(start.trial, TrialState.RUNNING)
-        return ()
+        return tuple(decisions)
 
     def _on_ended(self, event: JobEnded) -> tuple[Decision, ...]:
         """An attempt ended: repeat it, or count it in its rung."""
@@ -253,84 +312,22 @@ class Engine(SearchState):
     def _finish(self, event: JobEnded, started: JobStarted) -> tuple[Decision, ...]:
         """Count a job that is final."""
         trial = started.trial
-        bracket = self._bracket_of(trial)
-        halving = self._brackets[bracket]
+        bracket = self._brackets[self._bracket_of(trial)]
+        jobs, epochs = bracket.jobs_left, bracket.epochs_left
         decisions: list[Decision] = []
         self._jobs.set_final(event.job, event.outcome)
         self._n_final += 1
-        self._jobs_left -= 1
-        self._epochs_left -= halving.increment(halving.rung)
-        halving.n_final += 1
         if event.loss is None:
             self._n_failed += 1
-            self._trials.set_state(trial, TrialState.FAILED)
             reason = f"{event.outcome} on the way to epoch {started.epochs} is final: never promoted"
             decisions.append(TrialFailed(event.job, trial, event.outcome, reason))
-        else:
-            halving.n_losses += 1
-            self._trials.losses[trial] = event.loss
-            self._trials.set_state(trial, TrialState.DONE if halving.is_last_rung else TrialState.WAITING)
-            if self._best is None or is_better(event.loss, started.epochs, trial, self._best):
-                self._best = (event.loss, started.epochs, trial)
-        if halving.is_rung_complete:
-            decisions += self._complete_rung(bracket)
-        return tuple(decisions)
-
-    def _complete_rung(self, bracket: int) -> list[Decision]:
-        """Every job of the rung is final: promote, or end the bracket."""
-        halving = self._brackets[bracket]
-        rung = halving.rung
-        n_members = len(halving.members)
-        n_promoted = halving.n_to_promote
-        jobs_before, epochs_before = halving.jobs_after(n_members)
-        jobs_after, epochs_after = halving.jobs_after(n_promoted)
-        self._jobs_left += jobs_after - jobs_before
-        self._epochs_left += epochs_after - epochs_before
-        if n_promoted > 0:
-            return self._promote(bracket, n_promoted)
-        halving.is_over = True
-        self._n_open -= 1
-        self._skip_closed()
-        jobs = f"rung {rung} ({n_members} to epoch {halving.epochs})"
-        decisions: list[Decision] = []
-        if halving.n_losses == 0:
-            decisions.append(BracketFailed(bracket, rung, f"every job of {jobs} failed: nothing to promote"))
-        else:
-            decisions.append(BracketDone(bracket, f"{jobs}, its last, is complete"))
+        elif self._best is None or is_better(event.loss, started.epochs, trial, self._best):
+            self._best = (event.loss, started.epochs, trial)
+        decisions += bracket.finish(trial, event.loss)
+        self._recount(bracket, jobs, epochs, was_over=False)
         if self._n_open == 0:
             decisions.append(self._complete_search())
-        return decisions
-
-    def _promote(self, bracket: int, n_promoted: int) -> list[Decision]:
-        """Send the best trials of a complete rung on."""
-        halving, trials = self._brackets[bracket], self._trials
-        ranked = [trial for trial in halving.members if trials.state(trial) is TrialState.WAITING]
-        n_failed = len(halving.members) - len(ranked)
-        promoted = best_trials(ranked, trials.losses, n_promoted)
-        chosen = set(promoted)
-        dropped = tuple(trial for trial in ranked if trial not in chosen)
-        rung = halving.rung
-        what = (
-            f"rung {rung} is complete ({len(halving.members)} to epoch {halving.epochs}, {n_failed} failed)"
-        )
-        halving.promote(promoted)
-        for trial in promoted:
-            trials.set_state(trial, TrialState.QUEUED)
-            trials.rungs[trial] = halving.rung
-        for trial in dropped:
-            trials.set_state(trial, TrialState.DROPPED)
-        self._order.add_promoted(promoted)
-        decisions: list[Decision] = [
-            Promoted(
-                bracket,
-                halving.rung,
-                tuple(promoted),
-                f"{what}: the best {len(promoted)} go on to epoch {halving.epochs}",
-            )
-        ]
-        if dropped:
-            decisions.append(Dropped(bracket, rung, dropped, f"{what}: not among the best {len(promoted)}"))
-        return decisions
+        return tuple(decisions)
 
     def _complete_search(self) -> Decision:
         """Say that nothing is left to start."""
@@ -348,6 +345,12 @@ class Engine(SearchState):
         """Raise for an event that cannot be, with all that is known of its trial."""
         story = trial_story(trial, self._trials, self._jobs)
         raise own_error(f"{event} cannot follow: {why}. {story}")
+
+
+def _sizes(bracket: Bracket, plan: Plan) -> tuple[int, ...]:
+    """How many trials each rung of a bracket must have; above the first of an open plan there may be none."""
+    n_needed = 1 if plan.promotion.is_open else len(bracket.rungs)
+    return tuple(rung.n for rung in bracket.rungs[:n_needed])
 
 
 def _counted(count: int, noun: str) -> str:

@@ -5,7 +5,7 @@ Owns that rule, and keeps count of whom it has let go. Knows no file.
 
 from collections.abc import Iterable
 
-from hyperband.search.decisions import Decision, Dropped
+from hyperband.search.decisions import Decision, Dropped, Finished
 from hyperband.search.state import SearchState
 from hyperband.search.trial import TrialState
 
@@ -53,7 +53,7 @@ class Retention:
         """
         candidates = dict.fromkeys(ended)
         for decision in decisions:
-            if isinstance(decision, Dropped):
+            if isinstance(decision, Dropped | Finished):
                 candidates.update(dict.fromkeys(decision.trials))
         best = _best(state)
         if self._best is not None and self._best != best:

@@ -8,11 +8,12 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from hyperband.errors import InternalError
+from hyperband.search.asynchronous import Asynchronous, Budget
 from hyperband.search.events import JobStarted
 from hyperband.search.halving import Halving, StartOrder
-from hyperband.search.invariants import check_brackets, check_jobs
+from hyperband.search.invariants import check_asynchronous, check_halving, check_jobs
 from hyperband.search.ledger import Jobs, Trials
-from hyperband.search.trial import Best, Outcome, Plan, Progress, Start, TrialView
+from hyperband.search.trial import Best, Outcome, Plan, Progress, Start, TrialState, TrialView
 
 #: this Lost of one job, with the search alive each time, is the job's own fault
 LOST_LIMIT = 3
@@ -40,7 +41,7 @@ class SearchState:
         self._n_trials = 0
         self._plan_epochs = 0
         #: the brackets of the plan in use and the first trial number of each
-        self._brackets: list[Halving] = []
+        self._brackets: list[Halving | Asynchronous] = []
         self._firsts: list[int] = []
         self._n_open = 0
         #: every bracket before this one is over
@@ -48,6 +49,8 @@ class SearchState:
         self._trials = Trials()
         self._jobs = Jobs()
         self._order = StartOrder()
+        #: epochs that may be trained, where the plan says so
+        self._budget = Budget()
         #: the attempts that run, by job; none of their jobs is queued
         self._running: dict[int, JobStarted] = {}
         #: (loss, epochs, trial) of the best so far
@@ -103,7 +106,7 @@ class SearchState:
         count as startable here although none may start before the first proposal.
         """
         n_queued = self._order.n_queued(len(self._trials))
-        return min(max(0, n - n_queued), self.n_ids_wanted())
+        return min(max(0, n - n_queued), self.n_ids_wanted()) if self._order.takes_new else 0
 
     def wants_id(self, *, past_retries: bool = False) -> bool:
         """Whether nothing more can start before an IdProposed gives the next trial its id.
@@ -115,7 +118,7 @@ class SearchState:
         Args:
             past_retries: none of the retries can have the slot that is free, since they avoid it.
         """
-        if self._plan is None or self.n_ids_wanted() == 0:
+        if self._plan is None or self.n_ids_wanted() == 0 or not self._order.takes_new:
             return False
         if not self._may_start():
             return True
@@ -179,32 +182,34 @@ class SearchState:
     def _start(self, trial: int, retried: int | None) -> Start:
         job = len(self._jobs) if retried is None else retried
         repeats = self._jobs.repeats(job)
-        bracket = self._bracket_of(trial)
-        halving = self._brackets[bracket]
+        place = self._bracket_of(trial)
+        bracket = self._brackets[place]
+        # without barriers a trial enters its next rung when it starts there
+        rung = self._trials.rungs[trial] + (self._trials.state(trial) is TrialState.WAITING)
         return Start(
             job=job,
             attempt=self._jobs.attempt(job),
             trial=trial,
             config_id=self._trials.ids[trial],
-            bracket=bracket,
-            rung=halving.rung,
-            epochs=halving.epochs,
-            alone=self._is_alone(halving),
+            bracket=place,
+            rung=rung,
+            epochs=bracket.bracket.rungs[rung].epochs,
+            alone=self._is_alone(bracket, rung),
             lost_on_several_gpus=repeats is not None and repeats.lost_on_several_gpus,
             failed_on=() if repeats is None else repeats.failed_on,
             out_of_memory=repeats is not None and repeats.out_of_memory,
         )
 
-    def _is_alone(self, halving: Halving) -> bool:
+    def _is_alone(self, bracket: Halving | Asynchronous, rung: int) -> bool:
         """True if the next start is the only work there is, but for promotions of its own trial.
 
         With every id drawn, an open bracket has a job that runs or could start: so only one is open here.
         """
         return (
             not self._running
-            and self.n_ids_wanted() == 0
+            and (self.n_ids_wanted() == 0 or not self._order.takes_new)
             and self.n_startable == 1
-            and halving.cannot_lead_elsewhere
+            and bracket.leads_nowhere_else(rung)
         )
 
     def _bracket_of(self, trial: int) -> int:
@@ -277,6 +282,7 @@ class SearchState:
             rung=self._brackets[bracket].rung if self._brackets else 0,
             n_brackets=n_brackets,
             best=self.best(),
+            is_estimate=self._plan is not None and self._plan.promotion.is_open,
         )
 
     def validate(self) -> None:
@@ -285,13 +291,24 @@ class SearchState:
         Raises:
             InternalError: something does not hold.
         """
-        broken = check_brackets(self._brackets, self._firsts, self._trials) + check_jobs(
-            self._running, self._order, self._trials
-        )
-        ahead = [halving.jobs_ahead() for halving in self._brackets]
-        if self._epochs_started > self._plan_epochs:
+        broken = check_jobs(self._running, self._order, self._trials)
+        first = 0
+        for place, bracket in enumerate(self._brackets):
+            if self._firsts[place] != first:
+                broken.append(f"bracket {place} begins at trial {self._firsts[place]}, not {first}")
+            check = check_halving(bracket, self._trials) if isinstance(bracket, Halving) else None
+            if isinstance(bracket, Asynchronous):
+                check = check_asynchronous(bracket, self._trials, self._order.next_new)
+            broken += check or []
+            first += bracket.bracket.rungs[0].n
+        ahead = [bracket.jobs_ahead() for bracket in self._brackets]
+        is_open = self._plan is not None and self._plan.promotion.is_open
+        if self._epochs_started > self._plan_epochs and not is_open:
             broken.append(f"jobs of {self._epochs_started} epochs started, planned are {self._plan_epochs}")
-        if self._n_open != sum(not halving.is_over for halving in self._brackets):
+        limit = self._budget.limit
+        if limit is not None and self._budget.committed > limit:
+            broken.append(f"jobs train {self._budget.committed} epochs, allowed are {limit}")
+        if self._n_open != sum(not bracket.is_over for bracket in self._brackets):
             broken.append(f"{self._n_open} brackets are counted as open")
         if (self._jobs_left, self._epochs_left) != (sum(a for a, _ in ahead), sum(b for _, b in ahead)):
             broken.append(f"{self._jobs_left} jobs and {self._epochs_left} epochs are counted as left")

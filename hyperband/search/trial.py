@@ -38,9 +38,9 @@ class TrialState(StrEnum):
     #: waits for a slot: for its first job, or for the next one after a promotion
     QUEUED = "queued"
     RUNNING = "running"
-    #: its job in this rung is final; the rung is not complete yet
+    #: its job in this rung is final; it may still go on
     WAITING = "waiting"
-    #: its rung is complete and others went on
+    #: others of its rung went on, and it will not
     DROPPED = "dropped"
     FAILED = "failed"
     #: finished the last rung of its bracket
@@ -53,6 +53,31 @@ class Algorithm(StrEnum):
     HYPERBAND = "hyperband"
     HALVING = "halving"
     RANDOM = "random"
+    ASHA = "asha"
+    PASHA = "pasha"
+
+    @property
+    def has_one_ladder(self) -> bool:
+        """True for those without brackets: all trials climb the same rungs, as far as they get."""
+        return self in (Algorithm.ASHA, Algorithm.PASHA)
+
+
+class Promotion(StrEnum):
+    """When the trials of a rung go on."""
+
+    #: once the rung is complete: its best, as many as the plan says
+    SYNCHRONOUS = "synchronous"
+    #: at any time: the best 1 / eta of the results so far, and as many as the plan says in the end
+    ASYNCHRONOUS = "asynchronous"
+    #: at any time, the best 1 / eta of the results so far and no others: rungs above the first have no size
+    ASHA = "asha"
+    #: like asha, with rungs that are added while rankings still change
+    PASHA = "pasha"
+
+    @property
+    def is_open(self) -> bool:
+        """True if the plan's numbers of trials above the first rung are estimates."""
+        return self in (Promotion.ASHA, Promotion.PASHA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +101,11 @@ class Plan:
 
     brackets: tuple[Bracket, ...]
     max_epochs: int
+    promotion: Promotion = Promotion.SYNCHRONOUS
+    #: one trial in eta goes on; 0 where rungs are complete before anybody does, since their sizes say it
+    eta: int = 0
+    #: epochs that all jobs together may train, if each goes on from its checkpoint; None: no limit
+    max_total_epochs: int | None = None
 
     @property
     def n_trials(self) -> int:
@@ -167,3 +197,5 @@ class Progress:
     rung: int
     n_brackets: int
     best: Best | None
+    #: how many jobs and epochs there will be depends on their losses
+    is_estimate: bool = False
