@@ -41,7 +41,7 @@ def _number(value: Value) -> float:
     try:
         number = float(value)
     except OverflowError:  # a whole number that no float holds
-        number = math.copysign(math.inf, value)
+        number = math.inf if value > 0 else -math.inf
     return number if math.isnan(number) else min(max(number, -_LARGEST), _LARGEST)
 
 

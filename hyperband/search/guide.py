@@ -12,6 +12,9 @@ from hyperband.search.events import Event, IdProposed, IdsDrawn, IdSource, JobEn
 from hyperband.search.state import own_error
 from hyperband.search.trial import Outcome
 
+#: of the trials of a guided search, so many are random draws whatever the model says
+RANDOM_SHARE = 0.1
+
 _WORD = (1 << 64) - 1
 #: the phase of the random turns is one of so many
 _N_PHASES = 1 << 32
