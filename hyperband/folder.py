@@ -21,6 +21,7 @@ COPY_FILE = "journal.copy"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 KEEPERS_FILE = "keepers.err"
+GUIDE_FILE = "guide.err"
 JOBS_FOLDER = "jobs"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
@@ -164,7 +165,9 @@ def refuse_foreign_folder(folder: Path) -> None:
     if not folder.is_dir() or has_study(folder):
         return
     others = sorted(
-        path.name for path in folder.iterdir() if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE)
+        path.name
+        for path in folder.iterdir()
+        if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE, GUIDE_FILE)
     )
     others = [name for name in others if not name.startswith(_OF_JOURNAL)]
     if others:
@@ -181,7 +184,7 @@ def remove_study_files(folder: Path) -> None:
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
     of_journal.sort(key=lambda name: (name.startswith(JOURNAL_FILE), -len(name)))
-    for name in (*of_journal, LOG_FILE, KEEPERS_FILE, RELEASE_FILE, LOCK_FILE):
+    for name in (*of_journal, LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

@@ -57,11 +57,14 @@ def run(settings: Settings, *, cwd: Path) -> int:
 
 
 def _show_plan(settings: Settings, console: Console) -> int:
-    identity, plan = dry_run(settings, console=console)
-    console.line(plan_text(plan, settings, identity=identity))
+    found = dry_run(settings, console=console)
+    guide = "" if found.guidance is None else found.guidance.describe()
+    console.line(plan_text(found.plan, settings, identity=found.identity, guide=guide))
+    for warning in () if found.guidance is None else found.guidance.warnings:
+        console.line(warning)
     console.drain()
     if settings.json:
-        print_out(json_text(planned_document(settings, identity, plan)))
+        print_out(json_text(planned_document(settings, found.identity, found.plan)))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -11,7 +12,7 @@ from hyperband.report.text import command_line, counted, number, shortened, show
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
-from hyperband.search.trial import Bracket, Outcome, Plan
+from hyperband.search.trial import Bracket, Outcome, Plan, Promotion
 from hyperband.settings import Settings
 
 #: columns of the ten best besides the config id take about this much
@@ -31,17 +32,47 @@ def plan_table(plan: Plan) -> str:
     rows: list[list[str]] = []
     for place, bracket in enumerate(block):
         cells = [f"{rung.n:,} @ {rung.epochs:,}" for rung in bracket.rungs]
-        alone = Plan((bracket,), plan.max_epochs)
+        if plan.promotion.is_open:
+            cells = [cells[0], *(f"about {cell}" for cell in cells[1:])]
+        alone = replace(plan, brackets=(bracket,))
         rows.append(
             [_places(place, len(block), n_repeats), *cells, *[""] * (n_rungs - len(cells)), *_sums(alone)]
         )
     rows.append(["total", *[""] * n_rungs, *_sums(plan)])
     headers = ["bracket", *(f"rung {rung}" for rung in range(n_rungs))]
-    return _table(rows, [*headers, "jobs", "epochs\nresuming", "epochs\nfrom scratch"], right=True)
+    table = _table(rows, [*headers, "jobs", "epochs\nresuming", "epochs\nfrom scratch"], right=True)
+    notes = _plan_notes(plan)
+    return f"{table}\n\n{notes}" if notes else table
 
 
-def plan_text(plan: Plan, settings: Settings, *, identity: str) -> str:
-    """What will be done, before anything is: the study, what the script gets, and the plan."""
+def _plan_notes(plan: Plan) -> str:
+    """What the numbers of a plan without barriers mean, one line for each thing to know."""
+    if plan.promotion is Promotion.SYNCHRONOUS:
+        return ""
+    share = f"among the best 1/{plan.eta} of its rung so far"
+    notes = [f"A trial goes on as soon as it is {share}: no rung waits for its last job."]
+    if plan.promotion.is_open:
+        notes.append("The numbers above rung 0 are estimates.")
+        epochs = [rung.epochs for rung in plan.brackets[0].rungs]
+        if plan.promotion is Promotion.PASHA and len(epochs) > 2:
+            notes.append(f"Rungs above {epochs[1]:,} epochs are used only while they change who is ahead.")
+        if plan.brackets[0].rungs[-1].n == 0:
+            n_needed = plan.eta ** (len(epochs) - 1)
+            notes.append(f"To expect a trial at {epochs[-1]:,} epochs takes {n_needed:,} of them in rung 0.")
+    if plan.max_total_epochs is not None:
+        notes.append(f"At most {plan.max_total_epochs:,} epochs are trained in all, resuming.")
+    return "\n".join(notes)
+
+
+def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: str = "") -> str:
+    """What will be done, before anything is: the study, what the script gets, and the plan.
+
+    Args:
+        plan: to be shown.
+        settings: of the search.
+        identity: of the study.
+        guide: words on the guide; empty where all trials are random draws.
+    """
     argv = job_argv(
         python=str(settings.python),
         script=str(settings.script),
@@ -55,6 +86,7 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str) -> str:
         (
             f"study     {shown(identity) or '(no name)'}",
             f"each job  {command_line(argv)}",
+            *([f"guide     {guide}"] if guide else []),
             "plan      number of trials @ epochs each is trained to, in total",
             "",
             plan_table(plan),
@@ -184,7 +216,8 @@ def _freed(study: StudyView) -> str:
 
 
 def _sums(plan: Plan) -> list[str]:
-    return [f"{plan.n_jobs:,}", f"{plan.epochs_resumed:,}", f"{plan.epochs:,}"]
+    about = "about " if plan.promotion.is_open else ""
+    return [f"{about}{n:,}" for n in (plan.n_jobs, plan.epochs_resumed, plan.epochs)]
 
 
 def _repeated_block(brackets: tuple[Bracket, ...]) -> tuple[Bracket, ...]:

@@ -192,6 +192,18 @@ class ScriptHost:
             ContractError, UsageError, MachineError: as `draw_one` says.
         """
         self.start_candidates(seed, 1, count, limit_s=limit_s)
+        return self._wait_for_candidates()
+
+    def read(self, ids: Sequence[str]) -> list[Candidates]:
+        """What the script's own `get_config` makes of config ids, at least one; waits for it.
+
+        Raises:
+            MachineError: a signal ended the process.
+        """
+        self.start_reading(ids)
+        return self._wait_for_candidates()
+
+    def _wait_for_candidates(self) -> list[Candidates]:
         found: list[Candidates] = []
         while self._is_sampling:
             self._interpreter.wait()

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperband.errors import MachineError
-from hyperband.folder import KEEPERS_FILE
+from hyperband.folder import GUIDE_FILE, KEEPERS_FILE
+from hyperband.guide.client import Guide
 from hyperband.journal import Journal
 from hyperband.launch.base import Slots
 from hyperband.launch.environment import job_environment
@@ -15,8 +16,10 @@ from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, StudyCreated
 from hyperband.settings import Settings
+from hyperband.study.guidance import Guidance
+from hyperband.study.guiding import Guiding
 from hyperband.study.opening import Opened
-from hyperband.study.sampling import Sampling
+from hyperband.study.sampling import Ids, Sampling
 
 
 def n_at_once(settings: Settings, slots: Slots) -> Callable[[], int]:
@@ -60,8 +63,29 @@ def launcher_of(settings: Settings, journal: Journal, created: StudyCreated, slo
     return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s, warm=warm)
 
 
-def sampling_of(settings: Settings, opened: Opened, created: StudyCreated, engine: Engine) -> Sampling:
-    """Return what draws the config ids that are missing, in the process that imported the script already."""
+def ids_of(
+    settings: Settings,
+    opened: Opened,
+    created: StudyCreated,
+    engine: Engine,
+    *,
+    events: Sequence[Event],
+    guidance: Guidance | None,
+    folder: Path,
+    n_slots: Callable[[], int],
+) -> Ids:
+    """Return what gives the config ids that are missing, by the process that imported the script already.
+
+    Args:
+        settings: of the search.
+        opened: the script.
+        created: the study.
+        engine: all of its events were fed.
+        events: those events.
+        guidance: what a model could learn from; None: none is wanted.
+        folder: of the study.
+        n_slots: how many jobs may run at once.
+    """
     cwd = Path(created.cwd)
     if cwd != Path.cwd():
         opened.host.change_folder(cwd)
@@ -80,10 +104,28 @@ def sampling_of(settings: Settings, opened: Opened, created: StudyCreated, engin
             raise
         return host
 
-    sampling = Sampling(open_host, engine, settings.seed)
-    if sampling.host is None:
+    def open_guide() -> Guide:
+        return Guide(
+            max_epochs=settings.max_epochs,
+            seed=settings.seed,
+            log=folder / GUIDE_FILE,
+            n_ready=1,
+        )
+
+    if engine.n_ids_wanted() == 0:
         opened.host.close()  # nothing is left to ask it, and it may hold a GPU
-    return sampling
+    if guidance is None or not guidance.look.names or engine.n_ids_wanted() == 0:
+        return Sampling(open_host, engine, settings.seed)
+    return Guiding(
+        open_host=open_host,
+        open_guide=open_guide,
+        engine=engine,
+        events=events,
+        lessons=[lesson.events for lesson in guidance.lessons],
+        seed=settings.seed,
+        look=guidance.look,
+        n_slots=n_slots,
+    )
 
 
 def failures_of(events: Sequence[Event]) -> Failures:

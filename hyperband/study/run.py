@@ -46,9 +46,10 @@ from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.finish import Verdict
+from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
-from hyperband.study.parts import failures_of, launcher_of, n_at_once, sampling_of
+from hyperband.study.parts import failures_of, ids_of, launcher_of, n_at_once
 from hyperband.study.search import Search
 from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
@@ -69,15 +70,26 @@ class SearchResult:
     error: HyperbandError | None
 
 
-def dry_run(settings: Settings, *, console: Console) -> tuple[str, Plan]:
-    """Return the study's identity and plan; imports the script, writes nothing.
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a search would begin with."""
+
+    identity: str
+    plan: Plan
+    guidance: Guidance | None
+
+
+def dry_run(settings: Settings, *, console: Console) -> DryRun:
+    """Return what a search would begin with; imports the script, writes nothing.
 
     Raises:
         UsageError, ContractError: the arguments or the script are wrong.
+        JournalError: a study to learn from cannot be read.
     """
     with open_script(settings, say=console.line) as opened:
         opened.host.draw_one(settings.seed)
-        return opened.identity, opened.plan
+        guidance = guidance_of(settings, opened.host, opened.folder)
+        return DryRun(opened.identity, opened.plan, guidance)
 
 
 def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path], None]) -> SearchResult:
@@ -101,8 +113,11 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
         else:
             refuse_foreign_folder(opened.folder)
+        guidance = None
         if not has_study(opened.folder):
-            opened.host.draw_one(settings.seed)  # a sampler that does not work leaves nothing behind
+            # a sampler that does not work leaves nothing behind
+            opened.host.draw_one(settings.seed)
+            guidance = guidance_of(settings, opened.host, opened.folder)
 
         def find_slots() -> Slots:
             return make_slots(
@@ -116,13 +131,14 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         slots = None if has_study(opened.folder) else find_slots()
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
         with Wake() as wake, contextlib.closing(Journal.open(opened.folder)) as journal:
-            return _run(settings, opened, journal, slots or find_slots, owners, console, wake)
+            return _run(settings, opened, journal, guidance, slots or find_slots, owners, console, wake)
 
 
 def _run(
     settings: Settings,
     opened: Opened,
     journal: Journal,
+    guidance: Guidance | None,
     found_slots: Slots | Callable[[], Slots],
     owners: list[Callable[[int], bool]],
     console: Console,
@@ -148,6 +164,8 @@ def _run(
             journal.append(_search_started(settings), again, durable=True)
         _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
+    if guidance is None and (grows or engine.n_ids_wanted() > 0):
+        guidance = guidance_of(settings, opened.host, opened.folder)
     slots = found_slots() if callable(found_slots) else found_slots
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
@@ -173,7 +191,8 @@ def _run(
             n_at_once=n_at_once(settings, slots),
             last_sha256=before,
         )
-        console.line(plan_text(engine.plan, settings, identity=opened.identity))
+        guide = "" if guidance is None else guidance.describe()
+        console.line(plan_text(engine.plan, settings, identity=opened.identity, guide=guide))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(
             journal.folder,
@@ -184,6 +203,7 @@ def _run(
             failures=failures_of(events),
         )
         warnings = warnings_of(events, settings)
+        warnings += [] if guidance is None else guidance.warnings
         warnings += cost_of_not_resuming(
             settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
         )
@@ -205,15 +225,25 @@ def _run(
             wake=wake,
             is_timed=settings.has_time_limit,
         )
-        with contextlib.closing(sampling_of(settings, opened, created, engine)) as sampling:
-            owners.append(sampling.owns)
+        ids = ids_of(
+            settings,
+            opened,
+            created,
+            engine,
+            events=[*events, *begin],
+            guidance=guidance,
+            folder=journal.folder,
+            n_slots=slots.n_slots,
+        )
+        with contextlib.closing(ids):
+            owners.append(ids.owns)
             search = Search(
                 settings=settings,
                 journal=journal,
                 engine=engine,
                 slots=slots,
                 attempts=attempts,
-                sampling=sampling,
+                ids=ids,
                 files=files,
                 health=Health([*events, *begin]),
                 packing=packing,

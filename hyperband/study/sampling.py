@@ -2,14 +2,68 @@
 
 import os
 from collections.abc import Callable
+from typing import NoReturn, Protocol
 
-from hyperband.errors import MachineError
+from hyperband.errors import InternalError, MachineError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 from hyperband.search.engine import Engine
-from hyperband.search.events import IdsDrawn, SpaceExhausted
+from hyperband.search.events import Event, IdProposed, IdsDrawn, SpaceExhausted
+from hyperband.study.wake import HasDescriptor
 
 #: a script host that was killed is started anew so often
-_N_STARTS = 3
+N_STARTS = 3
+
+
+class Ids(Protocol):
+    """Where a search has its config ids from. Nothing here waits. One owner: the search's loop."""
+
+    @property
+    def watched(self) -> tuple[HasDescriptor, ...]:
+        """What `receive` has something to do for when it becomes readable; it changes in `receive` only."""
+        ...
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether ids can be had, now or later, without anything else happening first."""
+        ...
+
+    @property
+    def can_propose(self) -> bool:
+        """Whether `propose` has an id to give."""
+        ...
+
+    def propose(self) -> IdProposed:
+        """The id of the next new trial, chosen now; the engine must be fed it at once."""
+        ...
+
+    def receive(self) -> list[Event]:
+        """What came in, as events that the engine must be fed at once and in this order.
+
+        Raises:
+            ContractError: the sampler raises or gives something that is no config id.
+            MachineError: its process was killed again and again.
+        """
+        ...
+
+    def see(self, event: Event) -> None:
+        """Take in what has happened, after the journal has it; all events, in order."""
+        ...
+
+    def take_news(self) -> list[str]:
+        """Lines for people, since the last call."""
+        ...
+
+    def owns(self, pid: int) -> bool:
+        """Whether a process of this machine is the script's, imported to draw, or of its session."""
+        ...
+
+    def rest(self) -> None:
+        """No new trial will start any more."""
+        ...
+
+    def close(self) -> None:
+        """Let all processes go; a second call does nothing."""
+        ...
 
 
 class Sampling:
@@ -32,41 +86,64 @@ class Sampling:
             self._start()
 
     @property
-    def host(self) -> ScriptHost | None:
-        """The process that draws; None once all ids are there."""
-        return self._host
+    def watched(self) -> tuple[HasDescriptor, ...]:
+        """The process that draws, until all ids are there."""
+        return () if self._host is None else (self._host,)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether it still draws."""
+        return self._host is not None
+
+    @property
+    def can_propose(self) -> bool:
+        """False: all ids come by `receive`."""
+        return False
+
+    def propose(self) -> NoReturn:
+        """Not here."""
+        raise InternalError("ids that are drawn ahead are not proposed; please report this")
 
     def owns(self, pid: int) -> bool:
         """Return whether a process of this machine is the script's, imported to draw, or of its session."""
-        try:
-            return self._host is not None and os.getsid(pid) == self._host.pid
-        except (ProcessLookupError, PermissionError):
-            return False
+        return is_of_session(pid, self._host)
 
-    def receive(self) -> list[IdsDrawn | SpaceExhausted]:
-        """Return what came in, as events that the engine must be fed at once and in this order.
+    def receive(self) -> list[Event]:
+        """Return what came in; with the last id the script's process goes.
 
         Raises:
-            ContractError: the sampler raises or gives something that is no config id.
-            MachineError: its process was killed again and again.
+            ContractError, MachineError: as `Ids` says.
         """
-        assert self._host is not None
+        if self._host is None:
+            return []
         try:
             found = self._host.receive()
         except MachineError:
             # killed from outside: the ids so far are there, the rest is the same whoever draws it
-            if self._n_starts >= _N_STARTS:
+            if self._n_starts >= N_STARTS:
                 raise
             self.close()
             self._start()
             return []
-        events: list[IdsDrawn | SpaceExhausted] = []
+        events: list[Event] = []
         for message in found:
             if isinstance(message, Exhausted):
                 events.append(SpaceExhausted(message.n_ids, self._engine.will_train_all(message.n_ids)))
             elif isinstance(message, Sampled):
                 events.append(IdsDrawn(message.first, message.ids))
+        if not self._host.is_sampling:
+            self.close()
         return events
+
+    def see(self, event: Event) -> None:
+        """Nothing: what is drawn depends on nothing that happens."""
+
+    def take_news(self) -> list[str]:
+        """Nothing."""
+        return []
+
+    def rest(self) -> None:
+        """Nothing: ids that are drawn now are there when the search goes on another day."""
 
     def close(self) -> None:
         """Let the script's process go."""
@@ -79,3 +156,11 @@ class Sampling:
         ids = self._engine.ids()
         self._host = self._open_host()
         self._host.start_sampling(self._seed, len(ids), self._engine.n_ids_wanted(), ids)
+
+
+def is_of_session(pid: int, host: ScriptHost | None) -> bool:
+    """Whether a process of this machine is the script's, imported to draw, or of its session."""
+    try:
+        return host is not None and os.getsid(pid) == host.pid
+    except (ProcessLookupError, PermissionError):
+        return False

@@ -20,6 +20,7 @@ from hyperband.search.engine import Engine
 from hyperband.search.events import (
     CheckpointsRemoved,
     Event,
+    IdProposed,
     JobEnded,
     JobStarted,
     SlotQuarantined,
@@ -36,10 +37,10 @@ from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
-from hyperband.study.sampling import Sampling
+from hyperband.study.sampling import Ids
 from hyperband.study.starting import Chosen, Starting, room_wish
 from hyperband.study.voice import Voice
-from hyperband.study.wake import Wake, earliest
+from hyperband.study.wake import HasDescriptor, Wake, earliest
 from hyperband.study.watching import Watching
 
 #: words may wait for jobs, but not for ever
@@ -61,7 +62,7 @@ class Search:
         engine: Engine,
         slots: Slots,
         attempts: Attempts,
-        sampling: Sampling,
+        ids: Ids,
         files: JobFiles,
         health: Health,
         packing: Packing,
@@ -76,7 +77,7 @@ class Search:
         self._engine = engine
         self._slots = slots
         self._attempts = attempts
-        self._sampling = sampling
+        self._ids = ids
         self._files = files
         self._voice = voice
         self._console = console
@@ -84,12 +85,15 @@ class Search:
         self._health = health
         self._packing = packing
         self._checkpoints = checkpoints
+        #: what is looked at for ids
+        self._watched: tuple[HasDescriptor, ...] = ()
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
         self._starting = Starting(
             settings=settings,
             engine=engine,
             slots=slots,
+            ids=ids,
             files=files,
             health=health,
             packing=packing,
@@ -109,8 +113,7 @@ class Search:
         Raises:
             HyperbandError: something of ours or of the machine gave way; jobs that run go on by themselves.
         """
-        if self._sampling.host is not None:
-            self._wake.watch(self._sampling.host)
+        self._watch_ids()
         if self._attempts.warm is not None:
             self._wake.watch(self._attempts.warm)
         self._take_over()
@@ -134,18 +137,20 @@ class Search:
         events, self._unwritten = self._unwritten, []
         decisions: list[Decision] = []
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
-        if self._sampling.host is not None and self._sampling.host in ready:
-            self._receive_ids(events, decisions)
+        self._receive_ids(ready, events, decisions)
         self._finish.heed()
         if ended or self._wake.release_asked or self._health.quarantined:
             self._heed_health(events)
         chosen = self._choose()
-        events += [start.started for start in chosen]
+        events += self._starting.take_events()
+        decisions += self._starting.take_decisions()
         if events:
             # files go after decisions, also after those that no end brought about
             self._journal.append(*events, durable=bool(ended or decisions))
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
+        for event in events:
+            self._ids.see(event)
         self._checkpoints.note((started.trial for started, _ in ended), decisions)
         # on a full disk no outcome may ever follow, and what was decided is on disk
         is_sure = bool(ended) or self._starting.disk_is_full
@@ -153,6 +158,8 @@ class Search:
         progress = self._engine.progress()
         self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
+        proposed = [event for event in events if isinstance(event, IdProposed)]
+        self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
         self._unsaid += [
             partial(self._voice.started, new.start, new.lease.slot.name, order) for new, order in orders
         ]
@@ -169,7 +176,12 @@ class Search:
 
     def _news(self) -> list[str]:
         """What slots, warm host and journal have to tell."""
-        found = [*self._slots.news(), *self._journal.news, *self._checkpoints.news]
+        found = [
+            *self._slots.news(),
+            *self._journal.news,
+            *self._checkpoints.news,
+            *self._ids.take_news(),
+        ]
         self._journal.news.clear()
         self._checkpoints.news.clear()
         if self._attempts.warm is not None:
@@ -206,6 +218,8 @@ class Search:
         self._heed_health(events)
         if events:
             self._journal.append(*events, durable=True)
+        for event in events:
+            self._ids.see(event)
         self._checkpoints.note((started.trial for started, _ in ended), decisions)
         if ended or len(self._attempts):
             n_alive = counted(len(self._attempts), "running job")
@@ -246,21 +260,30 @@ class Search:
         bracket = self._engine.trial(started.trial).bracket
         return self._engine.plan.brackets[bracket].rungs[started.rung - 1].epochs
 
-    def _receive_ids(self, events: list[Event], decisions: list[Decision]) -> None:
+    def _watch_ids(self) -> None:
+        self._watched = self._ids.watched
+        for thing in self._watched:
+            self._wake.watch(thing)
+
+    def _receive_ids(self, ready: set[object], events: list[Event], decisions: list[Decision]) -> None:
         """Take in what the script's sampler gave; an error ends the search when the running jobs are done."""
-        assert self._sampling.host is not None
-        self._wake.forget(self._sampling.host)
+        is_over = self._engine.n_ids_wanted() == 0 or self._finish.is_near
+        if not self._watched or not (is_over or ready.intersection(self._watched)):
+            return
+        for thing in self._watched:
+            self._wake.forget(thing)
         try:
-            for event in self._sampling.receive():
+            for event in self._ids.receive():
                 decisions += self._engine.handle(event)
                 events.append(event)
         except HyperbandError as err:
             self._finish.fail("the script's sampler failed", err)
-            self._sampling.close()
+            self._ids.close()
         if self._engine.n_ids_wanted() == 0:
-            self._sampling.close()
-        if self._sampling.host is not None:
-            self._wake.watch(self._sampling.host)
+            self._ids.close()
+        elif self._finish.is_near:
+            self._ids.rest()
+        self._watch_ids()
 
     def _choose(self) -> list[Chosen]:
         """Choose what starts, and say what is waited for."""
@@ -302,7 +325,7 @@ class Search:
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
     def _refuse_deadlock(self) -> None:
-        idle = len(self._attempts) == 0 and self._engine.next_start() is None and self._sampling.host is None
+        idle = len(self._attempts) == 0 and self._engine.next_start() is None and not self._ids.is_awaited
         if idle and not self._finish.is_near:
             raise InternalError(
                 "nothing runs, nothing can start and no config id is awaited, but the plan is not complete; "

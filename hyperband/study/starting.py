@@ -4,20 +4,23 @@ Owns the way from a job that may start to a leased slot, and the reason in words
 Starts nothing.
 """
 
+import os
 import socket
 import time
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from hyperband.launch.base import NO_WISH, Lease, Slots, Wish
+from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
-from hyperband.search.events import JobStarted
+from hyperband.search.events import IdProposed, JobStarted
 from hyperband.search.health import Health, place_of
 from hyperband.search.packing import Packing
-from hyperband.search.trial import Start
+from hyperband.search.trial import Plan, Start
 from hyperband.settings import Settings
 from hyperband.study.disk import DiskWatch
 from hyperband.study.jobs import JobFiles
+from hyperband.study.sampling import Ids
 from hyperband.study.wake import earliest
 
 #: so many starts in one turn, and then a pause: requests on their way take descriptors, which are limited
@@ -57,6 +60,7 @@ class Starting:
         settings: Settings,
         engine: Engine,
         slots: Slots,
+        ids: Ids,
         files: JobFiles,
         health: Health,
         packing: Packing,
@@ -66,11 +70,16 @@ class Starting:
         self._settings = settings
         self._engine = engine
         self._slots = slots
+        self._ids = ids
         self._files = files
         self._health = health
         self._packing = packing
         self._disk = disk
         self._host_name = socket.gethostname()
+        #: what was decided and the journal has not heard
+        self._events: list[IdProposed | JobStarted] = []
+        #: and what the starts among it decided
+        self._decisions: list[Decision] = []
         #: when, on the monotonic clock, another try may have more luck although nothing ended
         self.look_at_s: float | None = None
         #: why nothing starts although something could, in words
@@ -87,11 +96,11 @@ class Starting:
         """
         chosen: list[Chosen] = []
         self.forget()
-        while (start := self._engine.next_start()) is not None:
+        while (start := self._engine.next_start()) is not None or self._may_propose():
             if len(chosen) == _N_STARTS:
                 self._look_in(_STARTS_PAUSE_S)
                 break
-            if start.attempt > 0:
+            if start is not None and start.attempt > 0:
                 # the attempt before may have failed for want of room a moment ago
                 self._disk.forget()
             if (full := self._disk.why_full()) is not None:
@@ -104,12 +113,22 @@ class Starting:
                 self._look_in(_SCRIPT_LOOK_S)
                 self.waiting_for = f"the script {self._settings.script} is not there"
                 break
-            found = self._lease()
+            found = self._lease() or self._lease_for_new()
             if found is None:
                 self._look_later()
                 break
             chosen.append(self._begin(*found, sha256))
         return chosen
+
+    def take_events(self) -> list[IdProposed | JobStarted]:
+        """What was decided since the last call, in order, for the journal."""
+        events, self._events = self._events, []
+        return events
+
+    def take_decisions(self) -> list[Decision]:
+        """What the engine decided when it heard of starts since the last call, in order."""
+        decisions, self._decisions = self._decisions, []
+        return decisions
 
     def forget(self) -> None:
         """Nothing is to be started any more."""
@@ -130,7 +149,8 @@ class Starting:
             host=self._host_name,
             gpu_uuids=lease.slot.gpu_uuids,
         )
-        self._engine.handle(started)
+        self._decisions += self._engine.handle(started)
+        self._events.append(started)
         self._health.see(started)
         self._packing.see(started)
         return Chosen(start, lease, started)
@@ -151,6 +171,37 @@ class Starting:
                     return start, lease
                 refused.add(wish)
         return None
+
+    def _may_propose(self, *, past_retries: bool = False) -> bool:
+        """Whether a new trial would start next, and can have its config id now."""
+        return self._engine.wants_id(past_retries=past_retries) and self._ids.can_propose
+
+    def _lease_for_new(self) -> tuple[Start, Lease] | None:
+        """Lease a slot for a new trial, and only then choose its config id: the later, the more is known."""
+        if not self._may_propose(past_retries=True):
+            return None
+        wish = NO_WISH
+        if self._settings.jobs_per_gpu is None:
+            plan = self._engine.plan
+            epochs = _first_epochs(plan, plan.n_trials - self._engine.n_ids_wanted())
+            wish = room_wish(self._settings, self._packing, epochs)
+        lease = self._slots.take(replace(wish, avoid=self._closed()))
+        if lease is None:
+            return None
+        event = self._ids.propose()
+        self._engine.handle(event)
+        self._events.append(event)
+        *_, start = self._engine.starts()
+        if start.alone and self._settings.multi_gpu:
+            # it can have several GPUs, by the way that all such starts go
+            self._give_back(lease)
+            return self._lease()
+        return start, lease
+
+    def _give_back(self, lease: Lease) -> None:
+        for descriptor in lease.descriptors:
+            os.close(descriptor)
+        self._slots.release(lease)
 
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
@@ -191,3 +242,12 @@ class Starting:
             return
         if self._engine.n_running < self._slots.n_slots() - len(self._closed()):
             self.waiting_for = self._slots.why_none()
+
+
+def _first_epochs(plan: Plan, trial: int) -> int:
+    """To how many epochs a trial is trained first."""
+    for bracket in plan.brackets:
+        if trial < bracket.rungs[0].n:
+            return bracket.rungs[0].epochs
+        trial -= bracket.rungs[0].n
+    return plan.max_epochs

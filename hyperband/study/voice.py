@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import assert_never
 
 from hyperband.folder import job_folder
 from hyperband.launch.base import Order
@@ -18,8 +19,17 @@ from hyperband.search.decisions import (
     PlanChanged,
     PlanKept,
     Promoted,
+    RungAdded,
 )
-from hyperband.search.events import CheckpointsRemoved, JobEnded, JobStarted, SlotQuarantined, SlotReleased
+from hyperband.search.events import (
+    CheckpointsRemoved,
+    IdProposed,
+    IdSource,
+    JobEnded,
+    JobStarted,
+    SlotQuarantined,
+    SlotReleased,
+)
 from hyperband.search.health import N_EATEN
 from hyperband.search.trial import Best, Outcome, Progress, Start
 
@@ -74,11 +84,16 @@ class Voice:
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
         note += "; it is tried again" if event.retry else ""
+        about = "~" if progress.is_estimate else ""
         self._console.line(
-            f"[{progress.n_jobs_final}/{progress.n_jobs_planned}] trial {started.trial} to epoch "
+            f"[{progress.n_jobs_final}/{about}{progress.n_jobs_planned}] trial {started.trial} to epoch "
             f"{started.epochs} on "
             f"{started.slot}: {what}{f' (best at {started.epochs})' if is_best else ''}, {took}{note}"
         )
+
+    def proposed(self, event: IdProposed) -> None:
+        """Say in the log where the config id of a new trial is from."""
+        self._log.line(f"id     trial {event.trial}: {described_source(event)}: {event.config_id}")
 
     def started(self, start: Start, slot: str, order: Order) -> None:
         """Say that an attempt starts, with the command that repeats it by hand."""
@@ -92,7 +107,7 @@ class Voice:
                 self._console.line(f"plan: {decision.reason}")
                 if isinstance(decision, PlanChanged):
                     self._console.line(f"\n{plan_table(decision.plan)}\n")
-            case Promoted() | BracketDone() | BracketFailed():
+            case Promoted() | RungAdded() | BracketDone() | BracketFailed():
                 self._console.line(f"bracket {decision.bracket}: {decision.reason}")
             case _:
                 pass  # of single trials: the log has them
@@ -144,3 +159,18 @@ class Voice:
         """Return the last lines of an attempt's standard error, safe to print."""
         folder = job_folder(self._folder, started.job, started.attempt)
         return last_lines(folder / "stderr", _N_ERROR_LINES)
+
+
+def described_source(event: IdProposed) -> str:
+    """Where an id is from, in words."""
+    match event.source:
+        case IdSource.MODEL:
+            return f"the model's choice after {counted(event.n_observations, 'result')}"
+        case IdSource.RANDOM:
+            return "a random draw"
+        case IdSource.UNREADY:
+            return "a random draw, since the model had no proposal ready"
+        case IdSource.START_WITH:
+            return "from --start-with"
+        case _:
+            assert_never(event.source)

@@ -1,0 +1,61 @@
+"""What a guided search has to go by, found out before anything starts: the script's ids, and other studies.
+
+Owns the words about it in the plan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.script.host import ScriptHost
+from hyperband.search.guide import RANDOM_SHARE
+from hyperband.settings import GuideKind, Settings
+from hyperband.study.learning import Lesson, read_lessons, warnings_of_lesson
+from hyperband.study.looking import Look, look_at
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """The sampler's ids as they look, and what other studies have to teach."""
+
+    look: Look
+    lessons: tuple[Lesson, ...]
+    #: what the user should know
+    warnings: tuple[str, ...]
+
+    def describe(self) -> str:
+        """In words, for the plan."""
+        if not self.look.names:
+            return f"none: {self.look.describe()}"
+        lessons = [f"it learns from {lesson.describe()}" for lesson in self.lessons]
+        words = (
+            "a model of the losses chooses among random draws",
+            f"{RANDOM_SHARE:.0%} of the trials stay random",
+            self.look.describe(),
+            *lessons,
+        )
+        return "; ".join(words)
+
+
+def guidance_of(settings: Settings, host: ScriptHost, study: Path) -> Guidance | None:
+    """Look at the script's ids and read the studies to learn from; waits for that. None: no guide is wanted.
+
+    Args:
+        settings: of the search.
+        host: of the script, loaded and idle.
+        study: folder of this study, which need not be there yet.
+
+    Raises:
+        UsageError: a study to learn from is this one, or the interpreter's numpy is missing.
+        ContractError: the sampler does not work.
+        JournalError: a study to learn from cannot be read.
+        MachineError: a signal ended the script's process.
+    """
+    if settings.guide is GuideKind.NONE:
+        return None
+    lessons = read_lessons(settings.learn_from, study)
+    look = look_at(host, settings.seed)
+    warnings: Sequence[str] = look.warnings()
+    if look.names:
+        warnings = [*warnings, *(line for one in lessons for line in warnings_of_lesson(one, look, host))]
+    return Guidance(look, tuple(lessons), tuple(warnings))

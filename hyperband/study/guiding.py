@@ -1,0 +1,401 @@
+"""Config ids of a guided search: each is chosen when its trial is about to start, by a model or at random.
+
+Joins the script's sampler, whose draws are the candidates, the guide, which ranks them, and the rule of the
+random share. No slot waits for the model. Owns which draws are unused, and what is done where a space turns
+out to be small: then all is as without a guide.
+"""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import assert_never
+
+from hyperband.errors import InternalError, MachineError
+from hyperband.guide.client import FeaturesRead, Guide, NeedCandidates, NeedConfigs, Note, Proposal
+from hyperband.guide.messages import Config
+from hyperband.script.candidates import Candidates
+from hyperband.script.host import ScriptHost
+from hyperband.search.engine import Engine
+from hyperband.search.events import (
+    Event,
+    IdProposed,
+    IdsDrawn,
+    JobEnded,
+    JobStarted,
+    SpaceExhausted,
+    StudyCreated,
+)
+from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
+from hyperband.study.looking import Look
+from hyperband.study.sampling import N_STARTS, Sampling, is_of_session
+from hyperband.study.wake import HasDescriptor
+
+#: so many draws that repeat in a row exhaust a space, as they do without a guide
+MAX_REPEATS = 1000
+#: so many draws that no trial has are kept; the oldest go first
+_N_UNUSED = 4000
+#: ... and so many are to be there for random turns
+_N_AT_HAND = 64
+#: one request for draws: the script's process must be free for others soon
+_N_DRAWS = 512
+_DRAWS_S = 0.5
+#: more proposals than this are not kept ready
+_MOST_READY = 64
+#: a space that has so many ids is not small, whatever the plan
+_N_LARGE = 2000
+#: for so long the first start waits to know whether there are ids for the whole plan
+_PATIENCE_S = 0.5
+
+
+class Guiding:
+    """The ids of one search, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        open_host: Callable[[], ScriptHost],
+        open_guide: Callable[[], Guide],
+        engine: Engine,
+        events: Sequence[Event],
+        lessons: Iterable[Sequence[Event]],
+        seed: int,
+        look: Look,
+        n_slots: Callable[[], int],
+    ) -> None:
+        """Begin to draw candidates.
+
+        Args:
+            open_host: starts a process that has imported the script; called again if that is killed.
+            open_guide: starts the guide; called once, when the first trial may start.
+            engine: of the search, with ids wanted; not changed here.
+            events: of the study so far.
+            lessons: events of other studies that the model learns from.
+            seed: of the search.
+            look: at the script's ids, some names recognised.
+            n_slots: how many jobs may run at once.
+        """
+        self._open_host = open_host
+        self._open_guide = open_guide
+        self._engine = engine
+        self._lessons = [tuple(lesson) for lesson in lessons]
+        self._seed = seed
+        self._look = look
+        self._n_slots = n_slots
+        self._guide: Guide | None = None
+        #: takes over for good where a guide is of no use
+        self._sampling: Sampling | None = None
+        #: what the guide must hear when it starts
+        self._untold: list[Event] = []
+        self._early: list[Candidates] = []
+        self._n_start_with = 0
+        self._n_ids = 0
+        self._used: set[str] = set()
+        #: draws that no trial has, in the order of the stream
+        self._unused: OrderedDict[str, None] = OrderedDict()
+        #: distinct draws of this process that are still known
+        self._drawn: set[str] = set()
+        self._n_drawn = 0
+        self._n_repeats = 0
+        self._is_exhausted = False
+        #: what follows from that was done
+        self._is_settled = False
+        self._has_proposed = False
+        #: jobs may start: the space is not small, or that is known to make no difference
+        self._is_open = False
+        #: ids that the guide knows nothing of, and whether they are what the script's process is asked for
+        self._to_read: deque[str] = deque()
+        self._is_reading = False
+        self._n_ready = -1
+        self._can_learn = any(isinstance(event, JobEnded) for lesson in self._lessons for event in lesson)
+        self._reads_anything = True
+        self._was_refused = False
+        self._news: list[str] = []
+        for event in events:
+            self.see(event)
+        self._n_starts = 1
+        self._began_s = time.monotonic()
+        self._host: ScriptHost | None = open_host()
+        self._ask()
+
+    # What the loop reads.
+
+    @property
+    def watched(self) -> tuple[HasDescriptor, ...]:
+        """The script's process, and the guide."""
+        if self._sampling is not None:
+            return self._sampling.watched
+        return tuple(thing for thing in (self._host, self._guide) if thing is not None)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there is an id, or one is being drawn."""
+        if self._sampling is not None:
+            return self._sampling.is_awaited
+        return self.can_propose or self._is_drawing
+
+    @property
+    def can_propose(self) -> bool:
+        """Whether there is a draw that no trial has, and jobs may start."""
+        return self._host is not None and self._is_open and bool(self._unused)
+
+    def owns(self, pid: int) -> bool:
+        """Whether a process of this machine is the script's, imported to draw, or of its session."""
+        if self._sampling is not None:
+            return self._sampling.owns(pid)
+        return is_of_session(pid, self._host)
+
+    def take_news(self) -> list[str]:
+        """Lines for people, since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    # What the loop does.
+
+    def propose(self) -> IdProposed:
+        """The id of the next new trial: at random in its turn, else the model's if it has one ready.
+
+        Raises:
+            InternalError: `can_propose` is false.
+        """
+        if not self.can_propose:
+            raise InternalError("an id was asked for although none is there; please report this")
+        trial = self._n_ids
+        is_random = trial >= self._n_start_with and is_random_turn(
+            self._seed, trial - self._n_start_with, RANDOM_SHARE
+        )
+        proposal: Proposal | None = None
+        if not is_random and self._guide is not None:
+            proposal = self._guide.take(self._used)
+        source = source_of(
+            trial,
+            n_start_with=self._n_start_with,
+            seed=self._seed,
+            share=RANDOM_SHARE,
+            can_learn=self._can_learn and self._reads_anything,
+            has_proposal=proposal is not None,
+        )
+        config_id = next(iter(self._unused)) if proposal is None else proposal.config_id
+        self._use(trial, (config_id,))
+        self._has_proposed = True
+        return IdProposed(trial, config_id, source, 0 if proposal is None else proposal.n_observations)
+
+    def receive(self) -> list[Event]:
+        """Take in draws, and what the guide has to say.
+
+        Raises:
+            ContractError: the sampler raises or gives something that is no config id.
+            MachineError: its process was killed again and again.
+        """
+        if self._sampling is not None:
+            return self._sampling.receive()
+        if self._engine.n_ids_wanted() == 0:
+            self.close()
+            return []
+        self._hear_guide()
+        self._hear_script()
+        events: list[Event] = []
+        if self._is_exhausted and not self._is_settled and not self._is_drawing:
+            self._is_settled = True
+            events = self._end_of_space()
+        self._ask()
+        return events
+
+    def see(self, event: Event) -> None:
+        """Take in an event of the study."""
+        match event:
+            case StudyCreated():
+                self._n_start_with = len(event.start_with_ids)
+            case IdsDrawn():
+                self._use(event.first, event.ids)
+            case IdProposed():
+                self._use(event.trial, (event.config_id,))
+                self._is_open = self._has_proposed = True
+            case JobStarted():
+                self._is_open = True
+            case JobEnded():
+                self._can_learn = self._can_learn or (event.outcome.is_final and not event.retry)
+            case _:
+                pass
+        if self._guide is None:
+            self._untold.append(event)
+        else:
+            self._guide.tell(event)
+            self._tune()
+
+    def rest(self) -> None:
+        """Let the guide go: no new trial will start any more."""
+        if self._sampling is None:
+            self.close()
+
+    def close(self) -> None:
+        """Let all processes go; a second call does nothing."""
+        if self._sampling is not None:
+            self._sampling.close()
+        if self._guide is not None:
+            self._guide.close()
+            self._guide = None
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+    # Draws.
+
+    @property
+    def _is_drawing(self) -> bool:
+        """Whether the script's process is busy."""
+        return self._host is not None and self._host.is_sampling
+
+    def _use(self, first: int, ids: Sequence[str]) -> None:
+        self._n_ids = max(self._n_ids, first + len(ids))
+        self._used.update(ids)
+        for config_id in ids:
+            self._unused.pop(config_id, None)
+
+    def _hear_script(self) -> None:
+        if self._host is None:
+            return
+        try:
+            found = self._host.receive()
+        except MachineError:
+            # killed from outside: what was drawn is there, and the next draws are the same whoever draws them
+            if self._n_starts >= N_STARTS:
+                raise
+            self._host.close()
+            self._n_starts += 1
+            self._host = self._open_host()
+            return
+        for part in found:
+            if isinstance(part, Candidates):
+                self._take_in(part)
+
+    def _take_in(self, part: Candidates) -> None:
+        if part.refusal and self._look.by_get_config and not self._was_refused:
+            self._was_refused = True
+            self._news.append(f"Warning: some config ids are tried at random only. {part.refusal}")
+        if self._is_reading:
+            if self._guide is not None:
+                self._guide.describe(part.ids, self._configs(part))
+            for _ in part.ids:
+                self._to_read.popleft()
+            return
+        self._n_drawn += len(part.ids)
+        for config_id in part.ids:
+            self._n_repeats = self._n_repeats + 1 if config_id in self._drawn else 0
+            if self._n_repeats == MAX_REPEATS:
+                self._is_exhausted = True
+                break
+            self._drawn.add(config_id)
+            if self._n_repeats == 0 and config_id not in self._used:
+                self._unused[config_id] = None
+        while len(self._unused) > _N_UNUSED:
+            self._drawn.discard(self._unused.popitem(last=False)[0])
+        if self._guide is None:
+            self._early.append(part)
+        else:
+            self._guide.offer(part.ids, self._configs(part))
+        self._open()
+
+    def _configs(self, part: Candidates) -> Sequence[Config] | None:
+        return part.configs if self._look.by_get_config else None
+
+    def _ask(self) -> None:
+        """Ask the script's process for what is wanted most, if it is idle."""
+        if self._host is None or self._host.is_sampling:
+            return
+        n_wanted = _N_DRAWS
+        if self._is_open:
+            n_at_hand = _N_AT_HAND + self._n_slots() - len(self._unused)
+            n_wanted = max(n_at_hand, 0 if self._guide is None else self._guide.n_candidates_wanted)
+        self._is_reading = self._is_open and len(self._to_read) > 0
+        if self._is_reading:
+            self._host.start_reading(tuple(self._to_read))
+        elif not self._is_exhausted and n_wanted > 0:
+            n_draws = min(n_wanted, _N_DRAWS)
+            self._host.start_candidates(self._seed, self._n_drawn + 1, n_draws, limit_s=_DRAWS_S)
+
+    def _open(self) -> None:
+        """Let jobs start if the space is large enough for the plan, and the guide with them."""
+        if not self._is_open:
+            plan = self._engine.plan
+            n_ids = len(self._used) + len(self._unused)
+            has_sole_rung = len(plan.brackets) == 1 and len(plan.brackets[0].rungs) == 1
+            # see Engine: with fewer it might turn out that all ids can be trained to the full epochs
+            may_start = has_sole_rung or n_ids >= plan.n_trials or n_ids * plan.max_epochs > plan.epochs
+            is_late = time.monotonic() - self._began_s > _PATIENCE_S
+            self._is_open = may_start and (is_late or n_ids >= min(plan.n_trials, _N_LARGE))
+        if self._is_open and self._guide is None:
+            self._start_guide()
+
+    def _end_of_space(self) -> list[Event]:
+        """The sampler gives no further distinct id: what follows from that."""
+        n_wanted = self._engine.n_ids_wanted()
+        if len(self._unused) > n_wanted:
+            if self._guide is not None:
+                self._guide.offer((), () if self._look.by_get_config else None, is_last=True)
+            return []
+        if not self._has_proposed:
+            self._hand_over()
+            return []
+        # all that is left will be tried: there is nothing to choose
+        left = tuple(self._unused)
+        n_ids = self._n_ids + len(left)
+        events: list[Event] = [IdsDrawn(self._n_ids, left)] if left else []
+        if len(left) < n_wanted:
+            events.append(SpaceExhausted(n_ids, train_all=False))
+        self.close()
+        return events
+
+    def _hand_over(self) -> None:
+        """Go on as without a guide, with the script's process that is there."""
+        host, self._host = self._host, None
+        self.close()
+        hosts = [] if host is None else [host]
+        self._sampling = Sampling(
+            lambda: hosts.pop() if hosts else self._open_host(), self._engine, self._seed
+        )
+
+    # The guide.
+
+    def _start_guide(self) -> None:
+        self._guide = guide = self._open_guide()
+        for event in self._untold:
+            guide.tell(event)
+        for lesson in self._lessons:
+            guide.learn(lesson)
+        for part in self._early:
+            guide.offer(part.ids, self._configs(part))
+        self._untold.clear()
+        self._lessons.clear()
+        self._early.clear()
+        self._tune()
+
+    def _tune(self) -> None:
+        """Say how many proposals are to be ready: for the next starts, and one more while those go on."""
+        n_ready = min(self._engine.n_new_wanted(self._n_slots() + 1), _MOST_READY)
+        if self._guide is not None and n_ready != self._n_ready:
+            self._n_ready = n_ready
+            self._guide.want(n_ready)
+
+    def _hear_guide(self) -> None:
+        if self._guide is None:
+            return
+        for news in self._guide.receive():
+            match news:
+                case NeedCandidates():
+                    pass  # the guide is asked how many by now when the script's process is idle
+                case NeedConfigs():
+                    if self._look.by_get_config:
+                        self._to_read.extend(news.ids)
+                    else:
+                        self._guide.describe(news.ids, None)
+                case FeaturesRead():
+                    self._reads_anything = len(news.names) > 0
+                    if not news.names:
+                        self._news.append(
+                            "The guide recognises nothing in the config ids that differs: all trials are "
+                            "random draws."
+                        )
+                case Note():
+                    self._news.append(news.text)
+                case _:
+                    assert_never(news)

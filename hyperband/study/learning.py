@@ -1,0 +1,109 @@
+"""Other studies that the model learns from: `--learn-from`. Their journals are read once, at the start.
+
+Owns whether they can be of use at all. Their trials are never results of this study.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.errors import JournalError, UsageError
+from hyperband.journal import read_events
+from hyperband.report.text import counted, shown
+from hyperband.script.config import decode
+from hyperband.script.host import ScriptHost
+from hyperband.search.events import Event, IdProposed, IdsDrawn, JobEnded, StudyCreated
+from hyperband.search.trial import Outcome
+from hyperband.study.looking import Look, own_configs
+
+#: so many config ids of a study are looked at
+_N_IDS = 200
+_N_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One other study."""
+
+    folder: Path
+    events: Sequence[Event]
+    n_losses: int
+
+    def describe(self) -> str:
+        """The folder, and how much it has to teach."""
+        return f"{shown(str(self.folder))} ({self.n_losses:,} {'loss' if self.n_losses == 1 else 'losses'})"
+
+
+def read_lessons(folders: Sequence[Path], study: Path) -> list[Lesson]:
+    """Read the journals of other studies, which may be being written at this moment.
+
+    Args:
+        folders: of those studies.
+        study: folder of this study, which need not be there yet.
+
+    Raises:
+        UsageError: one of them is this study.
+        JournalError: one of them cannot be read, or has no study in it.
+    """
+    lessons = []
+    for folder in folders:
+        if study.is_dir() and study.samefile(folder):
+            raise UsageError(
+                f"--learn-from {folder} is the study of this search, which learns from itself anyway; name "
+                "another one, or leave it out"
+            )
+        events = read_events(folder)
+        if not events or not isinstance(events[0], StudyCreated):
+            raise JournalError(
+                f"--learn-from {folder}: its journal does not begin with a study; leave it out"
+            )
+        n_losses = sum(isinstance(event, JobEnded) and event.outcome is Outcome.LOSS for event in events)
+        lessons.append(Lesson(folder, events, n_losses))
+    return lessons
+
+
+def warnings_of_lesson(lesson: Lesson, look: Look, host: ScriptHost) -> list[str]:
+    """Say so where a study teaches little: it has no losses, or its ids say something else than ours.
+
+    Args:
+        lesson: the other study.
+        look: at the ids of this script's sampler.
+        host: of this script, to read the ids with its own `get_config`.
+
+    Raises:
+        MachineError: a signal ended the script's process.
+    """
+    ids = _ids_of(lesson.events)[:_N_IDS]
+    if lesson.n_losses == 0 or not ids:
+        return [f"Warning: --learn-from {lesson.folder} teaches the model nothing: it has no losses yet."]
+    if look.by_get_config:
+        configs = list(own_configs(host.read(ids)).values())
+    else:
+        configs = [decode(config_id) for config_id in ids]
+    read = [config for config in configs if config]
+    n_alike = sum(
+        look.common <= config.keys() and not config.keys().isdisjoint(look.names) for config in read
+    )
+    if n_alike == len(configs):
+        return []
+    theirs = tuple(dict.fromkeys(name for config in read for name in config))
+    found = f"they say {_listed(theirs)}" if theirs else "nothing can be read from them"
+    return [
+        f"Warning: --learn-from {lesson.folder} teaches the model {'little' if n_alike else 'nothing'}: of "
+        f"{counted(len(configs), 'config id')} looked at, {n_alike:,} have what this script's have "
+        f"({_listed(look.names)}); {found}."
+    ]
+
+
+def _ids_of(events: Sequence[Event]) -> list[str]:
+    ids: list[str] = []
+    for event in events:
+        if isinstance(event, IdsDrawn):
+            ids += event.ids
+        elif isinstance(event, IdProposed):
+            ids.append(event.config_id)
+    return ids
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:_N_NAMES])) + (", ..." if len(names) > _N_NAMES else "")
