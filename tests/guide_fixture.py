@@ -1,9 +1,11 @@
 """A simple model in place of the real one, and searches that a guide's process believes in."""
 
 import select
+import signal
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +28,7 @@ class NearestToBest:
         self.calls: list[tuple[Observed, Pending, FloatArray, int]] = []
 
     def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
+        self.begin(observed)
         self.calls.append((observed, pending, candidates, n))
         assert observed.x.shape == (len(observed.loss), len(self.groups))
         assert candidates.shape[1] == len(self.groups)
@@ -34,21 +37,42 @@ class NearestToBest:
         distances = np.sum((candidates - best) ** 2, axis=1)
         return [int(index) for index in np.argsort(distances, kind="stable")[:n]]
 
+    def begin(self, observed: Observed) -> None:
+        """For those that come to no end."""
 
-def serve_nearest() -> None:
-    """What the guide's process runs in tests of its life: the server with the simple model."""
+
+class Failing(NearestToBest):
+    """A model with an error in it."""
+
+    def begin(self, observed: Observed) -> None:
+        raise ValueError(f"{len(observed.loss)} observations are too many for me")
+
+
+class Endless(NearestToBest):
+    """A model that never comes to an end."""
+
+    def begin(self, observed: Observed) -> None:
+        assert len(observed.loss)
+        signal.pause()
+
+
+def serve(model: str) -> None:
+    """What the guide's process runs in tests of its life: the real server with a model of this file."""
     module = types.ModuleType("hyperband.guide.model")
-    module.Model = NearestToBest  # type: ignore[attr-defined]
+    module.Model = globals()[model]  # type: ignore[attr-defined]
     sys.modules["hyperband.guide.model"] = module
     from hyperband.guide.server import main
 
     main()
 
 
-SERVE_NEAREST = (
-    f"import sys; sys.path[:0] = [sys.argv[1], {__file__.rpartition('/')[0]!r}]; "
-    "from guide_fixture import serve_nearest; serve_nearest()"
-)
+def serving(model: type[NearestToBest]) -> str:
+    """What takes the place of service._SERVE to have this model."""
+    assert service._SERVE.endswith("main()")
+    return (
+        f"import sys; sys.path[:0] = [sys.argv[1], {str(Path(__file__).parent)!r}]; "
+        f"from guide_fixture import serve; serve({model.__name__!r})"
+    )
 
 
 def proposed(trial: int, config_id: str) -> IdProposed:
@@ -105,9 +129,3 @@ def receive_until(guide: Guide, is_enough: Callable[[list[News]], bool]) -> list
         assert poll.poll(PATIENCE_S * 1000), f"nothing came after {news}"
         news += guide.receive()
     return news
-
-
-def use_nearest() -> str:
-    """The real way to start the process, to be put in the place of service._SERVE."""
-    assert service._SERVE.endswith("main()")
-    return SERVE_NEAREST

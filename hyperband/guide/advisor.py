@@ -65,6 +65,8 @@ class Advisor:
         self._begin: Begin | None = None
         self._model: Ranks | None = None
         self._encoding: Encoding | None = None
+        #: what was said of it
+        self._names: tuple[str, ...] | None = None
         self._ledger = Ledger()
         self._pool = Pool()
         #: ids that trials of this study have
@@ -128,7 +130,7 @@ class Advisor:
     @property
     def is_due(self) -> bool:
         """Whether a new list of proposals should be made: a job ended, or too few are left."""
-        if self._model is None or len(self._pool) == 0 or self._n_wanted == 0:
+        if self._model is None or len(self._pool) == 0 or self._n_wanted == 0 or len(self._ledger) == 0:
             return False
         return self._has_observations or (self._has_changed and len(self._ready) < self._n_wanted)
 
@@ -215,9 +217,9 @@ class Advisor:
         if not is_final and not any(n_before < at <= self._n_draws for at in _READ_AT):
             return
         encoding = Encoding.build(self._draws)
-        before = None if self._encoding is None else self._encoding.names
         names = () if encoding is None else encoding.names
-        if names != before:
+        if names != self._names:
+            self._names = names
             self._answers.append(Features(names))
         if is_final:
             self._draws = None

@@ -40,6 +40,10 @@ class Ledger:
         self._seconds = array("d")
         self._running: list[tuple[int, int]] = []
 
+    def __len__(self) -> int:
+        """How many observations there are, those included whose ids are not read."""
+        return len(self._ids)
+
     def add_ids(self, told: Ids) -> list[str]:
         """Take in the ids of the next trials; those of them that nothing is known of."""
         trials = self._trials.setdefault(told.study, array("q"))
