@@ -52,6 +52,10 @@ class Settings:
     brackets: int | None = None
     repeat: int = 1
     max_trials: int | None = None
+    #: of all jobs together when each goes on from a checkpoint; None: no limit
+    max_total_epochs: int | None = None
+    #: trials of brackets go on without waiting for their rung
+    asynchronous: bool = False
     seed: int = 42
     start_with: Path | None = None
     guide: GuideKind = GuideKind.NONE
@@ -108,7 +112,9 @@ class Settings:
             "brackets": self.brackets,
             "repeat": self.repeat,
             "algorithm": str(self.algorithm),
+            "async": self.asynchronous,
             "max_trials": self.max_trials,
+            "max_total_epochs": self.max_total_epochs,
             "seed": self.seed,
             "start_with": None if self.start_with is None else str(self.start_with),
             "guide": str(self.guide),

@@ -12,7 +12,7 @@ from test_engine_laws import World, results, worlds
 
 from hyperband.search.asha import AsyncRung, key_of, trial_of
 from hyperband.search.brackets import is_extension, make_plan
-from hyperband.search.decisions import Dropped, Finished, Promoted, RungAdded, RungNotAdded, SearchComplete
+from hyperband.search.decisions import Dropped, Finished, RungAdded, RungNotAdded, SearchComplete, WentOn
 from hyperband.search.engine import Engine
 from hyperband.search.events import IdProposed, IdSource, JobEnded, JobStarted, PlanMade
 from hyperband.search.retention import Retention
@@ -324,7 +324,7 @@ def test_pasha_adds_a_rung_only_after_a_result_in_its_top_one(
             assert decision.rung == top
         elif isinstance(decision, RungNotAdded):
             assert decision.rung == top
-        elif isinstance(decision, Promoted):
+        elif isinstance(decision, WentOn):
             assert decision.rung <= top
         elif isinstance(decision, Finished):
             assert decision.rung == top

@@ -259,10 +259,18 @@ def test_gpu_lists_that_are_refused(folder: Path, value: str) -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("--algorithm asha", ["hyperband, halving, random", "'asha'"]),
+        ("--algorithm tpe", ["hyperband, halving, random, asha, pasha", "'tpe'"]),
         ("--min-epochs 9 --max-epochs 3", ["--min-epochs is 9", "--max-epochs is 3"]),
         ("--brackets 2 --algorithm halving", ["--brackets", "halving"]),
-        ("--max-trials 2", ["--max-trials", "hyperband"]),
+        ("--brackets 2 --algorithm asha", ["--brackets", "asha"]),
+        ("--max-trials 2", ["--max-trials", "random or asha or pasha", "hyperband"]),
+        ("--async --algorithm asha", ["--async", "hyperband or halving", "asha"]),
+        ("--async --algorithm random", ["--async", "random"]),
+        ("--max-total-epochs 9", ["--max-total-epochs", "asha or pasha", "hyperband"]),
+        (
+            "--max-total-epochs 9 --min-epochs 10 --algorithm pasha",
+            ["--max-total-epochs is 9", "--min-epochs is 10"],
+        ),
         ("--clean --dry-run", ["--clean", "--dry-run"]),
         ("--json=yes", ["--json takes no value"]),
         ("--eta", ["--eta", "the end of the command"]),

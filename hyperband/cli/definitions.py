@@ -110,14 +110,30 @@ def _add_plan_options(parser: Parser) -> None:
         metavar="NAME",
         type=values.one_of("--algorithm", algorithms),
         default="hyperband",
-        help="hyperband; halving: the most exploring bracket alone; random: all to R epochs"
+        help="hyperband; halving: the most exploring bracket alone; random: all to R epochs; asha: all climb"
+        " the same rungs, and nobody waits; pasha: likewise, and only as high as rankings still change"
         " (default: hyperband)",
+    )
+    group.add_argument(
+        "--async",
+        dest="asynchronous",
+        action="store_true",
+        help="trials go on as soon as they are among the best 1/eta of their rung so far; with hyperband and"
+        " halving only",
     )
     group.add_argument(
         "--max-trials",
         metavar="N",
         type=whole("--max-trials", at_least=1),
-        help="number of configurations; with random only (default: the epochs of hyperband's plan // R)",
+        help="number of configurations; with random, asha and pasha only (default: random: the epochs of"
+        " hyperband's plan // R; the others: as many as hyperband starts, or as --max-total-epochs pays for)",
+    )
+    group.add_argument(
+        "--max-total-epochs",
+        metavar="N",
+        type=whole("--max-total-epochs", at_least=1),
+        help="epochs of all jobs together, those of checkpoints counted once; with asha and pasha only"
+        " (default: no limit)",
     )
 
 

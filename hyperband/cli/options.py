@@ -145,10 +145,20 @@ def _settings(
             " to be at most the second."
         )
     algorithm = Algorithm(found.algorithm)
-    if found.brackets is not None and algorithm is not Algorithm.HYPERBAND:
-        raise UsageError(f"--brackets goes with --algorithm hyperband only; found {algorithm}.")
-    if found.max_trials is not None and algorithm is not Algorithm.RANDOM:
-        raise UsageError(f"--max-trials goes with --algorithm random only; found {algorithm}.")
+    for option, value, goes_with in (
+        ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
+        ("--async", found.asynchronous or None, (Algorithm.HYPERBAND, Algorithm.HALVING)),
+        ("--max-trials", found.max_trials, (Algorithm.RANDOM, Algorithm.ASHA, Algorithm.PASHA)),
+        ("--max-total-epochs", found.max_total_epochs, (Algorithm.ASHA, Algorithm.PASHA)),
+    ):
+        if value is not None and algorithm not in goes_with:
+            names = " or ".join(goes_with)
+            raise UsageError(f"{option} goes with --algorithm {names} only; found {algorithm}.")
+    if found.max_total_epochs is not None and found.max_total_epochs < found.min_epochs:
+        raise UsageError(
+            f"--max-total-epochs is {found.max_total_epochs} and --min-epochs is {found.min_epochs}; expected"
+            " the first to pay for a job at least."
+        )
     if found.clean and found.dry_run:
         raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
     keeps_all = found.keep_checkpoints == KeepCheckpoints.ALL
@@ -171,6 +181,8 @@ def _settings(
         brackets=found.brackets,
         repeat=found.repeat,
         max_trials=found.max_trials,
+        max_total_epochs=found.max_total_epochs,
+        asynchronous=found.asynchronous,
         seed=found.seed,
         start_with=None
         if found.start_with is None

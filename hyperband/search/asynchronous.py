@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hyperband.search.asha import AsyncRung
-from hyperband.search.decisions import BracketDone, BracketFailed, Decision, Dropped, Finished, Promoted
+from hyperband.search.decisions import BracketDone, BracketFailed, Decision, Dropped, Finished, WentOn
 from hyperband.search.halving import StartOrder, increments
 from hyperband.search.ledger import Trials
 from hyperband.search.pasha import Growth
@@ -105,7 +105,7 @@ class Asynchronous:
         if self._trials.state(trial) is TrialState.WAITING:
             below = self.rungs[rung_of[trial]]
             rung_of[trial] += 1
-            decisions.append(self._promoted(trial, below))
+            decisions.append(self._went_on(trial, below))
             below.take(rung_of)
             if self._has_no_room_above(below):
                 decisions += self._drop(below, f"rung {below.place + 1} has all of its trials")
@@ -222,7 +222,7 @@ class Asynchronous:
         reason = f"{what}: the rankings did not ask for a higher rung"
         return [Finished(self.place, here.place, tuple(trials), reason)] if trials else []
 
-    def _promoted(self, trial: int, below: AsyncRung) -> Decision:
+    def _went_on(self, trial: int, below: AsyncRung) -> Decision:
         """Say why; before `below` is told."""
         to = f"goes on to epoch {self.bracket.rungs[below.place + 1].epochs}"
         if below.is_filled:
@@ -232,7 +232,7 @@ class Asynchronous:
                 f"among the best {below.n_best} of {below.n_results} losses in rung {below.place} so far, "
                 f"and the best of them that had not gone on: {to}"
             )
-        return Promoted(self.place, below.place + 1, (trial,), reason)
+        return WentOn(trial, self.place, below.place + 1, reason)
 
     def _grow(self, trial: int, rung: int, before: float, loss: float) -> list[Decision]:
         """Compare the two top rungs after a result in the higher one; see `Growth`."""

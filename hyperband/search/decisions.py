@@ -49,13 +49,24 @@ class TrialFailed:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """A rung is complete and its best trials go on; without barriers, one of its best does."""
+    """A rung is complete and its best trials go on."""
 
     bracket: int
     #: the rung they enter
     rung: int
     #: by trial number
     trials: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WentOn:
+    """One trial goes on from a rung for which nobody waits: it starts at once."""
+
+    trial: int
+    bracket: int
+    #: the rung it enters
+    rung: int
     reason: str
 
 
@@ -134,6 +145,7 @@ Decision = (
     | Repeat
     | TrialFailed
     | Promoted
+    | WentOn
     | Dropped
     | Finished
     | RungAdded

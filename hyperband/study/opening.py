@@ -1,7 +1,7 @@
 """Opening a study: the script's identity, the folder, the settings that must not change, the plan."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from hyperband.search.trial import Plan
 from hyperband.settings import Settings
 
 #: a study is one search: these make it what it is
-_FIXED = ("algorithm", "max_epochs", "eta", "min_epochs", "brackets", "seed")
-_MAY_GROW = ("repeat", "max_trials")
+_FIXED = ("algorithm", "async", "max_epochs", "eta", "min_epochs", "brackets", "seed")
+_MAY_GROW = ("repeat", "max_trials", "max_total_epochs")
+#: what studies of earlier versions, which do not say so, were searched with
+_BEFORE: Mapping[str, object] = {"async": False, "max_total_epochs": None}
 _MAX_REPEAT = 100_000
 
 
@@ -81,6 +83,8 @@ def plan_of(settings: Settings) -> Plan:
         brackets=settings.brackets,
         repeat=settings.repeat,
         max_trials=settings.max_trials,
+        asynchronous=settings.asynchronous,
+        max_total_epochs=settings.max_total_epochs,
     )
 
 
@@ -109,23 +113,32 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
     if created.start_with_ids != opened.start_with_ids:
         place, was, is_now = _first_difference(created.start_with_ids, opened.start_with_ids)
         raise UsageError(f"config id {place} of --start-with was {was} and is now {is_now}; {back}")
-    before = last_settings(events)
+    before = {**_BEFORE, **last_settings(events)}
     now = settings.document()
     for name in _FIXED:
         if before[name] != now[name]:
             raise UsageError(f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {back}")
     plans = [event.plan for event in events if isinstance(event, PlanMade)]
-    if plans and not is_extension(opened.plan, of=plans[-1]) and before["max_trials"] != now["max_trials"]:
-        raise UsageError(
-            f"--max-trials was {before['max_trials'] or f'{plans[-1].n_trials} (its default)'} and is now "
-            f"{now['max_trials'] or f'{opened.plan.n_trials} (its default)'}, but it may only grow; {back}"
-        )
+    _refuse_less(before, now, plans[-1] if plans else None, opened.plan, back)
+
+
+def _refuse_less(
+    before: Mapping[str, object], now: Mapping[str, object], old: Plan | None, new: Plan, back: str
+) -> None:
+    """Refuse what would make a study smaller than it was."""
     for name in _MAY_GROW:
-        old, new = before[name], now[name]
-        if isinstance(old, int) and isinstance(new, int) and new < old:
+        was, is_now = before[name], now[name]
+        is_less = isinstance(was, int) and isinstance(is_now, int) and is_now < was
+        if is_less or (name == "max_total_epochs" and was is None and is_now is not None):
+            limit = "without limit" if was is None else was
             raise UsageError(
-                f"--{name.replace('_', '-')} was {old} and is now {new}, but it may only grow; {back}"
+                f"--{name.replace('_', '-')} was {limit} and is now {is_now}, but it may only grow; {back}"
             )
+    if old is not None and not is_extension(new, of=old):
+        raise UsageError(
+            f"--max-trials was {before['max_trials'] or f'{old.n_trials} (its default)'} and is now "
+            f"{now['max_trials'] or f'{new.n_trials} (its default)'}, but it may only grow; {back}"
+        )
 
 
 def created_of(events: Sequence[Event], folder: Path) -> StudyCreated:

@@ -42,9 +42,10 @@ def cost_of_not_resuming(
     )
     if found is Resuming.FROM_SCRATCH:
         more = plan.epochs - plan.epochs_resumed
+        about = "about " if plan.promotion.is_open else ""
         return [
             f"Warning: a check found that the script {found}: promoted trials do not go on from their "
-            f"checkpoints, which costs {counted(more, 'epoch')} more ({plan.epochs:,} instead of "
+            f"checkpoints, which costs {about}{counted(more, 'epoch')} more ({plan.epochs:,} instead of "
             f"{plan.epochs_resumed:,}) for the whole plan."
         ]
     if found is Resuming.DISAGREES:
