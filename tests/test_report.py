@@ -26,10 +26,21 @@ from hyperband.report.tables import (
     report_text,
     result_text,
     retrain_command,
+    sources_text,
 )
 from hyperband.report.text import command_line, duration, shortened, shown
 from hyperband.report.view import study_view
-from hyperband.search.events import Event, SearchEnded, SearchStarted
+from hyperband.search.events import (
+    Event,
+    IdProposed,
+    IdsDrawn,
+    IdSource,
+    JobStarted,
+    PlanMade,
+    SearchEnded,
+    SearchStarted,
+    StudyCreated,
+)
 from hyperband.search.trial import Bracket, Outcome, Plan, Rung
 
 FOLDER = Path("/studies/vgg")
@@ -73,7 +84,7 @@ def test_a_finished_study_has_exactly_the_keys_of_the_specification_in_order(tmp
     assert document["best"] == {"config_id": config_id(16), "loss": 100 / 17 / 9, "epochs": 9}
     trials = _rows(document, "trials")
     assert [trial["number"] for trial in trials] == list(range(17))
-    assert list(trials[0]) == ["number", "config_id", "bracket", "rung", "state", "loss"]
+    assert list(trials[0]) == ["number", "config_id", "bracket", "rung", "state", "loss", "source"]
     assert trials[8] | {"loss": None} == {
         "number": 8,
         "config_id": config_id(8),
@@ -81,6 +92,7 @@ def test_a_finished_study_has_exactly_the_keys_of_the_specification_in_order(tmp
         "rung": 2,
         "state": "done",
         "loss": None,
+        "source": "random",
     }
     assert (trials[0]["state"], trials[0]["loss"]) == ("dropped", 100.0)
     jobs = _rows(document, "jobs")
@@ -417,3 +429,40 @@ def test_a_hundred_thousand_jobs_make_a_document(tmp_path: Path) -> None:
     document = study_document(events, folder=FOLDER, running=False)
     assert len(_rows(document, "jobs")) == 100_000
     assert len(json.loads(json_text(document))["trials"]) == 100_000
+
+
+def guided(tmp_path: Path, *sources: IdSource, start_with: tuple[str, ...] = ()) -> list[Event]:
+    """A study of one rung whose trials have their ids from these sources."""
+    plan = Plan((Bracket((Rung(len(start_with) + len(sources), 1),)),), 1)
+    events: list[Event] = [
+        StudyCreated("vgg", "/train.py", (), "/somewhere", start_with),
+        SearchStarted(BEGAN_AT, settings(tmp_path).document(), "here", 1, "boot", "0.1.0"),
+        PlanMade(plan),
+    ]
+    events += [IdsDrawn(0, start_with)] if start_with else []
+    first = len(start_with)
+    events += [IdProposed(first + n, f"x:{n}", source, n) for n, source in enumerate(sources)]
+    return events
+
+
+def test_the_source_of_each_config_id_is_told(tmp_path: Path) -> None:
+    model, random, unready = IdSource.MODEL, IdSource.RANDOM, IdSource.UNREADY
+    events = guided(tmp_path, random, model, unready, model, start_with=("a", "b"))
+    document = study_document(events, folder=FOLDER, running=False)
+    sources = ["start_with", "start_with", "random", "model", "unready", "model"]
+    assert [trial["source"] for trial in _rows(document, "trials")] == sources
+    events.append(JobStarted(1.0, 0, 0, 0, 0, 1, "cpu:0", False, "", "h"))
+    document = study_document(events, folder=FOLDER, running=True)
+    assert [job["source"] for job in _rows(document, "jobs")] == ["start_with"]
+    assert jobs_csv(document).splitlines()[1].endswith(",start_with")
+    study = study_view(events, folder=FOLDER, running=True)
+    assert sources_text(study) == (
+        "guide   2 trials chosen by the model, 2 at random (1 of them since no proposal of the model was "
+        "ready), 2 from --start-with"
+    )
+    assert sources_text(study) in report_text(study, FOLDER, cwd=FOLDER, top=3)
+
+
+def test_random_draws_alone_are_nothing_to_tell(tmp_path: Path) -> None:
+    for events in (play(small_plan(), settings(tmp_path)), guided(tmp_path, IdSource.RANDOM)):
+        assert sources_text(study_view(events, folder=FOLDER, running=False)) == ""

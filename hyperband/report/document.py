@@ -30,8 +30,9 @@ JOB_COLUMNS = (
     "cpu_s",
     "gpu_memory_peak_bytes",
     "gpu_utilisation_percent",
+    "source",
 )
-#: the last of them, for a job that runs
+#: those from `retry` to the measurements, for a job that runs
 _NOT_ENDED = (False, None, None, None, None, None)
 
 
@@ -69,10 +70,11 @@ def document_of(study: StudyView) -> dict[str, object]:
                 "rung": trial.rung,
                 "state": str(trial.state),
                 "loss": study.shown_loss(trial),
+                "source": str(study.sources[trial.number]),
             }
             for trial in study.trials
         ],
-        "jobs": [_job_row(job, study.penalty) for job in study.jobs],
+        "jobs": [_job_row(job, study.penalty, str(study.sources[job.trial])) for job in study.jobs],
         "failures": [
             {
                 "fingerprint": group.fingerprint,
@@ -117,7 +119,7 @@ def _plan_rows(plan: Plan) -> list[dict[str, object]]:
     ]
 
 
-def _job_row(job: JobView, penalty: float | None) -> dict[str, object]:
+def _job_row(job: JobView, penalty: float | None, source: str) -> dict[str, object]:
     start, end = job.start, job.end
     folder = job.folder
     row = (
@@ -135,6 +137,7 @@ def _job_row(job: JobView, penalty: float | None) -> dict[str, object]:
         f"{folder}/stdout" if folder else None,
         f"{folder}/stderr" if folder else None,
         *(_NOT_ENDED if end is None else _measured(end)),
+        source,
     )
     return dict(zip(JOB_COLUMNS, row, strict=True))
 

@@ -1,6 +1,7 @@
 """Tables and paragraphs about plans and studies, for people. Owns their layout; reads, never decides."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from hyperband.report.text import command_line, counted, number, shortened, show
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
+from hyperband.search.events import IdSource
 from hyperband.search.trial import Bracket, Outcome, Plan, Promotion
 from hyperband.settings import Settings
 
@@ -193,7 +195,9 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
     ]
     if study.jobs:
         parts.append(outcomes_table(study))
-    parts += filter(None, (failures_of(study).text(), rungs_table(study), slots_table(study)))
+    parts += filter(
+        None, (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
+    )
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)
@@ -209,6 +213,19 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], *, right: bool
     """Plain columns; tabulate must not take an id like `1e5` for a number and rewrite it."""
     align = ("left", *["right"] * (len(headers) - 1)) if right else None
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=align if rows else None)
+
+
+def sources_text(study: StudyView) -> str:
+    """Where the config ids of the trials are from; empty unless a guide chose some of them."""
+    counts = Counter(study.sources)
+    if not counts[IdSource.MODEL] and not counts[IdSource.UNREADY]:
+        return ""
+    n_unready = counts[IdSource.UNREADY]
+    n_random = counts[IdSource.RANDOM] + n_unready
+    unready = f" ({n_unready:,} of them since no proposal of the model was ready)" if n_unready else ""
+    given = f", {counts[IdSource.START_WITH]:,} from --start-with" if counts[IdSource.START_WITH] else ""
+    trials = counted(counts[IdSource.MODEL], "trial")
+    return f"guide   {trials} chosen by the model, {n_random:,} at random{unready}{given}"
 
 
 def _freed(study: StudyView) -> str:

@@ -16,6 +16,7 @@ from hyperband.search.events import (
     Event,
     IdProposed,
     IdsDrawn,
+    IdSource,
     JobEnded,
     JobStarted,
     PlanMade,
@@ -136,6 +137,8 @@ class StudyView:
     best: Best | None
     #: by number
     trials: tuple[TrialView, ...]
+    #: where the config id of each trial is from, by number
+    sources: tuple[IdSource, ...]
     #: by start
     jobs: tuple[JobView, ...]
     #: slots that nothing starts on for a while, by name
@@ -201,6 +204,7 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         plan=engine.plan if told.has_plan else Plan((), 0),
         best=engine.best(),
         trials=trials,
+        sources=tuple(told.sources),
         jobs=tuple(jobs),
         quarantined=tuple(told.quarantined[slot] for slot in sorted(told.quarantined)),
         checkpoints_freed_bytes=told.checkpoints_freed_bytes,
@@ -213,6 +217,8 @@ class _Told:
     def __init__(self) -> None:
         self.created: StudyCreated | None = None
         self.has_plan = False
+        #: by trial
+        self.sources: list[IdSource] = []
         self.search_started: SearchStarted | None = None
         #: None again once another process began to write
         self.search_ended: SearchEnded | None = None
@@ -239,8 +245,14 @@ class _Told:
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():
                 self.job_ends[event.job, event.attempt] = event
-            case IdsDrawn() | IdProposed() | SpaceExhausted():
-                pass  # the engine's trials and plan have them
+            case IdsDrawn():
+                n_given = 0 if self.created is None else len(self.created.start_with_ids)
+                is_given = event.first + len(event.ids) <= n_given
+                self.sources += [IdSource.START_WITH if is_given else IdSource.RANDOM] * len(event.ids)
+            case IdProposed():
+                self.sources.append(event.source)
+            case SpaceExhausted():
+                pass  # the engine's trials and plan have it
             case SlotQuarantined():
                 self.quarantined[event.slot] = event
             case SlotReleased():
