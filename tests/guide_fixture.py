@@ -25,11 +25,11 @@ class NearestToBest:
         self.max_epochs = max_epochs
         self.groups = groups
         self.seed = seed
-        self.calls: list[tuple[Observed, Pending, FloatArray, int]] = []
+        self.last_call: tuple[Observed, Pending, FloatArray, int] | None = None
 
     def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
         self.begin(observed)
-        self.calls.append((observed, pending, candidates, n))
+        self.last_call = (observed, pending, candidates, n)
         assert observed.x.shape == (len(observed.loss), len(self.groups))
         assert candidates.shape[1] == len(self.groups)
         losses = np.where(np.isnan(observed.loss), np.inf, observed.loss)

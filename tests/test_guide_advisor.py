@@ -8,7 +8,7 @@ import pytest
 from guide_fixture import NearestToBest, ended, proposed, started
 
 from hyperband.guide.advisor import Advisor
-from hyperband.guide.data import FloatArray, IntArray
+from hyperband.guide.data import FloatArray, IntArray, Observed, Pending
 from hyperband.guide.messages import (
     Answer,
     Begin,
@@ -60,8 +60,14 @@ class Talk:
         return self.advisor.is_due
 
     @property
+    def last_call(self) -> tuple[Observed, Pending, FloatArray, int]:
+        call = self.models[-1].last_call
+        assert call is not None
+        return call
+
+    @property
     def last_call_x(self) -> FloatArray:
-        return self.models[-1].calls[-1][0].x
+        return self.last_call[0].x
 
 
 def ids(n: int, first: int = 0) -> list[str]:
@@ -145,7 +151,7 @@ def test_the_model_is_given_observations_and_running_jobs() -> None:
     talk.proposals()
     (model,) = talk.models
     assert (model.max_epochs, model.seed, model.groups.tolist()) == (27, 5, [0])
-    observed, pending, candidates, n = model.calls[-1]
+    observed, pending, candidates, n = talk.last_call
     assert observed.x[:, 0].tolist() == [0.0, 1.0, 0.0]
     assert observed.epochs.tolist() == [1, 1, 3]
     assert observed.loss.tolist()[::2] == [0.5, -1e300]
@@ -164,7 +170,7 @@ def test_other_studies_feed_the_model_and_their_ids_stay_candidates() -> None:
     space = [f"x:{x}" for x in range(100)]
     talk.tell(Begin(27, 0), draws(space), Ids(1, ["x:10", "x:500"]), losses(1, (0, 0.1), (1, 0.2)))
     assert talk.proposals()[0] == "x:10"
-    observed = talk.models[-1].calls[-1][0]
+    observed = talk.last_call[0]
     assert observed.study.tolist() == [1, 1]
     assert observed.x[1, 0] == 1.0, "beyond what the sampler draws is as far as it goes"
 

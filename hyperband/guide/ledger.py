@@ -6,13 +6,20 @@ an encoding. Must not know candidates or the model.
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from hyperband.guide.data import FloatArray, Observed, Pending
 from hyperband.guide.encoding import Encoding, Flat
 from hyperband.guide.messages import Ids, Observations, Running
+from hyperband.script.config import Value
 
+#: names and values of a configuration: a small part of what a dict of them takes
+_Packed: TypeAlias = tuple[tuple[str, ...], tuple[Value, ...]]
+
+#: so many configurations are encoded at once
+_PART = 4096
 #: what is known of an id
 _UNKNOWN, _READ, _UNREADABLE = 0, 1, 2
 
@@ -25,8 +32,10 @@ class Ledger:
         #: every id of a trial, numbered as they came; one that two studies have is one
         self._numbers: dict[str, int] = {}
         self._known = bytearray()
-        #: flat configurations by number; given up when the encoding is final
-        self._configs: list[Flat | None] | None = []
+        #: configurations by number; given up when the encoding is final
+        self._configs: list[_Packed | None] | None = []
+        #: every set of names that configurations have, once
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._encoding: Encoding | None = None
         #: rows by number, one after the other; a row of zeros where none is known
         self._rows = array("d")
@@ -86,7 +95,7 @@ class Ledger:
                 read.append(number)
                 configs.append(config)
             if self._configs is not None:
-                self._configs[number] = config
+                self._configs[number] = None if config is None else self._packed(config)
         if self._encoding is not None:
             self._write(read, self._encoding.encode(configs))
 
@@ -101,9 +110,16 @@ class Ledger:
         self._encoding = encoding
         self._rows = array("d", bytes(self._rows.itemsize * len(self._known) * self._width))
         read = [number for number, config in enumerate(self._configs) if config is not None]
-        self._write(read, encoding.encode([config for config in self._configs if config is not None]))
+        for first in range(0, len(read), _PART):
+            part = read[first : first + _PART]
+            packed = [self._configs[number] for number in part]
+            self._write(part, encoding.encode([dict(zip(*one, strict=True)) for one in packed if one]))
         if is_final:
             self._configs = None
+
+    def _packed(self, config: Flat) -> _Packed:
+        names = tuple(config)
+        return self._names.setdefault(names, names), tuple(config.values())
 
     @property
     def _width(self) -> int:
