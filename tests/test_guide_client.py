@@ -197,6 +197,18 @@ def test_an_error_of_the_model_is_told_with_its_log(opens: Opens, tmp_path: Path
     assert guide.take(()) is None
 
 
+def test_an_error_of_the_model_is_told_also_to_who_has_more_to_say(opens: Opens) -> None:
+    guide = opens(Failing)
+    guide.offer(SPACE, None)
+    receive_until(guide, has(FeaturesRead))
+    tell_first(guide)
+    guide.receive()
+    os.waitid(os.P_PID, pid_of(guide), os.WEXITED | os.WNOWAIT)
+    guide.offer(SPACE, None)
+    (note,) = notes(receive_until(guide, has(Note)))
+    assert "its model failed: ValueError" in note
+
+
 def test_a_process_that_cannot_begin_is_given_up(opens: Opens, monkeypatch: pytest.MonkeyPatch) -> None:
     guide = opens()
     monkeypatch.setattr(service, "_SERVE", "raise SystemExit(3)")

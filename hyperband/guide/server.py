@@ -37,7 +37,10 @@ class Line:
         """What has come in; none: nothing is there, or the end."""
         told: list[Told] = []
         while not told and not self.is_over and self._poll.poll(None if wait else 0):
-            part = self._socket.recv(_READ_BYTES)
+            try:
+                part = self._socket.recv(_READ_BYTES)
+            except ConnectionResetError:  # it is gone, and has not read all that was said
+                part = b""
             self.is_over = not part
             told = [unpack_told(line) for line in self._lines.cut(part)]
         return told

@@ -139,7 +139,9 @@ class Service:
             except BlockingIOError:
                 return
             except (BrokenPipeError, ConnectionResetError):
-                self._close_line()  # it ends; its exit status will say how
+                # it ends: what it said before is still to be read, and its exit status will say how
+                self._unsent = memoryview(b"")
+                self._epoll.modify(self._line, select.EPOLLIN)
                 return
             self._unsent = self._unsent[n:]
             n_sent += n
