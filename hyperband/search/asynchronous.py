@@ -138,18 +138,17 @@ class Asynchronous:
     def resize(self, bracket: Bracket) -> Bracket:
         """Take on other numbers of trials: fewer exist, or more are wanted. Return what became of them.
 
-        A rung that has more trials already than it should now have keeps them. Whoever was left behind for
-        want of further results waits again.
+        A rung that has more trials already than it should now have keeps them.
         """
         if not self.is_open:
             pairs = zip(bracket.rungs, self.rungs, strict=True)
             bracket = Bracket(tuple(Rung(max(rung.n, here.entered), rung.epochs) for rung, here in pairs))
         self.bracket = bracket
-        self.reopen()
+        self._look()
         return bracket
 
     def reopen(self) -> None:
-        """There may be more to do than before."""
+        """There may be more to do than before: whoever was left behind for want of results waits again."""
         if self.is_open:
             for here in self.rungs[: self.last]:
                 for trial in here.left(self._trials.rungs) if here.n_dropped else ():

@@ -95,8 +95,11 @@ class Engine(SearchState):
         if before is None:
             self._begin_plan(plan)
             return tuple(decisions)
+        first = self._brackets[0]
         if len(plan.brackets) == len(before.brackets):
-            self._brackets[0].resize(plan.brackets[0])
+            first.resize(plan.brackets[0])
+        if isinstance(first, Asynchronous):
+            first.reopen()
         self._add_brackets(plan)
         self._use_plan(plan)
         return tuple(decisions + self._settle(0))
