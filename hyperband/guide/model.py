@@ -1,0 +1,204 @@
+"""Which candidate to start: expected improvement at the full number of epochs, for the time that it costs.
+
+Owns what a loss, a number of epochs, a failure and a duration are to the model. Pure but for its memory of
+parameters: the same calls give the same answers. Time and memory do not grow with the number of observations.
+"""
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperband.guide.data import FloatArray, IntArray, Observed, Pending
+from hyperband.guide.gp import GaussianProcess, Points, Priors
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+#: observations that the process is conditioned on, and that the durations are read from
+_MOST_OBSERVED = 350
+_MOST_TIMED = 200
+_MOST_PENDING = 200
+#: the parameters are learned again when there are so many times more observations
+_GROWTH = 1.07
+_N_STEPS = 20
+#: of the median's distance from the best loss, so much is added before the logarithm
+_SOFTNESS = 0.1
+#: the improvement is divided by the predicted seconds per epoch to this power
+_COST_POWER = 0.5
+#: failures of a neighbourhood count against this much of belief that jobs succeed
+_FAILURE_PRIOR = 1.0
+_FAILURE_LENGTH_SCALE = 0.3
+_SQRT2 = math.sqrt(2.0)
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+class Model:
+    """Ranks candidates by what is known of trials; one for each encoding."""
+
+    def __init__(self, *, max_epochs: int, groups: IntArray, seed: int) -> None:
+        """A model that has seen nothing.
+
+        Args:
+            max_epochs: R, where the improvement is expected.
+            groups: (d,), the feature of each column.
+            seed: of what is chosen at random: which observations are left out.
+        """
+        n_features = int(groups.max()) + 1 if len(groups) else 0
+        self._log_max_epochs = max(math.log(max_epochs), 1e-9)
+        # two more columns: how far it is trained, and of which study it is
+        both = np.concatenate([groups, [n_features, n_features + 1]])
+        self._losses = GaussianProcess(both, Priors(np.zeros(n_features + 2), noise=-6.0))
+        self._durations = GaussianProcess(groups, Priors(np.full(n_features, 0.5), noise=-5.0))
+        self._seed = seed
+        #: how many observations the parameters of each were learned from
+        self._n_learned = 0
+        self._n_timed = 0
+
+    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
+        """Choose candidates to start, best first, each as if the ones before it were running already.
+
+        Args:
+            observed: of this study and of others.
+            pending: what runs now.
+            candidates: (m, d).
+            n: at most so many.
+
+        Returns:
+            Indices of min(n, m) candidates, each once.
+        """
+        n = min(n, len(candidates))
+        worth = self._log_cost(observed, candidates) * -_COST_POWER + _log_success(observed, candidates)
+        known = self._known(observed)
+        if known is None:
+            return [int(index) for index in np.argsort(-worth, kind="stable")[:n]]
+        rows, targets, incumbent = known
+        process = self._losses
+        if len(targets) >= self._n_learned * _GROWTH + 1:
+            process.learn(rows, targets, n_steps=_N_STEPS)
+            self._n_learned = len(observed.loss)
+        process.condition(rows, targets)
+        points = process.points(self._rows(candidates, np.ones(len(candidates))))
+        points = process.assume(points, process.points(self._pending_rows(pending)))
+        first_epochs = self._share_trained(np.append(observed.epochs, pending.epochs)).min()
+        chosen: list[int] = []
+        for _ in range(n):
+            score = _log_expected_improvement(points, incumbent) + worth
+            score[chosen] = -np.inf
+            best = int(np.argmax(score))
+            chosen.append(best)
+            if len(chosen) < n:
+                there = self._rows(candidates[best : best + 1], np.array([first_epochs]))
+                points = process.assume(points, process.points(there))
+        return chosen
+
+    def _known(self, observed: Observed) -> tuple[FloatArray, FloatArray, float] | None:
+        """What it is conditioned on: rows, targets of mean 0 and variance 1; and the best of them."""
+        kept = np.flatnonzero(np.isfinite(observed.loss))
+        if len(kept) == 0:
+            return None
+        targets = np.empty(len(kept))
+        for study in np.unique(observed.study[kept]):
+            of_study = observed.study[kept] == study
+            targets[of_study] = _targets(observed.loss[kept[of_study]])
+        own = observed.study[kept] == 0
+        incumbent = targets[own].min() if own.any() else targets.min()
+        chosen = self._chosen(targets, observed.epochs[kept], own)
+        rows = self._rows(
+            observed.x[kept[chosen]],
+            self._share_trained(observed.epochs[kept[chosen]]),
+            observed.study[kept[chosen]],
+        )
+        targets = targets[chosen]
+        middle, spread = targets.mean(), max(float(targets.std()), 1e-9)
+        return rows, (targets - middle) / spread, float((incumbent - middle) / spread)
+
+    def _chosen(self, targets: FloatArray, epochs: FloatArray, own: BoolArray) -> IntArray:
+        """Of too many observations: half the best, a quarter the longest trained, the rest at random."""
+        n = len(targets)
+        if n <= _MOST_OBSERVED:
+            return np.arange(n)
+        foreign = ~own
+        taken = np.zeros(n, dtype=bool)
+        taken[np.lexsort((targets, foreign))[: _MOST_OBSERVED // 2]] = True
+        taken[np.lexsort((targets, -epochs, foreign))[: _MOST_OBSERVED // 4]] = True
+        rest = np.flatnonzero(~taken)
+        rng = np.random.default_rng([self._seed & 0xFFFFFFFF, n])
+        taken[rng.choice(rest, _MOST_OBSERVED - int(taken.sum()), replace=False)] = True
+        return np.flatnonzero(taken)
+
+    def _share_trained(self, epochs: FloatArray) -> FloatArray:
+        """Logarithm of the epochs, 0 for one and 1 for the full number."""
+        return np.log(np.maximum(epochs, 1.0)) / self._log_max_epochs
+
+    def _rows(self, x: FloatArray, trained: FloatArray, study: IntArray | None = None) -> FloatArray:
+        foreign = np.zeros(len(x)) if study is None else study.astype(np.float64)
+        return np.column_stack([x, trained, foreign])
+
+    def _pending_rows(self, pending: Pending) -> FloatArray:
+        x, epochs = pending.x[-_MOST_PENDING:], pending.epochs[-_MOST_PENDING:]
+        return self._rows(x, self._share_trained(epochs))
+
+    def _log_cost(self, observed: Observed, candidates: FloatArray) -> FloatArray:
+        """(m,), logarithm of the predicted seconds per epoch; 0 while nothing is known."""
+        timed = np.flatnonzero(
+            (observed.study == 0) & (observed.seconds_per_epoch > 0) & np.isfinite(observed.seconds_per_epoch)
+        )
+        if len(timed) < 2 or candidates.shape[1] == 0:
+            return np.zeros(len(candidates))
+        latest = timed[-_MOST_TIMED:]
+        logs = np.log(observed.seconds_per_epoch[latest])
+        middle, spread = logs.mean(), float(logs.std())
+        if spread < 1e-3:
+            return np.full(len(candidates), middle)
+        x, y = observed.x[latest], (logs - middle) / spread
+        if len(timed) >= self._n_timed * 1.3 and self._n_timed < _MOST_TIMED:
+            self._durations.learn(x, y, n_steps=_N_STEPS)
+            self._n_timed = len(timed)
+        self._durations.condition(x, y)
+        found: FloatArray = self._durations.predict(candidates)[0] * spread + middle
+        return found
+
+
+def _targets(losses: FloatArray) -> FloatArray:
+    """Losses of one study as the process sees them: logarithms of the distance from the best, softened.
+
+    Whatever the scale of the losses, the result is of the order of 1: the differences among good ones count
+    as much as those among bad ones.
+    """
+    scaled = losses / max(float(np.abs(losses).max()), 1e-300)
+    above = scaled - scaled.min()
+    softness = _SOFTNESS * float(np.median(above))
+    if softness <= 0.0:
+        softness = float(above.max())
+    if softness <= 0.0:
+        return np.zeros(len(losses))
+    logs: FloatArray = np.log1p(above / softness)
+    return logs
+
+
+def _log_success(observed: Observed, candidates: FloatArray) -> FloatArray:
+    """(m,), logarithm of the share of jobs that succeed near each candidate; 0 while none has failed."""
+    latest = slice(-_MOST_OBSERVED, None)
+    x = observed.x[latest][observed.study[latest] == 0]
+    failed = np.isnan(observed.loss[latest][observed.study[latest] == 0])
+    if not failed.any() or candidates.shape[1] == 0:
+        return np.zeros(len(candidates))
+    squared = (candidates**2).sum(1)[:, None] + (x**2).sum(1) - 2.0 * candidates @ x.T
+    near = np.exp(-0.5 * np.maximum(squared, 0.0) / _FAILURE_LENGTH_SCALE**2)
+    share = (near @ failed) / (near.sum(1) + _FAILURE_PRIOR)
+    logs: FloatArray = np.log1p(-share)
+    return logs
+
+
+def _log_expected_improvement(points: Points, incumbent: float) -> FloatArray:
+    """(m,), logarithm of the expected improvement on the incumbent (Ament et al. 2023)."""
+    sd = np.sqrt(points.variance)
+    z = (incumbent - points.mean) / sd
+    tail = np.minimum(z, -5.0)
+    density = np.exp(-0.5 * np.maximum(z, -37.0) ** 2) / math.sqrt(2.0 * math.pi)
+    near = density + z * 0.5 * _erfc(-np.maximum(z, -37.0) / _SQRT2)
+    # far below, the sum cancels: the first terms of its asymptotic series (Abramowitz and Stegun, 26.2.12)
+    far = -0.5 * tail**2 - 0.5 * math.log(2.0 * math.pi) - 2.0 * np.log(-tail) + np.log1p(-3.0 / tail**2)
+    found: FloatArray = np.where(z < -5.0, far, np.log(np.maximum(near, 1e-300))) + np.log(sd)
+    return found
