@@ -140,9 +140,28 @@ def test_a_killed_process_starts_again_and_knows_the_same(opens: Opens) -> None:
     ]
     assert pid_of(guide) != first
     assert guide.fileno() == descriptor
-    assert guide.n_candidates_wanted == 2048
-    guide.offer(SPACE[5:], None)
+    assert guide.n_candidates_wanted == 1848, "the draws are told again, too"
     assert take_when_ready(guide, set(), n_observations=6)[0] == "x:5"
+
+
+def test_a_killed_process_knows_again_what_a_small_space_has(opens: Opens) -> None:
+    guide = opens()
+    guide.offer(SPACE, None, is_last=True)
+    tell_first(guide)
+    before = take_when_ready(guide, set(), n_observations=1)
+    os.kill(pid_of(guide), signal.SIGKILL)
+    assert take_when_ready(guide, set(), n_observations=1) == before
+    assert guide.n_candidates_wanted == 0
+
+
+def test_only_the_newest_draws_are_kept_for_another_process(opens: Opens) -> None:
+    guide = opens()
+    for _ in range(30):
+        guide.offer(SPACE, None)
+    receive_until(guide, has(FeaturesRead))
+    os.kill(pid_of(guide), signal.SIGKILL)
+    receive_until(guide, has(Note))
+    assert guide._n_offered == 2200
 
 
 def test_what_was_not_sent_when_the_process_was_killed_is_sent_to_the_next(opens: Opens) -> None:

@@ -32,6 +32,8 @@ from hyperband.search.guide import History
 
 #: a process that was killed is started anew so often
 _N_STARTS = 4
+#: so many of the newest draws are kept for it
+_N_KEPT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ class Guide:
         self._histories = [History()]
         self._tellers: list[Teller] = []
         self._queue: deque[Told] = deque()
+        #: the newest draws, for a process that must hear everything again
+        self._draws: deque[Draws] = deque()
+        self._is_exhausted = False
         #: how many draws went out, and how many the process wants in all
         self._n_offered = 0
         self._n_wanted = 0
@@ -118,7 +123,8 @@ class Guide:
     @property
     def n_candidates_wanted(self) -> int:
         """How many draws of the sampler are wanted beyond those that were offered."""
-        return max(0, self._n_wanted - self._n_offered) if self._service.is_open else 0
+        is_heard = self._service.is_open and not self._is_exhausted
+        return max(0, self._n_wanted - self._n_offered) if is_heard else 0
 
     @property
     def n_observations(self) -> int:
@@ -159,8 +165,14 @@ class Guide:
             configs: what `get_config` makes of each, flat; None: the script has none, and the ids are read.
             is_last: the sampler gives no further distinct id; the guide asks for no more.
         """
+        draws = Draws(ids, configs, is_last)
+        self._is_exhausted |= is_last
         self._n_offered += len(ids)
-        self._send(Draws(ids, configs, is_last))
+        self._draws.append(draws)
+        n_kept = sum(len(kept.ids) for kept in self._draws)
+        while n_kept - len(self._draws[0].ids) >= _N_KEPT:
+            n_kept -= len(self._draws.popleft().ids)
+        self._send(draws)
 
     def describe(self, ids: Sequence[str], configs: Sequence[Config] | None) -> None:
         """Say what ids of trials mean that are no candidates; `configs` as in `offer`."""
@@ -237,10 +249,10 @@ class Guide:
     def _start(self) -> None:
         """Start the process, and tell it everything from the beginning."""
         self._n_starts += 1
-        unsent = [told for told in self._queue if isinstance(told, (Draws, Descriptions))]
-        self._n_offered = sum(len(told.ids) for told in unsent if isinstance(told, Draws))
+        self._n_offered = sum(len(draws.ids) for draws in self._draws)
         self._n_wanted = 0
-        self._queue = deque([self._begin, self._want, *unsent])
+        unsent = [told for told in self._queue if isinstance(told, Descriptions)]
+        self._queue = deque([self._begin, self._want, *self._draws, *unsent])
         self._tellers = [Teller(history, study) for study, history in enumerate(self._histories)]
         try:
             self._service.open()
