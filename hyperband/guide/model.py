@@ -79,7 +79,8 @@ class Model:
             self._n_learned = len(observed.loss)
         process.condition(rows, targets)
         points = process.points(self._rows(candidates, np.ones(len(candidates))))
-        points = process.assume(points, process.points(self._pending_rows(pending)))
+        assumed = [process.points(self._pending_rows(pending))]
+        points = process.assume(points, assumed[0])
         first_epochs = self._share_trained(np.append(observed.epochs, pending.epochs)).min()
         chosen: list[int] = []
         for _ in range(n):
@@ -88,8 +89,11 @@ class Model:
             best = int(np.argmax(score))
             chosen.append(best)
             if len(chosen) < n:
-                there = self._rows(candidates[best : best + 1], np.array([first_epochs]))
-                points = process.assume(points, process.points(there))
+                there = process.points(self._rows(candidates[best : best + 1], np.array([first_epochs])))
+                for before in assumed:
+                    there = process.assume(there, before)
+                points = process.assume(points, there)
+                assumed.append(there)
         return chosen
 
     def _known(self, observed: Observed) -> tuple[FloatArray, FloatArray, float] | None:
