@@ -26,8 +26,3 @@ def test_a_list_is_made_as_if_those_before_were_running(n_pending: int) -> None:
     # the first ones of a longer list are those of a shorter one
     again = Model(max_epochs=9, groups=np.arange(2), seed=0)
     assert again.propose(observed=observed, pending=pending, candidates=candidates, n=3) == chosen[:3]
-    # what runs already makes its neighbourhood less worth a job
-    beside = Pending(candidates[chosen[:1]], np.array([1.0]))
-    other = Model(max_epochs=9, groups=np.arange(2), seed=0)
-    moved = other.propose(observed=observed, pending=beside, candidates=candidates, n=1)
-    assert moved != chosen[:1]
