@@ -20,10 +20,10 @@ Cells are kept, and what is missing, too short or of other code is run: stop it 
 """
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,7 +93,7 @@ def numbers(option: str, text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         low, dash, high = part.partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        if not low.isdigit() or (dash and (not high.isdigit() or int(high) < int(low))):
             raise ValueError(
                 f"{option} is {text!r}, but must be whole numbers and ranges such as 0-19 or 0,3,7"
             )
@@ -101,10 +101,9 @@ def numbers(option: str, text: str) -> list[int]:
     return found
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Run what is missing and print the tables."""
-    signal.signal(signal.SIGTERM, _end)
-    arguments = parser().parse_args()
+    arguments = parser().parse_args(words)
     if arguments.list:
         for method in METHODS:
             print(f"{method.name:<28} {method.version}{', extra' if method.is_extra else ''}")
@@ -140,6 +139,8 @@ def compare(arguments: argparse.Namespace, methods: list[MethodKind]) -> int:
     if 0 in workers:
         raise ValueError(f"--workers is {arguments.workers}, but each number must be at least 1")
     seeds = numbers("--seeds", arguments.seeds)
+    if arguments.horizon is not None and not arguments.horizon > 0:
+        raise ValueError(f"--horizon is {arguments.horizon}, but must be above 0")
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is {arguments.jobs}, but must be at least 1")
     places = campaign.Places(
@@ -215,5 +216,5 @@ def show(
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main()
+    signal.signal(signal.SIGTERM, _end)
+    main(sys.argv[1:])

@@ -78,14 +78,14 @@ def wanted(
     for seed in seeds:
         for n in workers:
             for method in methods:
-                far = method.horizons.get(n, 0.0)
+                far = method.horizon(n)
                 far = far if horizon is None else min(far, horizon)
                 for task in tasks:
                     cell = known[method.name, n].get((task, seed))
                     is_done = cell is not None and cell.serves(
                         version=method.version, data=places.data_sha256, horizon=far
                     )
-                    if far > 0 and not is_done:
+                    if not is_done:
                         found.append(Wanted(method, task, seed, n, far))
     return found
 

@@ -128,6 +128,9 @@ def _imported(folder: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # its neighbours are its own, not those of a folder that was read before
+    for neighbour in folder.glob("*.py"):
+        sys.modules.pop(neighbour.stem, None)
     sys.path.insert(0, str(folder.resolve()))
     try:
         spec.loader.exec_module(module)

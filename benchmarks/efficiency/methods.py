@@ -31,6 +31,11 @@ class MethodKind:
     #: raised by hand when the driver changes what a cell holds
     revision: int = 1
 
+    def horizon(self, workers: int) -> float:
+        """How far it is followed with so many workers: as with the next larger number that is listed."""
+        listed = [n for n in sorted(self.horizons) if n >= workers]
+        return self.horizons[listed[0] if listed else max(self.horizons)]
+
     @property
     def version(self) -> str:
         """What its cells say they were made by."""
