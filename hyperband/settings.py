@@ -58,7 +58,7 @@ class Settings:
     asynchronous: bool = False
     seed: int = 42
     start_with: Path | None = None
-    guide: GuideKind = GuideKind.NONE
+    guide: GuideKind = GuideKind.MODEL
     #: folders of other studies that the model learns from as well, absolute
     learn_from: tuple[Path, ...] = ()
     penalty: float = 100.0

@@ -1,4 +1,7 @@
-"""Whole searches as a user runs them: `python hyperband.py ... SCRIPT` in a folder of their own."""
+"""Whole searches as a user runs them: `python hyperband.py ... SCRIPT` in a folder of their own.
+
+Without a guide unless a test asks for one: what is tried then depends on seed and trial number alone.
+"""
 
 import json
 import os
@@ -80,6 +83,7 @@ class Searches:
     ) -> subprocess.Popen[str]:
         """Start a search and return its process; standard output is the JSON of its end."""
         argv = [sys.executable, str(HYPERBAND), *(["--json"] if as_json else [])]
+        argv += ["--guide", "none"]  # a later word of the options counts more
         argv += [] if gpus is None else ["--gpus", gpus]
         argv += [*options, str(self.path), *after]
         search = subprocess.Popen(

@@ -155,9 +155,9 @@ def _add_search_options(parser: Parser) -> None:
         "--guide",
         metavar="HOW",
         type=values.one_of("--guide", tuple(GuideKind)),
-        default=str(GuideKind.NONE),
+        default=str(GuideKind.MODEL),
         help="model: learn from the losses which draws of the sampler to try; none: all at random"
-        " (default: none)",
+        " (default: model)",
     )
     group.add_argument(
         "--learn-from",
