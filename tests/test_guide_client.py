@@ -269,7 +269,7 @@ def test_nothing_waits_for_a_process_that_does_not_read(opens: Opens) -> None:
 def test_messages_may_be_large(opens: Opens) -> None:
     guide = opens()
     large = [f"{n}" + "é" * 200_000 for n in range(20)]
-    guide.offer(SPACE, [{"x": n, "text": "é" * 100_000} for n in range(200)])
+    guide.offer(SPACE, [{"x": n, "text": "é" * 10_000} for n in range(200)])
     guide.tell(IdsDrawn(0, tuple(large)))
     news = receive_until(guide, has(NeedConfigs))
     assert NeedConfigs(tuple(large)) in news
