@@ -5,6 +5,8 @@ random share. No slot waits for the model. Owns which draws are unused, and what
 out to be small: then all is as without a guide.
 """
 
+import contextlib
+import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +43,8 @@ _N_DRAWS = 512
 _DRAWS_S = 0.5
 #: more proposals than this are not kept ready
 _MOST_READY = 64
+#: of the script's process, once jobs run
+_NICENESS = 10
 #: a space that has so many ids is not small, whatever the plan
 _N_LARGE = 2000
 #: for so long the first start waits to know whether there are ids for the whole plan
@@ -263,6 +267,7 @@ class Guiding:
             self._host.close()
             self._n_starts += 1
             self._host = self._open_host()
+            self._step_back()
             return
         for part in found:
             if isinstance(part, Candidates):
@@ -356,6 +361,12 @@ class Guiding:
 
     # The guide.
 
+    def _step_back(self) -> None:
+        """Let the jobs have the processors first: from now on draws are no longer what slots wait for."""
+        if self._host is not None and self._guide is not None:
+            with contextlib.suppress(ProcessLookupError):  # killed: it is started again
+                os.setpriority(os.PRIO_PROCESS, self._host.pid, _NICENESS)
+
     def _start_guide(self) -> None:
         self._guide = guide = self._open_guide()
         for event in self._untold:
@@ -367,6 +378,7 @@ class Guiding:
         self._untold.clear()
         self._lessons.clear()
         self._early.clear()
+        self._step_back()
         self._tune()
 
     def _tune(self) -> None:
