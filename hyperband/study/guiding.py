@@ -1,14 +1,14 @@
 """Config ids of a guided search: each is chosen when its trial is about to start, by a model or at random.
 
 Joins the script's sampler, whose draws are the candidates, the guide, which ranks them, and the rule of the
-random share. No slot waits for the model. Owns which draws are unused, and what is done where a space turns
-out to be small: then all is as without a guide.
+random share. No slot waits for the model. Owns what is done where a space turns out to be small: then all is
+as without a guide.
 """
 
 import contextlib
 import os
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
@@ -28,15 +28,12 @@ from hyperband.search.events import (
     StudyCreated,
 )
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
+from hyperband.study.drawing import Draws
 from hyperband.study.looking import Look
 from hyperband.study.sampling import N_STARTS, Sampling, is_of_session
 from hyperband.study.wake import HasDescriptor
 
-#: so many draws that repeat in a row exhaust a space, as they do without a guide
-MAX_REPEATS = 1000
-#: so many draws that no trial has are kept; the oldest go first
-_N_UNUSED = 4000
-#: ... and so many are to be there for random turns
+#: so many draws that no trial has are to be there for random turns
 _N_AT_HAND = 64
 #: one request for draws: the script's process must be free for others soon
 _N_DRAWS = 512
@@ -88,20 +85,13 @@ class Guiding:
         self._guide: Guide | None = None
         #: takes over for good where a guide is of no use
         self._sampling: Sampling | None = None
-        #: what the guide must hear when it starts
-        self._untold: list[Event] = []
+        #: what the guide must hear when it starts; None afterwards
+        self._untold: list[Event] | None = []
         self._early: list[Candidates] = []
         self._n_start_with = 0
         self._n_ids = 0
-        self._used: set[str] = set()
-        #: draws that no trial has, in the order of the stream
-        self._unused: OrderedDict[str, None] = OrderedDict()
-        #: distinct draws of this process that are still known
-        self._drawn: set[str] = set()
-        self._n_drawn = 0
-        self._n_repeats = 0
-        self._is_exhausted = False
-        #: what follows from that was done
+        self._draws = Draws()
+        #: what follows from an exhausted space was done
         self._is_settled = False
         self._has_proposed = False
         #: jobs may start: the space is not small, or that is known to make no difference
@@ -140,7 +130,7 @@ class Guiding:
     @property
     def can_propose(self) -> bool:
         """Whether there is a draw that no trial has, and jobs may start."""
-        return self._host is not None and self._is_open and bool(self._unused)
+        return self._host is not None and self._is_open and self._draws.n_unused > 0
 
     def owns(self, pid: int) -> bool:
         """Whether a process of this machine is the script's, imported to draw, or of its session."""
@@ -169,7 +159,7 @@ class Guiding:
         )
         proposal: Proposal | None = None
         if not is_random and self._guide is not None:
-            proposal = self._guide.take(self._used)
+            proposal = self._guide.take(self._draws.used)
         source = source_of(
             trial,
             n_start_with=self._n_start_with,
@@ -178,7 +168,7 @@ class Guiding:
             can_learn=self._can_learn and self._reads_anything,
             has_proposal=proposal is not None,
         )
-        config_id = next(iter(self._unused)) if proposal is None else proposal.config_id
+        config_id = self._draws.next_unused() if proposal is None else proposal.config_id
         self._use(trial, (config_id,))
         self._has_proposed = True
         return IdProposed(trial, config_id, source, 0 if proposal is None else proposal.n_observations)
@@ -198,7 +188,7 @@ class Guiding:
         self._hear_guide()
         self._hear_script()
         events: list[Event] = []
-        if self._is_exhausted and not self._is_settled and not self._is_drawing:
+        if self._draws.is_exhausted and not self._is_settled and not self._is_drawing:
             self._is_settled = True
             events = self._end_of_space()
         self._ask()
@@ -220,11 +210,11 @@ class Guiding:
                 self._can_learn = self._can_learn or (event.outcome.is_final and not event.retry)
             case _:
                 pass
-        if self._guide is None:
-            self._untold.append(event)
-        else:
+        if self._guide is not None:
             self._guide.tell(event)
             self._tune()
+        elif self._untold is not None:
+            self._untold.append(event)
 
     def rest(self) -> None:
         """Let the guide go: no new trial will start any more."""
@@ -235,6 +225,7 @@ class Guiding:
         """Let all processes go; a second call does nothing."""
         if self._sampling is not None:
             self._sampling.close()
+        self._untold = None
         if self._guide is not None:
             self._guide.close()
             self._guide = None
@@ -251,9 +242,7 @@ class Guiding:
 
     def _use(self, first: int, ids: Sequence[str]) -> None:
         self._n_ids = max(self._n_ids, first + len(ids))
-        self._used.update(ids)
-        for config_id in ids:
-            self._unused.pop(config_id, None)
+        self._draws.use(ids)
 
     def _hear_script(self) -> None:
         if self._host is None:
@@ -283,17 +272,7 @@ class Guiding:
             for _ in part.ids:
                 self._to_read.popleft()
             return
-        self._n_drawn += len(part.ids)
-        for config_id in part.ids:
-            self._n_repeats = self._n_repeats + 1 if config_id in self._drawn else 0
-            if self._n_repeats == MAX_REPEATS:
-                self._is_exhausted = True
-                break
-            self._drawn.add(config_id)
-            if self._n_repeats == 0 and config_id not in self._used:
-                self._unused[config_id] = None
-        while len(self._unused) > _N_UNUSED:
-            self._drawn.discard(self._unused.popitem(last=False)[0])
+        self._draws.add(part.ids)
         if self._guide is None:
             self._early.append(part)
         else:
@@ -309,20 +288,20 @@ class Guiding:
             return
         n_wanted = _N_DRAWS
         if self._is_open:
-            n_at_hand = _N_AT_HAND + self._n_slots() - len(self._unused)
+            n_at_hand = _N_AT_HAND + self._n_slots() - self._draws.n_unused
             n_wanted = max(n_at_hand, 0 if self._guide is None else self._guide.n_candidates_wanted)
         self._is_reading = self._is_open and len(self._to_read) > 0
         if self._is_reading:
             self._host.start_reading(tuple(self._to_read))
-        elif not self._is_exhausted and n_wanted > 0:
+        elif not self._draws.is_exhausted and n_wanted > 0:
             n_draws = min(n_wanted, _N_DRAWS)
-            self._host.start_candidates(self._seed, self._n_drawn + 1, n_draws, limit_s=_DRAWS_S)
+            self._host.start_candidates(self._seed, self._draws.n_drawn + 1, n_draws, limit_s=_DRAWS_S)
 
     def _open(self) -> None:
         """Let jobs start if the space is large enough for the plan, and the guide with them."""
         if not self._is_open:
             plan = self._engine.plan
-            n_ids = len(self._used) + len(self._unused)
+            n_ids = self._draws.n_distinct
             has_sole_rung = len(plan.brackets) == 1 and len(plan.brackets[0].rungs) == 1
             # see Engine: with fewer it might turn out that all ids can be trained to the full epochs
             may_start = has_sole_rung or n_ids >= plan.n_trials or n_ids * plan.max_epochs > plan.epochs
@@ -334,7 +313,7 @@ class Guiding:
     def _end_of_space(self) -> list[Event]:
         """The sampler gives no further distinct id: what follows from that."""
         n_wanted = self._engine.n_ids_wanted()
-        if len(self._unused) > n_wanted:
+        if self._draws.n_unused > n_wanted:
             if self._guide is not None:
                 self._guide.offer((), () if self._look.by_get_config else None, is_last=True)
             return []
@@ -342,7 +321,7 @@ class Guiding:
             self._hand_over()
             return []
         # all that is left will be tried: there is nothing to choose
-        left = tuple(self._unused)
+        left = self._draws.unused()
         n_ids = self._n_ids + len(left)
         events: list[Event] = [IdsDrawn(self._n_ids, left)] if left else []
         if len(left) < n_wanted:
@@ -369,13 +348,13 @@ class Guiding:
 
     def _start_guide(self) -> None:
         self._guide = guide = self._open_guide()
-        for event in self._untold:
+        for event in self._untold or ():
             guide.tell(event)
         for lesson in self._lessons:
             guide.learn(lesson)
         for part in self._early:
             guide.offer(part.ids, self._configs(part))
-        self._untold.clear()
+        self._untold = None
         self._lessons.clear()
         self._early.clear()
         self._step_back()
