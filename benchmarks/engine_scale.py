@@ -1,9 +1,11 @@
 """How the engine scales: searches of 10^3 to 10^6 trials with simulated durations on 1,000 slots.
 
 Run it from the repository:  python benchmarks/engine_scale.py [--trials 1000,10000] [--slots 1000]
+                             [--algorithm hyperband|async|asha|pasha]
 
-Each search is Hyperband 81/3 repeated up to the number of trials. A job lasts its new epochs times a speed of
-its own, drawn log-uniformly from 0.5 to 2, and 2 % of the jobs fail; simulated time jumps from end to end.
+Each search is Hyperband 81/3 repeated up to the number of trials (`async`: without barriers), or so many
+trials by asha or pasha with the same longest and shortest jobs. A job lasts its new epochs times a speed of its
+own, drawn log-uniformly from 0.5 to 2, and 2 % of the jobs fail; simulated time jumps from end to end.
 Every size is driven in the same way, in a process of its own: config ids drawn 1,000 at a time, the next
 start asked for until no slot is free, then the next end.
 
@@ -31,7 +33,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -57,18 +59,20 @@ class Measured:
     tail_s: float = 0.0
 
 
-def plan_of(n_trials: int) -> Plan:
-    """Hyperband 81/3, repeated until it has at least this many trials."""
+def plan_of(n_trials: int, name: str) -> Plan:
+    """About this many trials: Hyperband 81/3 repeated, or one ladder of rungs."""
+    algorithm = Algorithm.HYPERBAND if name == "async" else Algorithm(name)
     once = make_plan(
-        algorithm=Algorithm.HYPERBAND,
+        algorithm=algorithm,
         max_epochs=81,
         eta=3,
         min_epochs=1,
         brackets=None,
         repeat=1,
-        max_trials=None,
+        max_trials=n_trials if algorithm.has_one_ladder else None,
+        asynchronous=name == "async",
     )
-    return Plan(once.brackets * max(1, round(n_trials / once.n_trials)), once.max_epochs)
+    return replace(once, brackets=once.brackets * max(1, round(n_trials / once.n_trials)))
 
 
 class Search:
@@ -175,9 +179,9 @@ def timer_ns() -> float:
     return (time.process_time_ns() - before) / n
 
 
-def measure(n_trials: int, n_slots: int) -> None:
+def measure(n_trials: int, n_slots: int, algorithm: str) -> None:
     """Print the figures of one size in one line, for the process that makes the table."""
-    plan = plan_of(n_trials)
+    plan = plan_of(n_trials, algorithm)
     times = []
     for _ in range(5 if n_trials <= 10_000 else 1):
         gc.collect()
@@ -208,12 +212,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How the engine scales with the number of trials.")
     parser.add_argument("--trials", default="1000,10000,100000,1000000", help="sizes, comma-separated")
     parser.add_argument("--slots", type=int, default=1_000, help="jobs that run at once (1000)")
+    algorithms = ("hyperband", "async", "asha", "pasha")
+    parser.add_argument("--algorithm", choices=algorithms, default="hyperband", help="whose plan (hyperband)")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
-        measure(arguments.one, arguments.slots)
+        measure(arguments.one, arguments.slots, arguments.algorithm)
         return
-    print(f"{arguments.slots} slots, Hyperband 81/3 repeated, Python {sys.version.split()[0]}")
+    plan = "Hyperband 81/3 repeated" if arguments.algorithm == "hyperband" else arguments.algorithm
+    print(f"{arguments.slots} slots, {plan}, Python {sys.version.split()[0]}")
     print(
         f"{'trials':>9} {'decisions':>10} {'us/decision':>12} {'ratio':>6} {'worst ms':>9} "
         f"{'bytes/trial':>12} {'busy':>8} {'tail':>8} {'whole':>8}"
@@ -221,6 +228,7 @@ def main() -> None:
     first_us = None
     for size in arguments.trials.split(","):
         command = [sys.executable, __file__, "--one", size, "--slots", str(arguments.slots)]
+        command += ["--algorithm", arguments.algorithm]
         line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         n_trials, n_decisions = (int(word) for word in line[:2])
         us, worst_ms, n_bytes, busy, tail, whole = (float(word) for word in line[2:])

@@ -65,7 +65,7 @@ class Asynchronous:
         self.n_ready = 0
         #: as many as that, when the order of starts was told
         self.n_counted = 0
-        #: about so many jobs are not final yet, and epochs when each goes on from a checkpoint
+        #: about so many jobs are not final yet, and epochs when each goes on from a checkpoint: when counted
         self.jobs_left = 0
         self.epochs_left = 0
         self._increments = increments(bracket)
@@ -265,11 +265,14 @@ class Asynchronous:
         self.head = None
         self.n_ready = 0
         for rung in range(self.top - 1, self.floor - 1, -1):
-            n = self._n_may_go(self.rungs[rung])
-            if n:
+            here = self.rungs[rung]
+            if here.n_promotable and (n := self._n_may_go(here)):
                 self.n_ready += n
                 if self.head is None:
                     self.head = rung
+
+    def count(self) -> None:
+        """Bring up to date what is left: for people alone, so not after every event."""
         self.jobs_left, self.epochs_left = self.jobs_ahead()
 
     def jobs_ahead(self) -> tuple[int, int]:

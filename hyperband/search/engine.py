@@ -137,6 +137,10 @@ class Engine(SearchState):
             self._plan_epochs = min(plan.epochs, plan.max_total_epochs)
         self._first_open = 0
         self._skip_closed()
+        self._uncounted.clear()
+        for bracket in self._brackets:
+            if isinstance(bracket, Asynchronous):
+                bracket.count()
         self._jobs_left = sum(bracket.jobs_left for bracket in self._brackets)
         self._epochs_left = sum(bracket.epochs_left for bracket in self._brackets)
         self._n_open = sum(not bracket.is_over for bracket in self._brackets)
@@ -152,13 +156,16 @@ class Engine(SearchState):
 
     def _recount(self, bracket: Halving | Asynchronous, jobs: int, epochs: int, *, was_over: bool) -> None:
         """Bring the sums up to date when a bracket has changed that had so many jobs and epochs left."""
-        self._jobs_left += bracket.jobs_left - jobs
-        self._epochs_left += bracket.epochs_left - epochs
+        if isinstance(bracket, Asynchronous):
+            self._uncounted[bracket.place] = bracket
+            if isinstance(self._order, AsyncOrder):
+                self._order.update(bracket)
+        else:
+            self._jobs_left += bracket.jobs_left - jobs
+            self._epochs_left += bracket.epochs_left - epochs
         if bracket.is_over and not was_over:
             self._n_open -= 1
             self._skip_closed()
-        if isinstance(bracket, Asynchronous) and isinstance(self._order, AsyncOrder):
-            self._order.update(bracket)
 
     def _on_ids(self, event: IdsDrawn) -> tuple[Decision, ...]:
         """Give the next trial numbers their config ids."""

@@ -62,6 +62,8 @@ class SearchState:
         #: at most so many (jobs, epochs) are not final yet
         self._jobs_left = 0
         self._epochs_left = 0
+        #: brackets that have changed since these were counted, by place
+        self._uncounted: dict[int, Asynchronous] = {}
 
     @property
     def plan(self) -> Plan:
@@ -270,6 +272,7 @@ class SearchState:
         Jobs that failures made impossible no longer count as planned. When the search is complete, bracket
         and rung are the last ones.
         """
+        self._count_left()
         n_brackets = len(self._brackets)
         bracket = min(self._first_open, max(0, n_brackets - 1))
         return Progress(
@@ -285,12 +288,23 @@ class SearchState:
             is_estimate=self._plan is not None and self._plan.promotion.is_open,
         )
 
+    def _count_left(self) -> None:
+        """Count anew what is left in brackets that have changed: no state of the search."""
+        for bracket in self._uncounted.values():
+            self._jobs_left -= bracket.jobs_left
+            self._epochs_left -= bracket.epochs_left
+            bracket.count()
+            self._jobs_left += bracket.jobs_left
+            self._epochs_left += bracket.epochs_left
+        self._uncounted.clear()
+
     def validate(self) -> None:
         """Check everything that must always hold; looks at every trial, so for tests and `--debug`.
 
         Raises:
             InternalError: something does not hold.
         """
+        self._count_left()
         broken = check_jobs(self._running, self._order, self._trials)
         first = 0
         for place, bracket in enumerate(self._brackets):
