@@ -4,8 +4,8 @@ Run it from the repository:  python benchmarks/engine_scale.py [--trials 1000,10
                              [--algorithm hyperband|async|asha|pasha]
 
 Each search is Hyperband 81/3 repeated up to the number of trials (`async`: without barriers), or so many
-trials by asha or pasha with the same longest and shortest jobs. A job lasts its new epochs times a speed of its
-own, drawn log-uniformly from 0.5 to 2, and 2 % of the jobs fail; simulated time jumps from end to end.
+trials by asha or pasha with the same longest and shortest jobs. A job lasts its new epochs times a speed of
+its own, drawn log-uniformly from 0.5 to 2, and 2 % of the jobs fail; simulated time jumps from end to end.
 Every size is driven in the same way, in a process of its own: config ids drawn 1,000 at a time, the next
 start asked for until no slot is free, then the next end.
 
