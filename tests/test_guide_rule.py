@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband.errors import InternalError
-from hyperband.search.events import Event, IdsDrawn, IdSource, StudyCreated
+from hyperband.search.events import Event, IdProposed, IdsDrawn, IdSource, StudyCreated
 from hyperband.search.guide import History, Observation, is_random_turn, source_of
 from hyperband.search.trial import Outcome
 
@@ -119,6 +119,50 @@ def history(*events: Event) -> History:
 def test_what_a_model_learns_from(events: list[Event], observations: list[Observation]) -> None:
     found = history(IdsDrawn(0, ("a", "b")), *events)
     assert [found.observation(index) for index in range(len(found))] == observations
+
+
+@given(
+    seeds,
+    shares,
+    st.integers(0, 3),
+    st.lists(st.tuples(st.booleans(), st.none() | st.floats(allow_nan=False, allow_infinity=False))),
+)
+def test_a_replayed_journal_gives_the_same_sources_and_keeps_the_random_share(
+    seed: int, share: float, n_start_with: int, found: list[tuple[bool, float | None]]
+) -> None:
+    def source(trial: int, seen: History, *, has_proposal: bool) -> IdSource:
+        return source_of(
+            trial,
+            n_start_with=n_start_with,
+            seed=seed,
+            share=share,
+            can_learn=len(seen) > 0,
+            has_proposal=has_proposal,
+        )
+
+    journal: list[Event] = []
+    live = History()
+    for trial, (has_proposal, loss) in enumerate(found):
+        where_from = source(trial, live, has_proposal=has_proposal and len(live) > 0)
+        for event in (
+            IdProposed(trial, f"c{trial}", where_from, len(live)),
+            started(trial, trial),
+            ended(trial, loss),
+        ):
+            live.see(event)
+            journal.append(event)
+    replayed = History()
+    n_random = 0
+    for event in journal:
+        if isinstance(event, IdProposed):
+            was_ready = event.source is IdSource.MODEL
+            assert source(event.trial, replayed, has_proposal=was_ready) is event.source
+            assert event.n_observations == len(replayed)
+            n_random += event.source is IdSource.RANDOM
+        replayed.see(event)
+    assert n_random >= math.floor(Fraction(share) * max(0, len(found) - n_start_with))
+    assert replayed.ids == live.ids == [f"c{trial}" for trial in range(len(found))]
+    assert [replayed.observation(n).loss for n in range(len(replayed))] == [loss for _, loss in found]
 
 
 def test_ids_come_by_the_plan_and_one_at_a_time() -> None:
