@@ -144,13 +144,11 @@ def test_a_replayed_journal_gives_the_same_sources_and_keeps_the_random_share(
     live = History()
     for trial, (has_proposal, loss) in enumerate(found):
         where_from = source(trial, live, has_proposal=has_proposal and len(live) > 0)
-        for event in (
-            IdProposed(trial, f"c{trial}", where_from, len(live)),
-            started(trial, trial),
-            ended(trial, loss),
-        ):
+        chosen = IdProposed(trial, f"c{trial}", where_from, len(live))
+        new: list[Event] = [chosen, started(trial, trial), ended(trial, loss)]
+        for event in new:
             live.see(event)
-            journal.append(event)
+        journal += new
     replayed = History()
     n_random = 0
     for event in journal:
