@@ -77,13 +77,14 @@ class Searches:
         self,
         *options: str,
         gpus: str | None = "none",
+        guide: str | None = "none",
         cwd: Path | None = None,
         as_json: bool = True,
         after: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
         """Start a search and return its process; standard output is the JSON of its end."""
         argv = [sys.executable, str(HYPERBAND), *(["--json"] if as_json else [])]
-        argv += ["--guide", "none"]  # a later word of the options counts more
+        argv += [] if guide is None else ["--guide", guide]
         argv += [] if gpus is None else ["--gpus", gpus]
         argv += [*options, str(self.path), *after]
         search = subprocess.Popen(
@@ -102,12 +103,13 @@ class Searches:
         self,
         *options: str,
         gpus: str | None = "none",
+        guide: str | None = "none",
         cwd: Path | None = None,
         as_json: bool = True,
         after: Sequence[str] = (),
     ) -> Ran:
         """Run a search to its end."""
-        return self.wait(self.start(*options, gpus=gpus, cwd=cwd, as_json=as_json, after=after))
+        return self.wait(self.start(*options, gpus=gpus, guide=guide, cwd=cwd, as_json=as_json, after=after))
 
     def wait(self, search: subprocess.Popen[str]) -> Ran:
         """Wait for the end of a search."""

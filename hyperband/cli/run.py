@@ -58,7 +58,7 @@ def run(settings: Settings, *, cwd: Path) -> int:
 
 def _show_plan(settings: Settings, console: Console) -> int:
     found = dry_run(settings, console=console)
-    guide = "" if found.guidance is None else found.guidance.describe()
+    guide = () if found.guidance is None else found.guidance.describe()
     console.line(plan_text(found.plan, settings, identity=found.identity, guide=guide))
     for warning in () if found.guidance is None else found.guidance.warnings:
         console.line(warning)

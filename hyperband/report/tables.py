@@ -66,14 +66,14 @@ def _plan_notes(plan: Plan) -> str:
     return "\n".join(notes)
 
 
-def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: str = "") -> str:
+def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: Sequence[str] = ()) -> str:
     """What will be done, before anything is: the study, what the script gets, and the plan.
 
     Args:
         plan: to be shown.
         settings: of the search.
         identity: of the study.
-        guide: words on the guide; empty where all trials are random draws.
+        guide: lines on the guide; none where no guide is wanted.
     """
     argv = job_argv(
         python=str(settings.python),
@@ -88,7 +88,7 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: str = "")
         (
             f"study     {shown(identity) or '(no name)'}",
             f"each job  {command_line(argv)}",
-            *([f"guide     {guide}"] if guide else []),
+            *(f"{'guide     ' if place == 0 else ' ' * 10}{line}" for place, line in enumerate(guide)),
             "plan      number of trials @ epochs each is trained to, in total",
             "",
             plan_table(plan),

@@ -23,18 +23,16 @@ class Guidance:
     #: what the user should know
     warnings: tuple[str, ...]
 
-    def describe(self) -> str:
-        """In words, for the plan."""
+    def describe(self) -> tuple[str, ...]:
+        """In words, for the plan, a line each."""
         if not self.look.names:
-            return f"none: {self.look.describe()}"
-        lessons = [f"it learns from {lesson.describe()}" for lesson in self.lessons]
-        words = (
-            "a model of the losses chooses among random draws",
-            f"{RANDOM_SHARE:.0%} of the trials stay random",
+            return (f"none: {self.look.describe()}",)
+        share = f"{100 * RANDOM_SHARE:g} % of the trials stay random"
+        return (
+            f"a model of the losses chooses among the sampler's draws; {share}",
             self.look.describe(),
-            *lessons,
+            *(f"it learns from {lesson.describe()}" for lesson in self.lessons),
         )
-        return "; ".join(words)
 
 
 def guidance_of(settings: Settings, host: ScriptHost, study: Path) -> Guidance | None:

@@ -191,7 +191,7 @@ def _run(
             n_at_once=n_at_once(settings, slots),
             last_sha256=before,
         )
-        guide = "" if guidance is None else guidance.describe()
+        guide = () if guidance is None else guidance.describe()
         console.line(plan_text(engine.plan, settings, identity=opened.identity, guide=guide))
         console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
         voice = Voice(
