@@ -14,9 +14,10 @@ PINS: dict[str, tuple[str, ...]] = {
     "optuna": ("optuna==5.0.0", "numpy==2.4.6"),
     # it calls functions that numpy 2 lacks
     "syne-tune-0.13": ("syne-tune[gpsearchers]==0.13.0", "autograd==1.9.1", "numpy==1.26.4", "scipy==1.17.1"),
-    # its conformal searcher imports the repository of recorded benchmarks, which it does not use here
+    # its conformal searcher imports the repository of recorded benchmarks, and that the hub: neither is used
     "syne-tune-0.16": (
         "syne-tune[basic,blackbox-repository]==0.16.0",
+        "huggingface_hub==2.4.0",
         "numpy==2.4.6",
         "scikit-learn==1.9.1",
         "scipy==1.17.1",

@@ -56,7 +56,9 @@ def code_sha256() -> str:
 
 _FAR = {1: 20.0, 8: 20.0, 32: 20.0}
 #: a Gaussian process that is fitted anew for each proposal takes minutes a cell
-_SLOW = {1: 10.0, 8: 2.0, 32: 0.5}
+_SLOW = {1: 10.0, 8: 1.0, 32: 0.5}
+#: a conformal model of boosted trees takes seconds for each
+_SLOWEST = {1: 2.0, 8: 0.5, 32: 0.5}
 _MEDIUM = {1: 20.0, 8: 5.0, 32: 2.0}
 
 
@@ -96,7 +98,7 @@ METHODS: tuple[MethodKind, ...] = (
     _peer("syne-0.13-hypertune-4-stopping", *_013, "hypertune-stopping", _SLOW, is_extra=True),
     _peer("syne-0.16-asha", *_016, "asha"),
     _peer("syne-0.16-ashabore", *_016, "ashabore", _SLOW),
-    _peer("syne-0.16-ashacqr", *_016, "ashacqr", _SLOW),
+    _peer("syne-0.16-ashacqr", *_016, "ashacqr", _SLOWEST),
     _peer("syne-0.16-bohb", *_016, "bohb", _MEDIUM),
     _peer("optuna-tpe", "optuna", "optuna_tpe", "tpe", _MEDIUM),
     _peer("hpbandster-bohb", "hpbandster", "hpbandster_bohb", "bohb", _MEDIUM),
