@@ -282,7 +282,7 @@ def shape(value: object) -> object:
 def test_the_json_in_readme_has_the_keys_that_are_produced(searches: Searches) -> None:
     shown = json.loads(fenced("json")[0])
     searches.write((ROOT / "dummy.py").read_text())
-    ran = searches.run("--max-epochs", "1")
+    ran = searches.run("--max-epochs", "1", guide=None)
     assert ran.exit_code == 0, ran.err
     assert shape(shown) == shape(ran.document)
     assert tuple(shown["jobs"][0]) == JOB_COLUMNS
