@@ -2,10 +2,11 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_fixture import Simulation, ids, plan, started
-from search_fixture import Searches, searches, until
+from search_fixture import Searches, script, searches, until
 
 from hyperband.errors import InternalError, UsageError
 from hyperband.journal import read_events
@@ -496,7 +497,6 @@ def test_a_space_that_ends_within_an_asynchronous_bracket_keeps_who_went_on() ->
 @pytest.mark.parametrize(
     "options",
     [
-        ("--algorithm", "asha", "--max-trials", "9"),
         ("--algorithm", "asha", "--max-total-epochs", "21"),
         ("--algorithm", "pasha", "--max-trials", "9"),
         ("--algorithm", "halving", "--async"),
@@ -520,6 +520,70 @@ def test_a_whole_search_that_is_killed_on_the_way(searches: Searches, options: t
     again = searches.run(*options)
     assert again.document["best"] == ran.document["best"]
     assert len(again.document["jobs"]) == len(ran.document["jobs"])
+
+
+def test_more_may_be_asked_for_later_and_less_is_refused(searches: Searches) -> None:
+    searches.write(script())
+    options = ("--algorithm", "asha", "--max-epochs", "9", "--slots", "2", "--max-total-epochs")
+    ran = searches.run(*options, "12")
+    assert ran.exit_code == 0, ran.err
+    grown = searches.run(*options, "25")
+    assert grown.exit_code == 0, grown.err
+    assert n_epochs_of(ran.document) == 12
+    assert 12 < n_epochs_of(grown.document) <= 25
+    assert grown.document["jobs"][: len(ran.document["jobs"])] == ran.document["jobs"]
+    refusals = {
+        (*options, "24"): "--max-total-epochs was 25 and is now 24, but it may only grow",
+        (*options, "25", "--max-trials", "5"): "--max-trials was 12 (its default) and is now 5",
+    }
+    for words, found in refusals.items():
+        refused = searches.run(*words)
+        assert refused.exit_code == 2
+        assert found in refused.err
+    assert searches.run(*options[:-1]).exit_code == 0, "no limit is more than any"
+    refused = searches.run(*options, "30")
+    assert "--max-total-epochs was without limit and is now 30" in refused.err
+
+
+def n_epochs_of(document: dict[str, Any]) -> int:
+    """Epochs of all jobs, each from the rung below its own."""
+    rungs = [rung["epochs"] for rung in document["plan"][0]["rungs"]]
+    return sum(job["epochs"] - (rungs[job["rung"] - 1] if job["rung"] else 0) for job in document["jobs"])
+
+
+def test_barriers_cannot_be_taken_away_later(searches: Searches) -> None:
+    searches.write(script())
+    options = ("--algorithm", "halving", "--max-epochs", "3")
+    assert searches.run(*options).exit_code == 0
+    refused = searches.run(*options, "--async")
+    assert refused.exit_code == 2
+    assert "--async was False and is now True" in refused.err
+
+
+#: goes on from a checkpoint, and crashes where one should be and is not
+SAVES = """
+import os
+path = os.path.join("runs", config_id)
+if epochs > 1 and not os.path.exists(path):
+    sys.exit("no checkpoint")
+os.makedirs("runs", exist_ok=True)
+open(path, "w").close()
+print(float(config_id[2:]) + 1 / epochs)
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--algorithm", "asha"), ("--algorithm", "pasha"), ("--algorithm", "halving", "--async")],
+)
+def test_checkpoints_stay_until_nobody_can_want_them(searches: Searches, options: tuple[str, ...]) -> None:
+    searches.write(script(SAVES))
+    keep = ("--keep-checkpoints", "none", "--checkpoints", "runs/{config_id}")
+    ran = searches.run(*options, *keep, "--max-epochs", "9", "--slots", "3")
+    assert ran.exit_code == 0, ran.err
+    assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}
+    left = [path.name for path in (searches.folder / "runs").iterdir() if path.is_file()]
+    assert left == [ran.document["best"]["config_id"]]
 
 
 def starts_of(searches: Searches) -> list[tuple[int, int]]:

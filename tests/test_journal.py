@@ -28,7 +28,7 @@ from hyperband.search.events import (
     SpaceExhausted,
     StudyCreated,
 )
-from hyperband.search.trial import Bracket, Outcome, Plan, Rung
+from hyperband.search.trial import Bracket, Outcome, Plan, Promotion, Rung
 
 TEXT = st.text(max_size=20)
 NUMBER = st.integers(0, 2**40)
@@ -62,6 +62,9 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
                 max_size=3,
             ).map(tuple),
             NUMBER,
+            promotion=st.sampled_from(Promotion),
+            eta=NUMBER,
+            max_total_epochs=st.none() | NUMBER,
         ),
     ),
     st.builds(IdsDrawn, first=NUMBER, ids=st.lists(TEXT, max_size=4).map(tuple)),

@@ -104,6 +104,7 @@ def _plan_body(plan: Plan) -> dict[str, object]:
     }
     if plan.promotion is not Promotion.SYNCHRONOUS:
         body["promotion"] = plan.promotion
+    if plan.eta:
         body["eta"] = plan.eta
     if plan.max_total_epochs is not None:
         body["max_total_epochs"] = plan.max_total_epochs
