@@ -138,6 +138,29 @@ def test_the_last_promotions_get_every_gpu(searches: Searches) -> None:
 
 
 @pytest.mark.usefixtures("machine")
+def test_a_guided_search_fills_every_gpu_and_gives_all_to_a_trial_that_is_alone(searches: Searches) -> None:
+    searches.write(script(ON_GPU + LOSS))
+    ran = searches.run("--max-epochs", "9", "--no-multi-gpu", "--logs", "many", gpus=None, guide="model")
+    assert ran.exit_code == 0, ran.err
+    assert {entry[0] for entry in record(searches)} == {0, 1, 2, 3}
+    assert len(ran.document["trials"]) == 17
+    assert_never_shared(searches)
+    ran = searches.run(*ONE, gpus=None, guide="model")
+    assert one_job(ran)["slot"] == "gpu:0,1,2,3"
+    assert "Warning" not in ran.err
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_guided_search_with_as_many_jobs_on_a_gpu_as_fit(searches: Searches) -> None:
+    searches.write(script(ON_GPU + LOSS))
+    ran = searches.run(
+        "--max-epochs", "9", "--no-multi-gpu", "--jobs-per-gpu", "auto", gpus=None, guide="model"
+    )
+    assert ran.exit_code == 0, ran.err
+    assert len(ran.document["jobs"]) == 22
+
+
+@pytest.mark.usefixtures("machine")
 def test_no_multi_gpu(searches: Searches) -> None:
     searches.write(script(ON_GPU + LOSS))
     ran = searches.run("--max-epochs", "9", "--algorithm", "halving", "--no-multi-gpu", gpus=None)
