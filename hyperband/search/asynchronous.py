@@ -1,16 +1,14 @@
 """A bracket without barriers: its trials go on one by one, whenever a slot is free.
 
 Owns how far such a bracket is, for `--async`, ASHA and PASHA alike: who may go on, who will not any more,
-when it is over; and the order in which jobs start then. Knows nothing of config ids, attempts and events.
+when it is over. Knows nothing of config ids, attempts and events.
 """
 
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperband.search.asha import AsyncRung
 from hyperband.search.decisions import BracketDone, BracketFailed, Decision, Dropped, Finished, WentOn
-from hyperband.search.halving import StartOrder, increments
 from hyperband.search.ledger import Trials
 from hyperband.search.pasha import Growth
 from hyperband.search.trial import Bracket, Plan, Promotion, Rung, TrialState
@@ -68,7 +66,7 @@ class Asynchronous:
         #: about so many jobs are not final yet, and epochs when each goes on from a checkpoint: when counted
         self.jobs_left = 0
         self.epochs_left = 0
-        self._increments = increments(bracket)
+        self._increments = bracket.increments
         self._trials = trials
         self._budget = budget
         self._look()
@@ -292,64 +290,3 @@ class Asynchronous:
             elif rung < self.last:
                 n_to_come = min(n_to_come, self.bracket.rungs[rung + 1].n)
         return n_jobs, n_epochs
-
-
-class AsyncOrder(StartOrder):
-    """The jobs that could start: retries, then plan order, then the higher rung, then the lower loss.
-
-    New trials come last in their bracket, and no bracket after theirs has started: so who goes on, in
-    whichever bracket, comes before them.
-    """
-
-    __slots__ = ("_listed", "_n_ready", "_ready", "brackets")
-
-    def __init__(self) -> None:
-        """Nothing has started, and there is no bracket yet."""
-        super().__init__()
-        self.brackets: list[Asynchronous] = []
-        #: a heap of the brackets from which somebody goes on, and some from which nobody does any more
-        self._ready: list[int] = []
-        self._listed: set[int] = set()
-        self._n_ready = 0
-
-    def n_queued(self, n_ids: int) -> int:
-        """How many jobs could start when the trials below `n_ids` have a config id."""
-        n_new = n_ids - self.next_new
-        if n_new and not self.takes_new:
-            n_new = 0
-        return len(self._retries) + self._n_ready + n_new
-
-    def heads(self, n_ids: int) -> Iterator[tuple[int, int | None]]:
-        """The trials that may be next, in order, each with its job's number when that is a retry."""
-        yield from self._retries
-        if self._ready:
-            yield self.brackets[self._ready[0]].head_trial, None
-        elif self.next_new < n_ids and self.takes_new:
-            yield self.next_new, None
-
-    @property
-    def takes_new(self) -> bool:
-        """Whether a trial that never ran may start, if it has an id."""
-        # the only limit besides the ids is a budget, and a plan with a budget has one bracket
-        return bool(self.brackets) and self.brackets[-1].takes_new
-
-    def pop(self, trial: int, job: int | None) -> None:
-        """Take away one of `heads`; a promotion is taken away by its bracket."""
-        if job is not None:
-            self._retries.remove((trial, job))
-        elif trial == self.next_new:
-            self.next_new += 1
-
-    def update(self, bracket: Asynchronous) -> None:
-        """A bracket has changed."""
-        self._n_ready += bracket.n_ready - bracket.n_counted
-        bracket.n_counted = bracket.n_ready
-        if bracket.head is not None and bracket.place not in self._listed:
-            self._listed.add(bracket.place)
-            heapq.heappush(self._ready, bracket.place)
-        while self._ready and self.brackets[self._ready[0]].head is None:
-            self._listed.remove(heapq.heappop(self._ready))
-
-    def queued(self, n_ids: int) -> list[int]:
-        """Every trial that is queued, in no order; for checks."""
-        return [*(trial for trial, _ in self._retries), *range(self.next_new, n_ids)]

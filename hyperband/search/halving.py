@@ -1,23 +1,16 @@
-"""One bracket under way: synchronous successive halving, and the order in which jobs start.
+"""One bracket under way: synchronous successive halving.
 
-Owns how far a bracket is, which trials are in its rung and who goes on, and the queue of jobs that could
-start. Knows nothing of config ids, attempts or events.
+Owns how far a bracket is, which trials are in its rung and who goes on. Knows nothing of config ids, attempts
+or events.
 """
 
-import bisect
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from hyperband.search.decisions import BracketDone, BracketFailed, Decision, Dropped, Promoted
 from hyperband.search.ledger import Trials
+from hyperband.search.order import StartOrder
 from hyperband.search.ranking import best_trials
 from hyperband.search.trial import Bracket, TrialState
-
-
-def increments(bracket: Bracket) -> tuple[int, ...]:
-    """Epochs that a job of each rung adds to its trial's checkpoint."""
-    epochs = [rung.epochs for rung in bracket.rungs]
-    return tuple(to - before for before, to in zip([0, *epochs], epochs, strict=False))
 
 
 class Halving:
@@ -39,7 +32,7 @@ class Halving:
         "rung",
     )
 
-    def __init__(self, place: int, bracket: Bracket, first: int, trials: Trials, order: "StartOrder") -> None:
+    def __init__(self, place: int, bracket: Bracket, first: int, trials: Trials, order: StartOrder) -> None:
         """A bracket in which nothing has started.
 
         Args:
@@ -54,7 +47,7 @@ class Halving:
         self.first = first
         self._trials = trials
         self._order = order
-        self._increments = increments(bracket)
+        self._increments = bracket.increments
         #: the rung that is being worked on, or the last one that was
         self.rung = 0
         #: its trials, ascending; in rung 0 also those that have no config id yet
@@ -173,66 +166,3 @@ class Halving:
             n_jobs += n
             n_epochs += n * self._increments[rung]
         return n_jobs, n_epochs
-
-
-class StartOrder:
-    """The jobs that could start: retries, then plan order, then the higher rung, then the trial number.
-
-    Trial numbers ascend in plan order, and the jobs of one bracket that could start are all in one rung,
-    since a rung begins when the one below it is complete. So among the retries, and among the rest, the
-    lowest trial number is next; and a promoted trial has started before, so no new one has a lower number.
-    """
-
-    __slots__ = ("_promoted", "_retries", "next_new")
-
-    def __init__(self) -> None:
-        """Nothing has started and nothing is queued but the new trials."""
-        #: (trial, job) of the jobs to repeat, sorted: they are few
-        self._retries: list[tuple[int, int]] = []
-        #: trials that were promoted and have not started in their new rung, a heap
-        self._promoted: list[int] = []
-        #: the lowest trial that never started; every later one has not either
-        self.next_new = 0
-
-    @property
-    def takes_new(self) -> bool:
-        """Whether a trial that never ran may start, if it has an id."""
-        return True
-
-    def n_queued(self, n_ids: int) -> int:
-        """How many jobs could start when the trials below `n_ids` have a config id."""
-        return len(self._retries) + len(self._promoted) + n_ids - self.next_new
-
-    def heads(self, n_ids: int) -> Iterator[tuple[int, int | None]]:
-        """The trials that may be next, in order, each with its job's number when that is a retry.
-
-        All retries, since some may not go where there is room, and then the one job that is no retry.
-        """
-        yield from self._retries
-        if self._promoted:
-            yield self._promoted[0], None
-        elif self.next_new < n_ids:
-            yield self.next_new, None
-
-    def pop(self, trial: int, job: int | None) -> None:
-        """Take away one of `heads`."""
-        if job is not None:
-            self._retries.remove((trial, job))
-        elif self._promoted:
-            heapq.heappop(self._promoted)
-        else:
-            self.next_new += 1
-
-    def add_retry(self, trial: int, job: int) -> None:
-        """Queue a job again."""
-        bisect.insort(self._retries, (trial, job))
-
-    def add_promoted(self, trials: Sequence[int]) -> None:
-        """Queue trials for the rung that they entered."""
-        for trial in trials:
-            heapq.heappush(self._promoted, trial)
-
-    def queued(self, n_ids: int) -> list[int]:
-        """Every trial that could start, in no order; for checks."""
-        retries = [trial for trial, _ in self._retries]
-        return [*retries, *self._promoted, *range(self.next_new, n_ids)]

@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from hyperband.search.asha import AsyncRung, trial_of
 from hyperband.search.asynchronous import Asynchronous
-from hyperband.search.halving import Halving, StartOrder
+from hyperband.search.halving import Halving
 from hyperband.search.ledger import Trials
+from hyperband.search.order import StartOrder
 from hyperband.search.trial import TrialState
 
 #: states of a trial whose job in its rung is final

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from hyperband.errors import InternalError
 from hyperband.search.asynchronous import Asynchronous, Budget
 from hyperband.search.events import JobStarted
-from hyperband.search.halving import Halving, StartOrder
+from hyperband.search.halving import Halving
 from hyperband.search.invariants import check_asynchronous, check_halving, check_jobs
 from hyperband.search.ledger import Jobs, Trials
+from hyperband.search.order import StartOrder
 from hyperband.search.trial import Best, Outcome, Plan, Progress, Start, TrialState, TrialView
 
 #: this Lost of one job, with the search alive each time, is the job's own fault

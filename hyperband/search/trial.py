@@ -94,6 +94,12 @@ class Bracket:
 
     rungs: tuple[Rung, ...]
 
+    @property
+    def increments(self) -> tuple[int, ...]:
+        """Epochs that a job of each rung adds to its trial's checkpoint."""
+        epochs = [rung.epochs for rung in self.rungs]
+        return tuple(to - before for before, to in zip([0, *epochs], epochs, strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
