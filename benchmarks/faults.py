@@ -60,7 +60,8 @@ class Campaign:
         """Put every run into a folder below `root`; keep: also of runs in which nothing was wrong."""
         self._root = root
         self._keep = keep
-        self._plan = ("--max-epochs", str(max_epochs))
+        # without the guide, so that what is tried does not depend on when jobs end
+        self._plan = ("--max-epochs", str(max_epochs), "--guide", "none")
         self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
         self._lock = threading.Lock()
         self._locks: dict[Hashable, threading.Lock] = collections.defaultdict(threading.Lock)

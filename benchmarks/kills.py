@@ -167,6 +167,9 @@ def start(folder: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
         str(options.max_epochs),
         "--gpus",
         "none",
+        # what is tried must not depend on when jobs end
+        "--guide",
+        "none",
         "--json",
     ]
     argv += ["--slots", str(options.slots), "../script.py"]

@@ -81,7 +81,8 @@ def main() -> None:
         )
         folder = settings.logs / "resume"
         write_study(folder, settings, options.jobs)
-        command = [sys.executable, str(HYPERBAND), "--gpus", "none", "--repeat", str(n_repeats)]
+        command = [sys.executable, str(HYPERBAND), "--gpus", "none", "--guide", "none"]
+        command += ["--repeat", str(n_repeats)]
         report = [sys.executable, str(HYPERBAND), "report", str(folder), "--json"]
         measured: list[tuple[str, Callable[[], float]]] = [
             ("floor: rows out of SQLite", timed(lambda: rows(folder))),

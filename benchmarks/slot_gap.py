@@ -177,7 +177,7 @@ def under_xargs(run: Run) -> None:
 def under_hyperband(run: Run) -> None:
     """Run as many jobs by a random search of one epoch each."""
     command = [sys.executable, str(HYPERBAND), "--algorithm", "random", "--max-trials", str(run.n_jobs)]
-    command += ["--max-epochs", "1", "--gpus", "none", "--slots", str(run.n_slots)]
+    command += ["--max-epochs", "1", "--gpus", "none", "--guide", "none", "--slots", str(run.n_slots)]
     finish(run, [*command, "--logs", str(run.folder / "logs"), str(run.script)], "")
 
 

@@ -188,8 +188,8 @@ def command(
     search: Sequence[str], script: Path, folder: Path, options: argparse.Namespace, added: dict[str, str]
 ) -> dict[str, list[object]]:
     """Run a search to its end, and return what it tells in JSON; show what it said if it fails."""
-    argv = [sys.executable, str(ROOT / "hyperband.py"), "--json", "--gpus", "none", *search]
-    argv += ["--python", options.python, "--logs", str(folder / "logs"), str(script)]
+    argv = [sys.executable, str(ROOT / "hyperband.py"), "--json", "--gpus", "none", "--guide", "none"]
+    argv += [*search, "--python", options.python, "--logs", str(folder / "logs"), str(script)]
     done = subprocess.run(
         argv, cwd=folder, env=os.environ | added, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
