@@ -70,7 +70,7 @@ class AsyncRung:
         self.n_dropped = 0
         #: no result can follow, and others than the best 1 / eta go on as well
         self.is_filled = False
-        #: keys of the best n_results // eta, negated; of all others; of those that became promotable
+        #: keys of the best n_results // eta, negated; of all others; of those that became promotable: heaps
         self._best: list[int] = []
         self._others: list[int] = []
         self._promotable: list[int] = []
@@ -152,10 +152,10 @@ class AsyncRung:
             heapq.heappush(self._promotable, key)
 
     def _clean(self, rung_of: Sequence[int]) -> None:
-        """Take away what is on top of the promotable and is not: promoted, or pushed out of the best."""
+        """Take away what is on top of the promotable and was promoted.
+
+        Who was pushed out of the best may stay there: all who are still among them come before.
+        """
         promotable = self._promotable
-        while promotable and (
-            rung_of[trial_of(promotable[0])] != self.place
-            or (not self.is_filled and promotable[0] > -self._best[0])
-        ):
+        while promotable and rung_of[trial_of(promotable[0])] != self.place:
             heapq.heappop(promotable)
