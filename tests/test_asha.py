@@ -262,14 +262,14 @@ def test_retries_come_before_promotions() -> None:
 def test_asha_ends_when_nothing_runs_or_can_go_on() -> None:
     search = search_of(asha_plan(9)).run(lambda trial, epochs: trial + 1 / epochs)
     assert search.states() == "DPPPPPPPP"
-    assert kinds(tuple(search.decisions)) == [
+    dropped = [trial for d in search.decisions if isinstance(d, Dropped) for trial in d.trials]
+    assert sorted(dropped) == list(range(1, 9)), "each once"
+    assert kinds(tuple(d for d in search.decisions if not isinstance(d, Dropped))) == [
         PlanChanged,
         WentOn,
         WentOn,
         WentOn,
-        Dropped,
         WentOn,
-        Dropped,
         BracketDone,
         SearchComplete,
     ]
@@ -278,6 +278,21 @@ def test_asha_ends_when_nothing_runs_or_can_go_on() -> None:
     )
     progress = search.engine.progress()
     assert (progress.n_jobs_planned, progress.epochs_left, progress.is_estimate) == (13, 0, True)
+
+
+def test_who_cannot_go_on_whatever_comes_is_left_behind_at_once() -> None:
+    """Nine trials: the best three of nine losses go on at most, of eight the best two."""
+    search = search_of(asha_plan(9))
+    running = [search.start() for _ in range(9)]
+    for trial in range(3):
+        assert search.end(running[trial], float(trial)) == ()
+    why = "not among the best 3 of rung 0, which can have 9 losses at most"
+    assert search.end(running[3], 3.0) == (Dropped(0, 0, (3,), why),)
+    search.end(running[4], CRASHED)
+    why = "not among the best 2 of rung 0, which can have 8 losses at most"
+    assert search.end(running[5], -1.0) == ()
+    assert search.end(running[6], 1.5) == (Dropped(0, 0, (1, 2, 6), why),)
+    assert search.states() == "WPPPFWPRR"
 
 
 def test_losses_that_get_better_and_better_promote_more_than_one_in_eta() -> None:

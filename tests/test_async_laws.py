@@ -160,6 +160,8 @@ def test_every_search_keeps_the_rule_and_ends(
     if plan.max_total_epochs is None:
         assert not states[TrialState.QUEUED]
     assert [d for d in search.decisions if isinstance(d, SearchComplete)] == [search.decisions[-1]]
+    dropped = [trial for d in search.decisions if isinstance(d, Dropped) for trial in d.trials]
+    assert len(dropped) == len(set(dropped)) == states[TrialState.DROPPED]
     for decision in search.decisions:
         assert decision.reason.strip() == decision.reason != ""
     losses = [

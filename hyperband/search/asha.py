@@ -48,6 +48,7 @@ class AsyncRung:
         "eta",
         "final",
         "is_filled",
+        "looked_at",
         "n_dropped",
         "n_promotable",
         "n_promoted",
@@ -68,6 +69,8 @@ class AsyncRung:
         self.n_promotable = 0
         #: how many will not go on
         self.n_dropped = 0
+        #: how many results there were when it was last looked for those who cannot go on any more
+        self.looked_at = 0
         #: no result can follow, and others than the best 1 / eta go on as well
         self.is_filled = False
         #: keys of the best n_results // eta, negated; of all others; of those that became promotable: heaps
@@ -138,6 +141,11 @@ class AsyncRung:
     def left(self, rung_of: Sequence[int]) -> list[int]:
         """The trials with a result that were not promoted, by number."""
         return sorted(trial for trial in map(trial_of, self._keys()) if rung_of[trial] == self.place)
+
+    def beyond(self, n: int, rung_of: Sequence[int]) -> list[int]:
+        """The trials that were not promoted and are not among the best `n`, by number."""
+        trials = map(trial_of, sorted(self._keys())[n:])
+        return sorted(trial for trial in trials if rung_of[trial] == self.place)
 
     def results(self) -> list[int]:
         """The keys of all results, the best first; for checks."""

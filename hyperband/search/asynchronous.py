@@ -127,6 +127,8 @@ class Asynchronous:
             trials.set_state(trial, TrialState.DONE if here.place == self.last else TrialState.WAITING)
             if self._has_no_room_above(here):
                 decisions += self._drop(here, f"rung {here.place + 1} has all of its trials", (trial,))
+            if self.is_open and here.place < self.top:
+                decisions += self._drop_hopeless(here)
             if self.growth is not None and here.place > 0:
                 decisions += self._grow(trial, here.place, before, loss)
         decisions += self._settle()
@@ -151,7 +153,7 @@ class Asynchronous:
             for here in self.rungs[: self.last]:
                 for trial in here.left(self._trials.rungs) if here.n_dropped else ():
                     self._trials.set_state(trial, TrialState.WAITING)
-                here.n_dropped = 0
+                here.n_dropped = here.looked_at = 0
             self.floor = 0
             self.is_over = False
         self._look()
@@ -209,6 +211,24 @@ class Asynchronous:
             states.set_state(trial, TrialState.DROPPED)
         here.n_dropped += len(trials)
         return [Dropped(self.place, here.place, tuple(trials), why)] if trials else []
+
+    def _drop_hopeless(self, here: AsyncRung) -> list[Decision]:
+        """Leave behind whoever would not go on whatever came: then nobody keeps its checkpoint.
+
+        A rank only gets worse, and the best 1 / eta of all losses that a rung can ever have are the most that
+        go on. Looked at after each fourth more results, so that sorting costs a logarithm for each.
+        """
+        n_to_come = self.bracket.rungs[0].n - self.rungs[0].entered
+        n_to_come += sum(below.n_running + below.n_waiting for below in self.rungs[: here.place])
+        n_most = here.n_results + here.n_running + n_to_come
+        reach = n_most // here.eta
+        if here.n_results <= reach or here.n_results <= here.looked_at * 5 // 4:
+            return []
+        here.looked_at = here.n_results
+        trials = here.beyond(reach, self._trials.rungs)
+        waiting = [trial for trial in trials if self._trials.state(trial) is TrialState.WAITING]
+        why = f"not among the best {reach} of rung {here.place}, which can have {n_most} losses at most"
+        return self._drop(here, why, waiting)
 
     def _end_at_top(self, here: AsyncRung, what: str) -> list[Decision]:
         """The trials of the highest rung that was needed are done."""
