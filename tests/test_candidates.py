@@ -96,7 +96,7 @@ def test_without_get_config_nothing_is_said_of_the_ids(start: Start) -> None:
     host.load()
     (found,) = drawn(host, 1, 1, 2)
     assert (found.configs, found.refusal) == (None, "")
-    host.start_reading(["a", "b"])
+    host.start_reading(["a", "b"], limit_s=60.0)
     assert parts(host) == [Candidates(0, ("a", "b"), None, "", is_last=True)]
 
 
@@ -111,7 +111,7 @@ def get_config(config_id):
         {"opt.lr": float(config_id[3:]), "opt.on": True, "opt.no": None, "n.0": 1, "n.1": 2}
         for config_id in found.ids
     )
-    host.start_reading(["lr:0.5"] * 1025)
+    host.start_reading(["lr:0.5"] * 1025, limit_s=60.0)
     read = parts(host)
     assert [(part.first, part.is_last) for part in read] == [(0, False), (512, False), (1024, True)]
     assert read[-1].configs == ({"opt.lr": 0.5, "opt.on": True, "opt.no": None, "n.0": 1, "n.1": 2},)
@@ -134,10 +134,23 @@ def test_a_get_config_that_fails_takes_no_id_away(start: Start, source: str, wor
     assert [word for word in words if word not in found.refusal] == []
 
 
+def test_a_slow_get_config_counts_as_the_sampler_does(start: Start) -> None:
+    host = start(SAMPLER + "def get_config(config_id): import time; time.sleep(0.02); return {'a': 1}")
+    host.load()
+    found = drawn(host, 1, 1, 100_000, limit_s=0.3)
+    assert len(found) > 1
+    assert 1 < len(ids_of(found)) < 16
+    assert max(len(part.ids) for part in found) <= 4
+    host.start_reading(["a"] * 9, limit_s=60.0)
+    assert max(len(part.ids) for part in parts(host)) <= 4
+    assert 1 <= len(ids_of(host.read(["a"] * 999, limit_s=0.1))) < 6
+    assert ids_of(host.read(["a", "b"], limit_s=0.0)) == ["a"]
+
+
 def test_a_get_config_that_refuses_one_id_says_so_of_that_one(start: Start) -> None:
     host = start(SAMPLER + "def get_config(config_id): return {'lr': float(config_id)}")
     host.load()
-    host.start_reading(["1", "x", "2"])
+    host.start_reading(["1", "x", "2"], limit_s=60.0)
     (found,) = parts(host)
     assert found.configs == ({"lr": 1.0}, None, {"lr": 2.0})
     assert "could not convert string to float: 'x'" in found.refusal

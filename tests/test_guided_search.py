@@ -12,12 +12,21 @@ from typing import Any
 import psutil
 import pytest
 from search_fixture import Ran, Searches, script, searches, until
+from study_fixture import write_study
 
 from hyperband.errors import JournalError
 from hyperband.folder import GUIDE_FILE, LOG_FILE
 from hyperband.journal import read_events
 from hyperband.journal.rows import row_of
-from hyperband.search.events import Event, IdProposed, IdsDrawn, IdSource, JobStarted, SpaceExhausted
+from hyperband.search.events import (
+    Event,
+    IdProposed,
+    IdsDrawn,
+    IdSource,
+    JobStarted,
+    SpaceExhausted,
+    StudyCreated,
+)
 
 __all__ = ["searches"]
 
@@ -471,3 +480,34 @@ def test_a_study_without_losses_is_warned_of(searches: Searches) -> None:
     write(searches)
     ran = searches.run(*SMALL, *MODEL, "--learn-from", "old/study", "--dry-run")
     assert "teaches the model nothing: it has no losses yet." in ran.err
+
+
+def test_a_journal_that_contradicts_itself_is_left_out(searches: Searches) -> None:
+    write(searches)
+    created = StudyCreated("other", "/train.py", (), "/", ())
+    write_study(searches.folder / "odd", [created, IdProposed(3, "x:0,y:0", IdSource.RANDOM, 0)])
+    write_study(searches.folder / "empty", [])
+    for name, words in (("odd", "contradicts itself"), ("empty", "holds no study yet")):
+        ran = searches.run(*SMALL, *MODEL, "--learn-from", name)
+        assert ran.exit_code == 1
+        assert f"{name}: its journal {words}" in ran.err
+        assert not (searches.folder / "logs").exists()
+
+
+def test_a_slow_get_config_holds_no_slot_up(searches: Searches) -> None:
+    slow = """
+def get_config(config_id):
+    import time
+    time.sleep(0.1)
+    return {"x": float(config_id[2:10])}
+"""
+    write(searches, PLANE + slow)
+    (searches.folder / "known.txt").write_text("".join(f"x:0.{n:06d},y:0.5\n" for n in range(100, 110)))
+    ran = searches.run(*SMALL, *MODEL, "--slots", "2", "--start-with", "known.txt")
+    assert ran.exit_code == 0, ran.err
+    assert len(ran.document["trials"]) == 17
+    ends = sorted(job["ended_at"] for job in ran.document["jobs"])
+    starts = sorted(job["started_at"] for job in ran.document["jobs"])
+    # two slots: the third job starts when the first one ends
+    waits = [start - end for start, end in zip(starts[2:], ends, strict=False)]
+    assert statistics.median(waits) < 1.0

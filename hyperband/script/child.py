@@ -138,6 +138,50 @@ def call(doing: str, function: Callable[..., object], *arguments: object) -> obj
         raise ScriptRaisedError(doing, error) from error
 
 
+class Batch:
+    """Config ids and their configurations, on their way out. Old when the script is slow."""
+
+    def __init__(self, first: int) -> None:
+        """Begin with the id of this number."""
+        self._first = first
+        self._ids: list[str] = []
+        #: None for ids that `get_config` refuses
+        self._configs: list[object] = []
+        #: why it refused the first of them
+        self._refusal: dict[str, Any] | None = None
+        self._has_configs = False
+        self._n_characters = 0
+        self._began_at = monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it should go out now."""
+        is_old = monotonic() - self._began_at >= BATCH_AGE_S
+        is_full = len(self._ids) >= BATCH_IDS or self._n_characters >= BATCH_CHARACTERS
+        return bool(self._ids) and (is_old or is_full)
+
+    def add(self, config_id: str, read: dict[str, Any] | None) -> None:
+        """Take in an id and what was read from it."""
+        self._ids.append(config_id)
+        self._n_characters += len(config_id)
+        self._has_configs = self._has_configs or read is not None
+        is_config = read is not None and read["kind"] == "config"
+        self._configs.append(read["config"] if is_config and read is not None else None)
+        if not is_config and self._refusal is None:
+            self._refusal = read
+
+    def message(self, *, is_last: bool) -> dict[str, Any]:
+        """All of it; `is_last`: nothing comes after."""
+        return {
+            "kind": "candidates",
+            "first": self._first,
+            "ids": self._ids,
+            "configs": self._configs if self._has_configs else None,
+            "refusal": self._refusal,
+            "is_last": is_last,
+        }
+
+
 class Script:
     """The user's script as a module."""
 
@@ -222,52 +266,46 @@ class Script:
         except ImportError:
             yield _no_numpy()
             return
-        ids: list[str] = []
-        n_characters = 0
-        began_at = sent_at = monotonic()
+        batch = Batch(first)
+        ends_at = monotonic() + limit_s
         for draw in range(first, first + count):
             rng = RandomState(MT19937(SeedSequence([seed, 1, draw])))
             config_id = call("get_random_config_id", self._module.get_random_config_id, rng)
             if not isinstance(config_id, str):
                 yield _no_text("get_random_config_id", config_id)
                 return
-            ids.append(config_id)
-            n_characters += len(config_id)
-            now = monotonic()
-            is_last = draw == first + count - 1 or now - began_at >= limit_s
-            is_old = now - sent_at >= BATCH_AGE_S
-            if is_last or is_old or len(ids) >= BATCH_IDS or n_characters >= BATCH_CHARACTERS:
-                yield dict(self._read(ids), kind="candidates", first=draw + 1 - len(ids), is_last=is_last)
-                ids, n_characters, sent_at = [], 0, monotonic()
-            if is_last:
-                return
+            batch.add(config_id, self._read(config_id))
+            if draw == first + count - 1 or monotonic() >= ends_at:
+                break
+            if batch.is_due:
+                yield batch.message(is_last=False)
+                batch = Batch(draw + 1)
+        yield batch.message(is_last=True)
 
-    def read(self, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """What `get_config` makes of these ids, in batches."""
-        for first in range(0, len(ids), BATCH_IDS):
-            batch = ids[first : first + BATCH_IDS]
-            yield dict(
-                self._read(batch), kind="candidates", first=first, is_last=first + BATCH_IDS >= len(ids)
-            )
+    def read(self, ids: Sequence[str], limit_s: float) -> Iterator[dict[str, Any]]:
+        """What `get_config` makes of these ids, in batches; none begins after `limit_s` but the first."""
+        batch = Batch(0)
+        ends_at = monotonic() + limit_s
+        for place, config_id in enumerate(ids):
+            if place and monotonic() >= ends_at:
+                break
+            if batch.is_due:
+                yield batch.message(is_last=False)
+                batch = Batch(place)
+            batch.add(config_id, self._read(config_id))
+        yield batch.message(is_last=True)
 
-    def _read(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Ids with their configurations, None for those that `get_config` refuses, and its first refusal."""
+    def _read(self, config_id: str) -> dict[str, Any] | None:
+        """The configuration of an id, or why there is none; None: the script has no `get_config`."""
         function = getattr(self._module, "get_config", None)
         if function is None:
-            return {"ids": ids, "configs": None, "refusal": None}
-        configs: list[object] = []
-        refusal = None
-        for config_id in ids:
-            message: dict[str, Any] = {"kind": "no_config", "found": type(function).__name__, "repr": None}
-            if callable(function):
-                try:
-                    message = _config(function, config_id)
-                except ScriptRaisedError as error:
-                    message = error.message
-            configs.append(message["config"] if message["kind"] == "config" else None)
-            if message["kind"] != "config" and refusal is None:
-                refusal = message
-        return {"ids": ids, "configs": configs, "refusal": refusal}
+            return None
+        if not callable(function):
+            return {"kind": "no_config", "found": type(function).__name__, "repr": None}
+        try:
+            return _config(function, config_id)
+        except ScriptRaisedError as error:
+            return error.message
 
     def sample(self, seed: int, first: int, count: int, seen: set[str]) -> Iterator[dict[str, Any]]:
         """Config ids of the trials first, first + 1, ...: batches, then maybe why there are no more.
@@ -371,7 +409,7 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif request["do"] == "configs":
         yield script.configs(request["ids"])
     elif request["do"] == "read":
-        yield from script.read(request["ids"])
+        yield from script.read(request["ids"], request["limit_s"])
     elif request["do"] == "candidates":
         limit_s = request["limit_s"]
         yield from script.candidates(request["seed"], request["first"], request["count"], limit_s)

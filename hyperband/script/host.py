@@ -194,13 +194,17 @@ class ScriptHost:
         self.start_candidates(seed, 1, count, limit_s=limit_s)
         return self._wait_for_candidates()
 
-    def read(self, ids: Sequence[str]) -> list[Candidates]:
+    def read(self, ids: Sequence[str], *, limit_s: float) -> list[Candidates]:
         """What the script's own `get_config` makes of config ids, at least one; waits for it.
+
+        Args:
+            ids: in order; those that the time was not enough for are left out.
+            limit_s: no further id is read after so many seconds; the first one always is.
 
         Raises:
             MachineError: a signal ended the process.
         """
-        self.start_reading(ids)
+        self.start_reading(ids, limit_s=limit_s)
         return self._wait_for_candidates()
 
     def _wait_for_candidates(self) -> list[Candidates]:
@@ -237,9 +241,9 @@ class ScriptHost:
         request = {"do": "candidates", "seed": seed, "first": first, "count": count, "limit_s": limit_s}
         self._start("get_random_config_id", request)
 
-    def start_reading(self, ids: Sequence[str]) -> None:
-        """Ask what the script's own `get_config` makes of config ids, at least one, as Candidates."""
-        self._start("get_config", {"do": "read", "ids": list(ids)})
+    def start_reading(self, ids: Sequence[str], *, limit_s: float) -> None:
+        """Ask what the script's own `get_config` makes of config ids, at least one; see `read`."""
+        self._start("get_config", {"do": "read", "ids": list(ids), "limit_s": limit_s})
 
     def _start(self, doing: str, request: dict[str, object]) -> None:
         if self._is_sampling:

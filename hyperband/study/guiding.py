@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import assert_never
 
 from hyperband.errors import InternalError, MachineError
@@ -287,12 +288,15 @@ class Guiding:
         if self._host is None or self._host.is_sampling:
             return
         n_wanted = _N_DRAWS
+        n_missing = self._n_slots() - self._draws.n_unused
         if self._is_open:
-            n_at_hand = _N_AT_HAND + self._n_slots() - self._draws.n_unused
-            n_wanted = max(n_at_hand, 0 if self._guide is None else self._guide.n_candidates_wanted)
-        self._is_reading = self._is_open and len(self._to_read) > 0
+            n_guide = 0 if self._guide is None else self._guide.n_candidates_wanted
+            n_wanted = max(n_missing + _N_AT_HAND, n_guide)
+        # what slots may wait for comes first
+        is_urgent = n_missing > 0 and not self._draws.is_exhausted
+        self._is_reading = self._is_open and len(self._to_read) > 0 and not is_urgent
         if self._is_reading:
-            self._host.start_reading(tuple(self._to_read))
+            self._host.start_reading(list(islice(self._to_read, _N_DRAWS)), limit_s=_DRAWS_S)
         elif not self._draws.is_exhausted and n_wanted > 0:
             n_draws = min(n_wanted, _N_DRAWS)
             self._host.start_candidates(self._seed, self._draws.n_drawn + 1, n_draws, limit_s=_DRAWS_S)

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperband.errors import JournalError, UsageError
+from hyperband.errors import InternalError, JournalError, UsageError
 from hyperband.journal import read_events
 from hyperband.report.text import counted, shown
 from hyperband.script.config import decode
 from hyperband.script.host import ScriptHost
-from hyperband.search.events import Event, IdProposed, IdsDrawn, JobEnded, StudyCreated
+from hyperband.search.events import Event, IdProposed, IdsDrawn, JobEnded, JobStarted, StudyCreated
+from hyperband.search.guide import History
 from hyperband.search.trial import Outcome
 from hyperband.study.looking import Look, own_configs
 
 #: so many config ids of a study are looked at
 _N_IDS = 200
+_READ_S = 2.0
 _N_NAMES = 8
 
 
@@ -54,12 +56,31 @@ def read_lessons(folders: Sequence[Path], study: Path) -> list[Lesson]:
             )
         events = read_events(folder)
         if not events or not isinstance(events[0], StudyCreated):
-            raise JournalError(
-                f"--learn-from {folder}: its journal does not begin with a study; leave it out"
-            )
-        n_losses = sum(isinstance(event, JobEnded) and event.outcome is Outcome.LOSS for event in events)
-        lessons.append(Lesson(folder, events, n_losses))
+            raise JournalError(f"--learn-from {folder}: its journal holds no study yet; leave it out")
+        kept = _checked(folder, events)
+        n_losses = sum(isinstance(event, JobEnded) and event.outcome is Outcome.LOSS for event in kept)
+        lessons.append(Lesson(folder, kept, n_losses))
     return lessons
+
+
+def _checked(folder: Path, events: Sequence[Event]) -> list[Event]:
+    """The events that teach something.
+
+    Raises:
+        JournalError: they do not follow from each other.
+    """
+    kept: list[Event] = [
+        event for event in events if isinstance(event, IdsDrawn | IdProposed | JobStarted | JobEnded)
+    ]
+    history = History()
+    try:
+        for event in kept:
+            history.see(event)
+    except InternalError as err:
+        raise JournalError(
+            f"--learn-from {folder}: its journal contradicts itself ({err}); leave it out"
+        ) from err
+    return kept
 
 
 def warnings_of_lesson(lesson: Lesson, look: Look, host: ScriptHost) -> list[str]:
@@ -77,7 +98,7 @@ def warnings_of_lesson(lesson: Lesson, look: Look, host: ScriptHost) -> list[str
     if lesson.n_losses == 0 or not ids:
         return [f"Warning: --learn-from {lesson.folder} teaches the model nothing: it has no losses yet."]
     if look.by_get_config:
-        configs = list(own_configs(host.read(ids)).values())
+        configs = list(own_configs(host.read(ids, limit_s=_READ_S)).values())
     else:
         configs = [decode(config_id) for config_id in ids]
     read = [config for config in configs if config]

@@ -235,6 +235,7 @@ def _run(
             folder=journal.folder,
             n_slots=slots.n_slots,
         )
+        guidance = None  # other studies may be large, and were told of
         with contextlib.closing(ids):
             owners.append(ids.owns)
             search = Search(
