@@ -172,6 +172,7 @@ class Guiding:
         config_id = self._draws.next_unused() if proposal is None else proposal.config_id
         self._use(trial, (config_id,))
         self._has_proposed = True
+        self._ask()  # the guide may have nothing to say for long
         return IdProposed(trial, config_id, source, 0 if proposal is None else proposal.n_observations)
 
     def receive(self) -> list[Event]:

@@ -1,0 +1,117 @@
+"""What gives a guided search its ids, with a real script and a guide that says nothing."""
+
+import select
+import sys
+import textwrap
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from hyperband.guide.client import Guide, News, Proposal
+from hyperband.script.host import ScriptHost
+from hyperband.search.brackets import make_plan
+from hyperband.search.engine import Engine
+from hyperband.search.events import Event, IdSource, PlanMade, StudyCreated
+from hyperband.search.trial import Algorithm
+from hyperband.study.guiding import Guiding
+from hyperband.study.looking import Look
+
+SCRIPT = """
+def get_random_config_id(rng):
+    return f"x:{rng.uniform():.9f}"
+
+def run_identity(argv):
+    return ""
+"""
+PATIENCE_MS = 30_000
+
+
+class Silent:
+    """A guide that is there and never has anything to say, as one that was stopped by SIGSTOP."""
+
+    n_candidates_wanted = 0
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def tell(self, event: Event) -> None:
+        pass
+
+    def offer(self, ids: Sequence[str], configs: object, *, is_last: bool = False) -> None:
+        pass
+
+    def want(self, n_ready: int) -> None:
+        pass
+
+    def take(self, used: Container[str]) -> Proposal | None:  # noqa: ARG002 - the guide's
+        return None
+
+    def receive(self) -> list[News]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def quiet() -> Iterator[int]:
+    """A descriptor that is never readable."""
+    with select.epoll() as epoll:
+        yield epoll.fileno()
+
+
+def test_draws_do_not_run_out_because_the_guide_asks_for_none(tmp_path: Path, quiet: int) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    engine = Engine()
+    n_trials = 3000
+    plan = make_plan(
+        algorithm=Algorithm.RANDOM,
+        max_epochs=1,
+        eta=3,
+        min_epochs=1,
+        brackets=None,
+        repeat=1,
+        max_trials=n_trials,
+    )
+    events: list[Event] = [StudyCreated("", str(path), (), str(tmp_path), ()), PlanMade(plan)]
+    for event in events:
+        engine.handle(event)
+
+    def open_host() -> ScriptHost:
+        host = ScriptHost(Path(sys.executable), path, (), cwd=tmp_path, write_bytecode=False)
+        host.load()
+        return host
+
+    ids = Guiding(
+        open_host=open_host,
+        open_guide=lambda: cast(Guide, Silent(quiet)),
+        engine=engine,
+        events=events,
+        lessons=(),
+        seed=1,
+        look=Look(("x",), frozenset({"x"}), by_get_config=False, example="x:1", refusal=""),
+        n_slots=lambda: 1,
+    )
+    try:
+        poll = select.poll()
+        (host,) = ids.watched
+        poll.register(host, select.POLLIN)
+        while engine.n_ids_wanted():
+            if not ids.can_propose:
+                assert poll.poll(PATIENCE_MS), f"nothing is drawn after {len(engine.ids())} trials"
+                for event in ids.receive():
+                    engine.handle(event)
+                continue
+            proposed = ids.propose()
+            engine.handle(proposed)
+            ids.see(proposed)
+            assert proposed.source is IdSource.RANDOM  # no job has ended
+    finally:
+        ids.close()
+    assert len(set(engine.ids())) == n_trials
