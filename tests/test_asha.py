@@ -295,6 +295,18 @@ def test_who_cannot_go_on_whatever_comes_is_left_behind_at_once() -> None:
     assert search.states() == "WPPPFWPRR"
 
 
+def test_what_may_still_come_from_below_keeps_a_trial() -> None:
+    search = search_of(asha_plan(9))
+    running = [search.start() for _ in range(9)]
+    for trial in range(3):
+        search.end(running[trial], float(trial))
+    assert search.end(search.start(), 0.5) == (), "rung 1 can have 9 losses"
+    assert search.states() == "WWWRRRRRR"
+    for trial in range(3, 8):
+        search.end(running[trial], CRASHED)
+    assert search.states() == "WWWFFFFFR"
+
+
 def test_losses_that_get_better_and_better_promote_more_than_one_in_eta() -> None:
     """The estimate of the plan is no limit: each new best is among the best third when it comes."""
     search = search_of(asha_plan(9)).run(lambda trial, epochs: -trial - epochs / 100)
@@ -352,6 +364,8 @@ def test_more_trials_take_those_back_that_were_left_behind() -> None:
     assert search.states() == "WWWWWW"
     assert next_of(search) is None
     search.draw(3)
+    search.end(search.start(), 6.5)
+    assert search.states() == "WWWPPPPQQ", "nine losses have three best"
     search.run(lambda trial, epochs: trial + 1 / epochs)
     assert search.states() == "DPPPPPPPP"
     assert search.engine.trial(2).rung == 1
