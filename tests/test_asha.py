@@ -523,6 +523,7 @@ def test_a_space_that_ends_within_an_asynchronous_bracket_keeps_who_went_on() ->
 # Real searches.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -551,6 +552,7 @@ def test_a_whole_search_that_is_killed_on_the_way(searches: Searches, options: t
     assert len(again.document["jobs"]) == len(ran.document["jobs"])
 
 
+@pytest.mark.slow
 def test_more_may_be_asked_for_later_and_less_is_refused(searches: Searches) -> None:
     searches.write(script())
     options = ("--algorithm", "asha", "--max-epochs", "9", "--slots", "2", "--max-total-epochs")
