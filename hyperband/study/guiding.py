@@ -251,18 +251,28 @@ class Guiding:
             return
         try:
             found = self._host.receive()
-        except MachineError:
-            # killed from outside: what was drawn is there, and the next draws are the same whoever draws them
-            if self._n_starts >= N_STARTS:
-                raise
-            self._host.close()
-            self._n_starts += 1
-            self._host = self._open_host()
-            self._step_back()
+        except MachineError as err:
+            self._restart(err)
             return
         for part in found:
             if isinstance(part, Candidates):
+                self._n_starts = 1  # it lives for days: only kills without a draw between them count
                 self._take_in(part)
+
+    def _restart(self, err: MachineError) -> None:
+        """Replace the script's process, killed from outside: its draws are those of the one before."""
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+        while self._host is None:
+            if self._n_starts >= N_STARTS:
+                raise err
+            self._n_starts += 1
+            try:
+                self._host = self._open_host()
+            except MachineError as again:
+                err = again
+        self._step_back()
 
     def _take_in(self, part: Candidates) -> None:
         if part.refusal and self._look.by_get_config and not self._was_refused:
