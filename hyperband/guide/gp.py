@@ -193,7 +193,7 @@ class GaussianProcess:
         return weights
 
     def _loss(self, parameters: FloatArray, x: FloatArray, y: FloatArray) -> tuple[float, FloatArray]:
-        """Negative log of likelihood times priors, and gradient (Rasmussen and Williams 2006, (5.8), (5.9))."""
+        """Negative log posterior and its gradient (Rasmussen and Williams 2006, (5.8), (5.9))."""
         scaled = x * self._weights(parameters)
         kernel, slope = _matern(_squared(scaled, scaled))
         amplitude, noise = math.exp(parameters[-2]), math.exp(parameters[-1])

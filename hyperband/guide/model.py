@@ -23,12 +23,11 @@ _MOST_PENDING = 200
 _GROWTH = 1.07
 _N_STEPS = 20
 #: of the median's distance from the best loss, so much is added before the logarithm
-_SOFTNESS = 0.1
+_SOFTNESS = 0.3
 #: the improvement is divided by the predicted seconds per epoch to this power
 _COST_POWER = 0.5
-#: failures of a neighbourhood count against this much of belief that jobs succeed
-_FAILURE_PRIOR = 1.0
-_FAILURE_LENGTH_SCALE = 0.3
+#: success is 1 and failure -1; nobody is surer of either than by this variance
+_SUCCESS_VARIANCE = 0.01
 _SQRT2 = math.sqrt(2.0)
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
@@ -50,10 +49,12 @@ class Model:
         both = np.concatenate([groups, [n_features, n_features + 1]])
         self._losses = GaussianProcess(both, Priors(np.zeros(n_features + 2), noise=-6.0))
         self._durations = GaussianProcess(groups, Priors(np.full(n_features, 0.5), noise=-5.0))
+        self._successes = GaussianProcess(groups, Priors(np.zeros(n_features), noise=-3.0))
         self._seed = seed
         #: how many observations the parameters of each were learned from
         self._n_learned = 0
         self._n_timed = 0
+        self._n_judged = 0
 
     def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
         """Choose candidates to start, best first, each as if the ones before it were running already.
@@ -68,7 +69,7 @@ class Model:
             Indices of min(n, m) candidates, each once.
         """
         n = min(n, len(candidates))
-        worth = self._log_cost(observed, candidates) * -_COST_POWER + _log_success(observed, candidates)
+        worth = self._log_cost(observed, candidates) * -_COST_POWER + self._log_success(observed, candidates)
         known = self._known(observed)
         if known is None:
             return [int(index) for index in np.argsort(-worth, kind="stable")[:n]]
@@ -163,6 +164,26 @@ class Model:
         found: FloatArray = self._durations.predict(candidates)[0] * spread + middle
         return found
 
+    def _log_success(self, observed: Observed, candidates: FloatArray) -> FloatArray:
+        """(m,), logarithm of the chance that a job succeeds; 0 while none has failed.
+
+        A regression on 1 for success and -1 for failure, with length scales of its own, squashed by the
+        normal distribution (Rasmussen and Williams 2006, 6.5); where nothing is known, the chance is a half.
+        """
+        own = np.flatnonzero(observed.study == 0)[-_MOST_OBSERVED:]
+        x, failed = observed.x[own], np.isnan(observed.loss[own])
+        if not failed.any() or candidates.shape[1] == 0:
+            return np.zeros(len(candidates))
+        labels = np.where(failed, -1.0, 1.0)
+        if len(own) >= self._n_judged * 1.3 and self._n_judged < _MOST_OBSERVED:
+            self._successes.learn(x, labels, n_steps=_N_STEPS)
+            self._n_judged = len(own)
+        self._successes.condition(x, labels)
+        mean, sd = self._successes.predict(candidates)
+        z = mean / np.sqrt(sd**2 + _SUCCESS_VARIANCE)
+        logs: FloatArray = np.log(np.maximum(0.5 * _erfc(-z / _SQRT2), 1e-300))
+        return logs
+
 
 def _targets(losses: FloatArray) -> FloatArray:
     """Losses of one study as the process sees them: logarithms of the distance from the best, softened.
@@ -178,20 +199,6 @@ def _targets(losses: FloatArray) -> FloatArray:
     if softness <= 0.0:
         return np.zeros(len(losses))
     logs: FloatArray = np.log1p(above / softness)
-    return logs
-
-
-def _log_success(observed: Observed, candidates: FloatArray) -> FloatArray:
-    """(m,), logarithm of the share of jobs that succeed near each candidate; 0 while none has failed."""
-    latest = slice(-_MOST_OBSERVED, None)
-    x = observed.x[latest][observed.study[latest] == 0]
-    failed = np.isnan(observed.loss[latest][observed.study[latest] == 0])
-    if not failed.any() or candidates.shape[1] == 0:
-        return np.zeros(len(candidates))
-    squared = (candidates**2).sum(1)[:, None] + (x**2).sum(1) - 2.0 * candidates @ x.T
-    near = np.exp(-0.5 * np.maximum(squared, 0.0) / _FAILURE_LENGTH_SCALE**2)
-    share = (near @ failed) / (near.sum(1) + _FAILURE_PRIOR)
-    logs: FloatArray = np.log1p(-share)
     return logs
 
 
