@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperband.guide import service
 from hyperband.guide.client import Guide, News
-from hyperband.guide.data import FloatArray, IntArray, Observed, Pending
+from hyperband.guide.data import FloatArray, IntArray, Observed, Pending, Ranking
 from hyperband.search.events import IdProposed, IdSource, JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
@@ -27,7 +27,7 @@ class NearestToBest:
         self.seed = seed
         self.last_call: tuple[Observed, Pending, FloatArray, int] | None = None
 
-    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
+    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> Ranking:
         self.begin(observed)
         self.last_call = (observed, pending, candidates, n)
         assert observed.x.shape == (len(observed.loss), len(self.groups))
@@ -35,7 +35,8 @@ class NearestToBest:
         losses = np.where(np.isnan(observed.loss), np.inf, observed.loss)
         best = observed.x[np.argmin(losses)]
         distances = np.sum((candidates - best) ** 2, axis=1)
-        return [int(index) for index in np.argsort(distances, kind="stable")[:n]]
+        order = np.argsort(distances, kind="stable")
+        return Ranking([int(index) for index in order[:n]], order)
 
     def begin(self, observed: Observed) -> None:
         """For those that come to no end."""

@@ -93,8 +93,8 @@ def test_it_asks_for_draws_at_once_and_for_fresh_ones_after_each_list() -> None:
     assert not talk.advisor.is_due
     talk.tell(Ids(0, ["x:0"]), losses(0, (0, 0.5)))
     talk.proposals()
-    # 2,000 are held: some are enough to see something new each time
-    assert talk.tell() == [WantDraws(2248)]
+    # of 1,500 that are held most are new each time
+    assert talk.tell() == [WantDraws(3048)]
     assert talk.tell(losses(0, (0, 0.25))) == []
     talk.proposals()
     assert talk.tell() == [], "what was asked for is still under way"
@@ -290,6 +290,16 @@ def test_the_pool_is_bounded_and_keeps_what_is_proposed() -> None:
     assert pool.take("17") == {"x": 17}
     assert pool.take("17") is None
     assert "17" not in pool
+
+
+def test_candidates_that_were_promising_outlive_newer_draws() -> None:
+    talk = Talk()
+    # the nearest to the best trial are ranked high once, and are no longer among the newest then
+    talk.tell(Begin(27, 0), draws([f"x:{n}" for n in range(CAPACITY)]), Ids(0, ["x:0"]), losses(0, (0, 0.5)))
+    assert talk.proposals()[0] == "x:1"
+    talk.tell(draws([f"x:{10_000 + n}" for n in range(2 * CAPACITY)]))
+    talk.tell(Ids(0, ["x:1", "x:2"]), losses(0, (1, 0.25)))
+    assert talk.proposals()[:2] == ["x:3", "x:4"]
 
 
 def test_a_repeated_draw_is_one_candidate() -> None:

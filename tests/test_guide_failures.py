@@ -24,7 +24,7 @@ def losses_of_a_search(seed: int, n_columns: int) -> list[float]:
                 x, np.full(trial, 27.0), np.array(losses), np.ones(trial), np.zeros(trial, dtype=np.int64)
             )
             nothing = Pending(np.empty((0, n_columns)), np.empty(0))
-            (chosen,) = model.propose(observed=seen, pending=nothing, candidates=candidates, n=1)
+            (chosen,) = model.propose(observed=seen, pending=nothing, candidates=candidates, n=1).chosen
         row = candidates[chosen]
         x = np.vstack([x, row])
         losses.append(float(((row - 0.3) ** 2).sum()) if row[0] < 0.5 else math.nan)
@@ -45,5 +45,5 @@ def test_where_all_have_failed_others_are_tried() -> None:
     model = Model(max_epochs=27, groups=np.arange(2), seed=0)
     candidates = rng.uniform(size=(500, 2))
     nothing = Pending(np.empty((0, 2)), np.empty(0))
-    (best,) = model.propose(observed=seen, pending=nothing, candidates=candidates, n=1)
+    (best,) = model.propose(observed=seen, pending=nothing, candidates=candidates, n=1).chosen
     assert candidates[best].max() > 0.6

@@ -21,8 +21,8 @@ def test_a_list_is_made_as_if_those_before_were_running(n_pending: int) -> None:
     pending = Pending(rng.random((n_pending, 2)), np.full(n_pending, 1.0))
     candidates = rng.random((500, 2))
     model = Model(max_epochs=9, groups=np.arange(2), seed=0)
-    chosen = model.propose(observed=observed, pending=pending, candidates=candidates, n=6)
+    chosen = model.propose(observed=observed, pending=pending, candidates=candidates, n=6).chosen
     assert len(set(chosen)) == 6
     # the first ones of a longer list are those of a shorter one
     again = Model(max_epochs=9, groups=np.arange(2), seed=0)
-    assert again.propose(observed=observed, pending=pending, candidates=candidates, n=3) == chosen[:3]
+    assert again.propose(observed=observed, pending=pending, candidates=candidates, n=3).chosen == chosen[:3]

@@ -7,7 +7,7 @@ know processes, clocks or files; the process around it is server.py.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, assert_never
 
-from hyperband.guide.data import FloatArray, IntArray, Observed, Pending
+from hyperband.guide.data import FloatArray, IntArray, Observed, Pending, Ranking
 from hyperband.guide.encoding import Encoding, Flat
 from hyperband.guide.ledger import Ledger
 from hyperband.guide.messages import (
@@ -26,14 +26,14 @@ from hyperband.guide.messages import (
     Want,
     WantDraws,
 )
-from hyperband.guide.pool import CAPACITY, Pool
+from hyperband.guide.pool import Pool
 from hyperband.script.config import decode
 
 #: the space is read again when so many draws are there; with the last, for good
 _READ_AT = (32, 128, 512, 2048)
-#: fresh draws for each list of proposals, and the most at once
-_N_FRESH = 200
-_MOST_FRESH = 1000
+#: fresh draws for each list of proposals; of those before it, so many stay because they were the best
+_N_FRESH = 1000
+_N_PROMISING = 400
 #: so many ids are asked for at once
 _N_ASKED = 512
 
@@ -41,10 +41,8 @@ _N_ASKED = 512
 class Ranks(Protocol):
     """What ranks candidates; made anew when the columns change."""
 
-    def propose(
-        self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int
-    ) -> Sequence[int]:
-        """Indices of at most n candidates, best first, each as if those before it were pending."""
+    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> Ranking:
+        """Choose at most n candidates, and rank them all."""
         ...
 
 
@@ -84,6 +82,8 @@ class Advisor:
         #: how many proposals are to be ready, and those that are, best first
         self._n_wanted = 1
         self._ready: list[str] = []
+        #: what was best when the last list was made
+        self._promising: list[str] = []
         #: something came in since the last list was made; a job ended
         self._has_changed = False
         self._has_observations = False
@@ -147,16 +147,21 @@ class Advisor:
         ids = self._pool.ids()
         self._ready = []
         if len(observed.loss):
-            chosen = self._model.propose(
+            ranking = self._model.propose(
                 observed=observed,
                 pending=self._ledger.pending(),
                 candidates=self._pool.rows(self._encoding),
                 n=min(2 * self._n_wanted, len(ids)),
             )
-            self._ready = [ids[index] for index in chosen]
-            self._pool.trim(keep=set(self._ready))
-            self._want_draws(max(_N_FRESH, min(CAPACITY - len(self._pool), _MOST_FRESH)))
+            self._ready = [ids[index] for index in ranking.chosen]
+            self._promising = [ids[index] for index in ranking.order[:_N_PROMISING]]
+            self._trim()
+            self._want_draws(_N_FRESH)
         return Proposals(self._ready, len(observed.loss))
+
+    def _trim(self) -> None:
+        """Let the oldest draws go, but for those that were best: so the pool gets better with each list."""
+        self._pool.trim(keep={*self._ready, *self._promising})
 
     # Ids of trials.
 
@@ -206,7 +211,7 @@ class Advisor:
                 self._pool.add(config_id, config)
         self._describe(known)
         self._read_space(len(told.ids))
-        self._pool.trim(keep=set(self._ready))
+        self._trim()
 
     def _read_space(self, n_new: int) -> None:
         """Read the space from the draws, at the first time and whenever there are many more of them."""

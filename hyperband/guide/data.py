@@ -31,6 +31,16 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a model makes of candidates, as indices of theirs."""
+
+    #: best first, each as if the ones before it were running already
+    chosen: list[int]
+    #: (m,), every candidate, best first, each as if it were the next
+    order: IntArray
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """Jobs that run now."""
 

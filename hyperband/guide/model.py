@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperband.guide.data import FloatArray, IntArray, Observed, Pending
+from hyperband.guide.data import FloatArray, IntArray, Observed, Pending, Ranking
 from hyperband.guide.gp import GaussianProcess, Points, Priors
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Model:
         self._n_timed = 0
         self._n_judged = 0
 
-    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> list[int]:
+    def propose(self, *, observed: Observed, pending: Pending, candidates: FloatArray, n: int) -> Ranking:
         """Choose candidates to start, best first, each as if the ones before it were running already.
 
         Args:
@@ -66,13 +66,14 @@ class Model:
             n: at most so many.
 
         Returns:
-            Indices of min(n, m) candidates, each once.
+            The min(n, m) that are chosen, and the order of all.
         """
         n = min(n, len(candidates))
         worth = self._log_cost(observed, candidates) * -_COST_POWER + self._log_success(observed, candidates)
         known = self._known(observed)
         if known is None:
-            return [int(index) for index in np.argsort(-worth, kind="stable")[:n]]
+            order = np.argsort(-worth, kind="stable")
+            return Ranking([int(index) for index in order[:n]], order)
         rows, targets, incumbent = known
         process = self._losses
         if len(targets) >= self._n_learned * _GROWTH + 1:
@@ -84,8 +85,9 @@ class Model:
         points = process.assume(points, assumed[0])
         first_epochs = self._share_trained(np.append(observed.epochs, pending.epochs)).min()
         chosen: list[int] = []
+        score = _log_expected_improvement(points, incumbent) + worth
+        order = np.argsort(-score, kind="stable")
         for _ in range(n):
-            score = _log_expected_improvement(points, incumbent) + worth
             score[chosen] = -np.inf
             best = int(np.argmax(score))
             chosen.append(best)
@@ -94,8 +96,9 @@ class Model:
                 for before in assumed:
                     there = process.assume(there, before)
                 points = process.assume(points, there)
+                score = _log_expected_improvement(points, incumbent) + worth
                 assumed.append(there)
-        return chosen
+        return Ranking(chosen, order)
 
     def _known(self, observed: Observed) -> tuple[FloatArray, FloatArray, float] | None:
         """What it is conditioned on: rows, targets of mean 0 and variance 1; and the best of them."""

@@ -11,7 +11,7 @@ from hyperband.guide.data import FloatArray
 from hyperband.guide.encoding import Encoding, Flat
 
 #: so many candidates are held
-CAPACITY = 2000
+CAPACITY = 1500
 
 
 class Pool:
