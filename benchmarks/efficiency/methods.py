@@ -85,6 +85,10 @@ _016 = ("syne-tune-0.16", "syne_tune_016")
 #: of the two types of ASHA in Syne Tune 0.13, promotion does better here for all three
 METHODS: tuple[MethodKind, ...] = (
     *_ours("asha"),
+    *_ours("asha-r2"),
+    *_ours("asha-r3"),
+    *_ours("asha-r2-eta2"),
+    *_ours("asha-r3-eta2"),
     *_ours("hyperband"),
     *_ours("hyperband-async"),
     *_ours("pasha"),

@@ -290,17 +290,29 @@ def _sampler(landscape: Landscape, seed: int) -> Sampler:
 
 
 def plan_of(name: str, max_epochs: int) -> Plan:
-    """The plan of `asha`, `pasha`, `hyperband` or `hyperband-async`, longer than any campaign follows it."""
-    algorithm = Algorithm(name.removesuffix("-async"))
+    """The plan of a search, longer than any campaign follows it.
+
+    Args:
+        name: `asha`, `pasha`, `hyperband` or `hyperband-async`; then, if they are not the defaults, `-rN` for
+            --min-epochs N and `-etaN` for --eta N.
+        max_epochs: R.
+    """
+    first, *options = name.split("-")
+    algorithm = Algorithm(first)
+    numbers = {"r": 1, "eta": ETA}
+    for option in options:
+        if option != "async":
+            letters = option.rstrip("0123456789")
+            numbers[letters] = int(option.removeprefix(letters))
     return make_plan(
         algorithm=algorithm,
         max_epochs=max_epochs,
-        eta=ETA,
-        min_epochs=1,
+        eta=numbers["eta"],
+        min_epochs=numbers["r"],
         brackets=None,
         repeat=1 if algorithm.has_one_ladder else _N_PASSES,
         max_trials=_N_TRIALS if algorithm.has_one_ladder else None,
-        asynchronous=name.endswith("-async"),
+        asynchronous="async" in options,
     )
 
 
