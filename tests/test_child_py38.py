@@ -13,6 +13,7 @@ from other_pythons import find_python
 
 from hyperband.errors import ContractError
 from hyperband.script import child
+from hyperband.script.candidates import Candidates
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 
 CHILD = Path(child.__file__)
@@ -55,7 +56,9 @@ def receive_all(host: ScriptHost) -> list[Sampled | Exhausted]:
     results: list[Sampled | Exhausted] = []
     while host.is_sampling:
         select.select([host], [], [])
-        results += host.receive()
+        for found in host.receive():
+            assert not isinstance(found, Candidates)
+            results.append(found)
     return results
 
 

@@ -25,7 +25,11 @@ def test_the_version_is_that_of_the_package(setup: ConfigParser) -> None:
 
 
 def test_every_dependency_is_bounded_below_and_above(setup: ConfigParser) -> None:
-    lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    extras = dict(setup["options.extras_require"])
+    peers = [line for line in extras.pop("bench").split("\n") if line]
+    # a table of figures is one of exact versions
+    assert [line for line in peers if not re.fullmatch(r"[A-Za-z0-9_,\[\]-]+==[\d.]+", line)] == []
+    lists = [setup["options"]["install_requires"], *extras.values()]
     requirements = [line for text in lists for line in text.split("\n") if line]
     assert len(requirements) > 10
     loose = [line for line in requirements if not re.fullmatch(r"[A-Za-z0-9_-]+>=[\d.]+,<[\d.]+", line)]
