@@ -70,7 +70,7 @@ class IdProposed:
     """The config id of the next trial, chosen when it was about to start: journalled before it is used.
 
     It says as well that the sampler was seen to give more distinct ids than the plan could train to the full
-    number of epochs, so that jobs may start: whoever proposes answers for that.
+    number of epochs, or thousands, so that jobs may start: whoever proposes answers for that.
     """
 
     #: the lowest trial number without an id

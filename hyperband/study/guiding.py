@@ -29,7 +29,7 @@ from hyperband.search.events import (
     StudyCreated,
 )
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
-from hyperband.study.drawing import Draws
+from hyperband.study.drawing import MAX_UNUSED, Draws
 from hyperband.study.looking import Look
 from hyperband.study.sampling import N_STARTS, Sampling, is_of_session
 from hyperband.study.wake import HasDescriptor
@@ -318,8 +318,12 @@ class Guiding:
             plan = self._engine.plan
             n_ids = self._draws.n_distinct
             has_sole_rung = len(plan.brackets) == 1 and len(plan.brackets[0].rungs) == 1
-            # see Engine: with fewer it might turn out that all ids can be trained to the full epochs
-            may_start = has_sole_rung or n_ids >= plan.n_trials or n_ids * plan.max_epochs > plan.epochs
+            limit = plan.max_total_epochs
+            epochs = plan.epochs if limit is None else min(plan.epochs, limit)
+            # see Engine: with fewer it might turn out that all ids can be trained to the full epochs; more
+            # than are kept could never be counted
+            n_enough = min(plan.n_trials, epochs // plan.max_epochs + 1, MAX_UNUSED)
+            may_start = has_sole_rung or n_ids >= n_enough
             is_late = time.monotonic() - self._began_s > _PATIENCE_S
             self._is_open = may_start and (is_late or n_ids >= min(plan.n_trials, _N_LARGE))
         if self._is_open and self._guide is None:

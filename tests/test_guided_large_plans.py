@@ -1,0 +1,81 @@
+"""When jobs may start in a guided search whose plan is larger than any number of draws that are kept."""
+
+import select
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+from test_guiding import PATIENCE_MS, SCRIPT, Silent, quiet
+
+from hyperband.guide.client import Guide
+from hyperband.script.host import ScriptHost
+from hyperband.search.brackets import make_plan
+from hyperband.search.engine import Engine
+from hyperband.search.events import Event, PlanMade, StudyCreated
+from hyperband.search.trial import Algorithm
+from hyperband.study.drawing import MAX_UNUSED
+from hyperband.study.guiding import Guiding
+from hyperband.study.looking import Look
+
+__all__ = ["quiet"]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def n_drawn_before_the_first_proposal(script: Path, quiet: int, *, max_total_epochs: int | None) -> int:
+    """Draw for asha with a million trials until one of them may have its id."""
+    plan = make_plan(
+        algorithm=Algorithm.ASHA,
+        max_epochs=81,
+        eta=3,
+        min_epochs=1,
+        brackets=None,
+        repeat=1,
+        max_trials=1_000_000,
+        max_total_epochs=max_total_epochs,
+    )
+    engine = Engine()
+    events: list[Event] = [StudyCreated("", str(script), (), str(script.parent), ()), PlanMade(plan)]
+    for event in events:
+        engine.handle(event)
+
+    def open_host() -> ScriptHost:
+        host = ScriptHost(Path(sys.executable), script, (), cwd=script.parent, write_bytecode=False)
+        host.load()
+        return host
+
+    ids = Guiding(
+        open_host=open_host,
+        open_guide=lambda: cast(Guide, Silent(quiet)),
+        engine=engine,
+        events=events,
+        lessons=(),
+        seed=1,
+        look=Look(("x",), frozenset({"x"}), by_get_config=False, example="x:1", refusal=""),
+        n_slots=lambda: 1,
+    )
+    try:
+        poll = select.poll()
+        (host,) = ids.watched
+        poll.register(host, select.POLLIN)
+        while not ids.can_propose:
+            assert ids._draws.n_drawn < 3 * MAX_UNUSED, "draws go on, and nothing starts"
+            assert poll.poll(PATIENCE_MS), "nothing is drawn"
+            assert not ids.receive()
+        return ids._draws.n_drawn
+    finally:
+        ids.close()
+
+
+def test_a_plan_that_could_train_more_ids_than_are_kept_begins(script: Path, quiet: int) -> None:
+    assert n_drawn_before_the_first_proposal(script, quiet, max_total_epochs=None) < 2 * MAX_UNUSED
+
+
+def test_a_limit_of_epochs_says_how_many_ids_could_be_trained(script: Path, quiet: int) -> None:
+    assert n_drawn_before_the_first_proposal(script, quiet, max_total_epochs=500) < MAX_UNUSED
