@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hyperband.guide.data import Observed, Pending
-from hyperband.guide.model import Model
+from hyperband.guide.gp import Points
+from hyperband.guide.model import Model, _log_expected_improvement
 
 
 @pytest.mark.parametrize("n_pending", [0, 1, 3])
@@ -26,3 +27,53 @@ def test_a_list_is_made_as_if_those_before_were_running(n_pending: int) -> None:
     # the first ones of a longer list are those of a shorter one
     again = Model(max_epochs=9, groups=np.arange(2), seed=0)
     assert again.propose(observed=observed, pending=pending, candidates=candidates, n=3).chosen == chosen[:3]
+
+
+def test_the_improvement_that_is_expected_is_that_of_the_formula_and_finite_far_below() -> None:
+    z = np.array([-300.0, -40.0, -8.0, -5.001, -4.999, -1.0, 0.0, 3.0, 40.0])
+    sd = 0.5
+    mean = -z * sd  # the incumbent is 0
+    nothing = np.empty((len(z), 0))
+    found = _log_expected_improvement(Points(nothing, mean, nothing, np.full(len(z), sd**2)), 0.0)
+    draws = np.random.default_rng(0).normal(size=2_000_000)
+    for at in (4, 5, 6, 7, 8):
+        if z[at] > -4:
+            assert found[at] == pytest.approx(np.log(sd * np.maximum(z[at] + draws, 0).mean()), abs=0.01)
+    assert np.isfinite(found).all()
+    assert (np.diff(found) > 0).all(), "it grows with the distance below the incumbent"
+    assert found[4] - found[3] < 0.05, "no step where one formula follows on the other"
+
+
+def test_of_two_that_promise_the_same_the_cheaper_is_chosen() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.random((40, 2))
+    # the loss depends on the first column, the time on the second
+    observed = Observed(
+        x, np.full(40, 9.0), (x[:, 0] - 0.5) ** 2, np.exp(4 * x[:, 1]), np.zeros(40, dtype=np.int64)
+    )
+    candidates = np.array([[0.5, 0.9], [0.5, 0.1]])
+    nothing = Pending(np.empty((0, 2)), np.empty(0))
+    model = Model(max_epochs=9, groups=np.arange(2), seed=0)
+    ranking = model.propose(observed=observed, pending=nothing, candidates=candidates, n=1)
+    assert ranking.chosen == [1]
+    assert ranking.order.tolist() == [1, 0]
+
+
+def test_what_another_study_knows_leads_the_first_choice() -> None:
+    rng = np.random.default_rng(4)
+    foreign = rng.random((60, 2))
+    own = np.array([[0.9, 0.9]])
+    # losses of the other study are of another scale
+    losses = np.concatenate([1000 + 500 * ((foreign - 0.25) ** 2).sum(1), [0.7]])
+    observed = Observed(
+        np.vstack([foreign, own]),
+        np.full(61, 9.0),
+        losses,
+        np.full(61, np.nan),
+        np.array([1] * 60 + [0], dtype=np.int64),
+    )
+    candidates = rng.random((300, 2))
+    nothing = Pending(np.empty((0, 2)), np.empty(0))
+    model = Model(max_epochs=9, groups=np.arange(2), seed=0)
+    (best,) = model.propose(observed=observed, pending=nothing, candidates=candidates, n=1).chosen
+    assert np.abs(candidates[best] - 0.25).max() < 0.2
