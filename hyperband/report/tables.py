@@ -34,7 +34,7 @@ def plan_table(plan: Plan) -> str:
     rows: list[list[str]] = []
     for place, bracket in enumerate(block):
         cells = [f"{rung.n:,} @ {rung.epochs:,}" for rung in bracket.rungs]
-        if plan.promotion.is_open:
+        if _is_estimate(plan):
             cells = [cells[0], *(f"about {cell}" for cell in cells[1:])]
         alone = replace(plan, brackets=(bracket,))
         rows.append(
@@ -49,11 +49,11 @@ def plan_table(plan: Plan) -> str:
 
 def _plan_notes(plan: Plan) -> str:
     """What the numbers of a plan without barriers mean, one line for each thing to know."""
-    if plan.promotion is Promotion.SYNCHRONOUS:
-        return ""
-    share = f"among the best 1/{plan.eta} of its rung so far"
-    notes = [f"A trial goes on as soon as it is {share}: no rung waits for its last job."]
-    if plan.promotion.is_open:
+    notes = []
+    if any(len(bracket.rungs) > 1 for bracket in plan.brackets) and plan.eta:
+        share = f"among the best 1/{plan.eta} of its rung so far"
+        notes.append(f"A trial goes on as soon as it is {share}: no rung waits for its last job.")
+    if _is_estimate(plan):
         notes.append("The numbers above rung 0 are estimates.")
         epochs = [rung.epochs for rung in plan.brackets[0].rungs]
         if plan.promotion is Promotion.PASHA and len(epochs) > 2:
@@ -233,8 +233,16 @@ def _freed(study: StudyView) -> str:
 
 
 def _sums(plan: Plan) -> list[str]:
-    about = "about " if plan.promotion.is_open else ""
-    return [f"{about}{n:,}" for n in (plan.n_jobs, plan.epochs_resumed, plan.epochs)]
+    about = "about " if _is_estimate(plan) else ""
+    sums = [f"{about}{n:,}" for n in (plan.n_jobs, plan.epochs_resumed, plan.epochs)]
+    if plan.max_total_epochs is not None and plan.max_total_epochs < plan.epochs_resumed:
+        sums[1] = f"at most {plan.max_total_epochs:,}"
+    return sums
+
+
+def _is_estimate(plan: Plan) -> bool:
+    """Whether the losses decide how many jobs there are: in the only rung of a ladder all trials run."""
+    return plan.promotion.is_open and len(plan.brackets[0].rungs) > 1
 
 
 def _repeated_block(brackets: tuple[Bracket, ...]) -> tuple[Bracket, ...]:

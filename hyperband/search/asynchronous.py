@@ -294,7 +294,10 @@ class Asynchronous:
         self.jobs_left, self.epochs_left = self.jobs_ahead()
 
     def jobs_ahead(self) -> tuple[int, int]:
-        """(jobs, epochs) that are not final yet: at most, or where the plan is open, if 1 in eta goes on."""
+        """(jobs, epochs) that are not final yet: at most, or where the plan is open, if 1 in eta goes on.
+
+        With a budget no more than it pays for.
+        """
         if self.is_over:
             return 0, 0
         n_jobs = n_epochs = 0
@@ -309,4 +312,17 @@ class Asynchronous:
                 n_to_come //= here.eta
             elif rung < self.last:
                 n_to_come = min(n_to_come, self.bracket.rungs[rung + 1].n)
-        return n_jobs, n_epochs
+        return self._within_budget(n_jobs, n_epochs)
+
+    def _within_budget(self, n_jobs: int, n_epochs: int) -> tuple[int, int]:
+        """As many of (jobs, epochs) as the budget pays for, with those that run: it has paid for them."""
+        if self._budget.limit is None:
+            return n_jobs, n_epochs
+        n_running = sum(here.n_running for here in self.rungs)
+        pairs = zip(self.rungs, self._increments, strict=True)
+        n_running_epochs = sum(here.n_running * n_more for here, n_more in pairs)
+        n_paid = self._budget.limit - self._budget.committed
+        n_new = n_epochs - n_running_epochs
+        if n_new <= n_paid:
+            return n_jobs, n_epochs
+        return n_running + (n_jobs - n_running) * n_paid // n_new, n_running_epochs + n_paid

@@ -116,7 +116,6 @@ class Engine(PlannedSearch):
         if event.several_gpus and (not start.alone or start.lost_on_several_gpus):
             self._refuse(event.trial, event, "this job must not have several GPUs")
         is_new = start.job == len(self._jobs)
-        is_new = start.job == len(self._jobs)
         self._order.pop(start.trial, None if is_new else start.job)
         decisions: list[Decision] = []
         if is_new:
