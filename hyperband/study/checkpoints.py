@@ -16,7 +16,7 @@ from hyperband.machine.checkpoint_files import CheckpointFiles, Names
 from hyperband.machine.checkpoint_pattern import Files, Pattern, parse, sha256_of
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
-from hyperband.search.events import CheckpointsRemoved, Event, SearchStarted
+from hyperband.search.events import CheckpointsRemoved, Event, JobStarted, SearchStarted
 from hyperband.search.retention import Retention
 from hyperband.search.state import SearchState
 from hyperband.settings import KeepCheckpoints, Settings
@@ -88,6 +88,8 @@ class Checkpoints:
         for event in events:
             if isinstance(event, CheckpointsRemoved) and was_ours:
                 done.update(event.trials)  # by another pattern, other files went
+            elif isinstance(event, JobStarted):
+                done.discard(event.trial)  # taken back when more was asked for: it may leave files again
             elif isinstance(event, SearchStarted):
                 text = event.settings.get("checkpoints")
                 was_ours = self._pattern is not None and text == self._pattern.text
