@@ -47,10 +47,12 @@ def open_script(settings: Settings, *, say: Callable[[str], None] | None = None)
     plan = plan_of(settings)
     start_with_ids = () if settings.start_with is None else read_start_with(settings.start_with)
     if len(start_with_ids) > plan.n_trials:
+        larger = "--max-trials" if settings.max_total_epochs is None else "--max-total-epochs, --max-trials"
+        larger = larger if settings.algorithm.has_one_ladder else "--repeat, --max-trials"
         raise UsageError(
             f"--start-with {settings.start_with} has {counted(len(start_with_ids), 'config id')}, but the "
             f"plan has only {counted(plan.n_trials, 'trial')}; remove some, or make the plan larger "
-            "(--repeat, --max-trials)"
+            f"({larger})"
         )
     with ScriptHost(
         settings.python,
@@ -134,7 +136,15 @@ def _refuse_less(
             raise UsageError(
                 f"--{name.replace('_', '-')} was {limit} and is now {is_now}, but it may only grow; {back}"
             )
-    if old is not None and not is_extension(new, of=old):
+    if old is None:
+        return
+    is_unlimited = old.max_total_epochs is not None and new.max_total_epochs is None
+    if is_unlimited and now["max_trials"] is None and new.n_trials < old.n_trials:
+        raise UsageError(
+            f"without --max-total-epochs the default of --max-trials is {new.n_trials}, but it was "
+            f"{old.n_trials} and may only grow; add --max-trials {old.n_trials}, or {back}"
+        )
+    if not is_extension(new, of=old):
         raise UsageError(
             f"--max-trials was {before['max_trials'] or f'{old.n_trials} (its default)'} and is now "
             f"{now['max_trials'] or f'{new.n_trials} (its default)'}, but it may only grow; {back}"
