@@ -2,6 +2,7 @@
 
 import json
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -42,10 +43,23 @@ def test_the_spellings_that_scripts_use(config_id: str, expected: dict[str, Valu
 
 
 @pytest.mark.parametrize(
-    "config_id", ["a3f9c2d4", UUID, "17", "config_17", "trial17", "resnet", "x", "{", "="]
+    "config_id",
+    ["a3f9c2d4", UUID, "17", "config_17", "trial17", "resnet", "x", "{", "=", "{[1]: 2}", "{{1: 2}, 3}"],
 )
 def test_an_id_without_structure_is_recognised(config_id: str) -> None:
     assert decode(config_id) is None
+
+
+def test_a_number_that_has_no_decimal_digits_is_text() -> None:
+    digits = "f" * 5000
+    assert decode("{'a': 0x" + digits + ", 'b': 1}") == {"a": "0x" + digits, "b": 1}
+
+
+@pytest.mark.parametrize("config_id", ["a=%sx", "a%sx_1", "%sx_1"])
+def test_an_id_of_very_many_digits_is_read_at_once(config_id: str) -> None:
+    began_s = time.process_time()
+    decode(config_id % ("9" * 100_000))
+    assert time.process_time() - began_s < 2.0
 
 
 def test_a_nested_configuration_becomes_flat() -> None:

@@ -41,6 +41,9 @@ BATCH_CHARACTERS = 1 << 16
 BATCH_AGE_S = 0.05
 #: above what a script that closes "all" descriptors usually reaches, below what makes a fork slow
 HIGHEST_DESCRIPTOR = 4095
+#: of a configuration; JSON has no whole numbers of more than 4,300 digits for whoever reads it
+MOST_BITS = 14000
+DEEPEST = 100
 PR_SET_PDEATHSIG = 1
 
 
@@ -358,21 +361,25 @@ def _no_numpy() -> dict[str, Any]:
     return {"kind": "no_numpy", "found": getattr(sys.modules.get("numpy"), "__version__", "broken")}
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, depth: int = 0) -> object:
     """A configuration in what JSON has; numbers of numpy and torch become Python's own."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
+        if value.bit_length() > MOST_BITS:
+            raise ValueError(f"it holds a whole number of {value.bit_length()} bits")
         return int(value)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _plain(part, depth + 1) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [_plain(part, depth + 1) for part in value]
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "shape", None) == ():
-        return _plain(item())
+        return _plain(item(), depth + 1)
     raise TypeError(f"it holds {value!r:.80} of type {type(value).__name__}")
 
 

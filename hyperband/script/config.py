@@ -17,6 +17,10 @@ Value: TypeAlias = bool | int | float | str | None
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: longer ones are no numbers that anybody searches, and take the time of their square to be looked at
+_LONGEST_NUMBER = 400
+#: a whole number of more bits has no decimal digits in Python (4,300 are the most)
+_MOST_BITS = 14_000
 _WORDS: dict[str, bool | None] = {
     "True": True,
     "true": True,
@@ -79,6 +83,8 @@ def _flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
     if parts is not None:
         for key, part in parts:
             yield from _flat(f"{name}.{key}" if name else str(key), part)
+    elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        yield name, hex(value)
     elif value is None or isinstance(value, (bool, int, float, str)):
         yield name, value
     else:
@@ -91,7 +97,7 @@ def read_value(text: str) -> Value:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
         return int(text)
-    if _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
+    if _is_number(text) and math.isfinite(number := float(text)):
         return number
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
@@ -115,8 +121,8 @@ def _literal(text: str) -> object:
         with warnings.catch_warnings():  # of a spelling that Python takes and does not like
             warnings.simplefilter("ignore")
             return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None  # TypeError: {[1]: 2} has no hash
 
 
 def _read_pairs(text: str) -> dict[str, Value] | None:
@@ -178,7 +184,7 @@ def _read_tokens(text: str) -> dict[str, Value] | None:
     found: dict[str, Value] = {}
     n_numbers = 0
     for place, token in enumerate(tokens, start=1):
-        labelled = _LABELLED.fullmatch(token)
+        labelled = _LABELLED.fullmatch(token) if len(token) <= _LONGEST_NUMBER else None
         if labelled is not None and not _is_number(token):
             name, value = labelled[1], read_value(labelled[2])
         elif _is_number(token) or token in _WORDS or _WORD.fullmatch(token):
@@ -193,7 +199,7 @@ def _read_tokens(text: str) -> dict[str, Value] | None:
 
 
 def _is_number(token: str) -> bool:
-    return _NUMBER.fullmatch(token) is not None
+    return len(token) <= _LONGEST_NUMBER and _NUMBER.fullmatch(token) is not None
 
 
 def _is_index(found: Mapping[str, Value]) -> bool:
