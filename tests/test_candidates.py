@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from numpy.random import MT19937, RandomState, SeedSequence
@@ -124,6 +125,12 @@ def get_config(config_id):
         ("def get_config(config_id): return {'a': 1}[config_id]", ["KeyError"]),
         ("def get_config(config_id): raise SystemExit(3)", ["get_config", "SystemExit"]),
         ("get_config = {'a': 1}", ["has dict as get_config"]),
+        ("def get_config(config_id): return {'a': 10**5000}", ["get_config", "a whole number of 16610 bits"]),
+        (
+            "import sys; sys.setrecursionlimit(100_000)\ndeep = []\nfor _ in range(3000): deep = [deep]\n"
+            "def get_config(config_id): return {'a': deep}",
+            ["get_config", "nested more than 100 deep"],
+        ),
     ],
 )
 def test_a_get_config_that_fails_takes_no_id_away(start: Start, source: str, words: list[str]) -> None:
@@ -170,3 +177,45 @@ def test_a_sampler_that_breaks_the_contract_is_named(start: Start, sampler: str,
     host.load()
     with pytest.raises(ContractError, match=words):
         drawn(host, 1, 1, 3)
+
+
+def test_what_a_sampler_prints_for_days_takes_no_memory(start: Start) -> None:
+    host = start("""
+def get_random_config_id(rng):
+    print("drew" + 5000 * ".")
+    return "a"
+
+def run_identity(argv):
+    return ""
+""")
+    host.load()
+    output = Path(f"/proc/{host.pid}/fd/1")
+    for first in range(1, 1001, 100):
+        drawn(host, 1, first, 100)
+        assert output.stat().st_size < 2 << 20
+
+
+def test_the_last_words_of_a_process_that_printed_much_are_whole(start: Start) -> None:
+    host = start("""
+import os
+
+def get_random_config_id(rng):
+    print(3000 * "drew", flush=True)
+    return "a"
+
+def get_config(config_id):
+    if config_id == "b":
+        print("farewell", flush=True)
+        os._exit(3)
+    return {}
+
+def run_identity(argv):
+    return ""
+""")
+    host.load()
+    drawn(host, 1, 1, 100)
+    with pytest.raises(ContractError) as caught:
+        host.read(["b"], limit_s=1.0)
+    assert "get_config" in str(caught.value)
+    assert str(caught.value).endswith("farewell")
+    assert "x00" not in str(caught.value)

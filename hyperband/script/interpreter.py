@@ -5,6 +5,7 @@ know what the messages mean.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -22,6 +23,8 @@ from hyperband.script.failures import Scene, ended
 _CHILD = Path(__file__).with_name("child.py")
 #: read about this much at a time, so that a fast sampler does not hold up the search's loop
 _READ_BYTES = 1 << 18
+#: what the script printed is let go of beyond this; only the last lines are ever shown
+_MOST_OUTPUT_BYTES = 1 << 20
 #: how long the processes may take to end by SIGTERM before they are killed
 _TERM_WAIT_S = 1.0
 
@@ -54,6 +57,8 @@ class Interpreter:
         with contextlib.ExitStack() as stack:
             self._output = os.memfd_create("script-output", os.MFD_CLOEXEC)
             stack.callback(os.close, self._output)
+            # what is written after the file was emptied stands at its beginning
+            fcntl.fcntl(self._output, fcntl.F_SETFL, fcntl.fcntl(self._output, fcntl.F_GETFL) | os.O_APPEND)
             self._epoll = stack.enter_context(select.epoll())
             self._line, theirs = socket.socketpair()
             stack.enter_context(self._line)
@@ -108,6 +113,8 @@ class Interpreter:
     def begin(self, doing: str, request: Mapping[str, object] | None) -> None:
         """Expect answers, to a request if there is one; `doing` names it in messages."""
         self._doing = doing
+        if os.fstat(self._output).st_size > _MOST_OUTPUT_BYTES:
+            os.truncate(self._output, 0)  # it is memory, and a sampler that prints may draw for days
         if request is not None:
             self._to_send = memoryview((json.dumps(request) + "\n").encode("ascii"))
         self._epoll.register(self._pidfd, select.EPOLLIN)
