@@ -457,6 +457,25 @@ def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches
     assert any(event.source is IdSource.MODEL for event in told)
 
 
+def test_a_study_that_is_to_teach_is_not_removed_first(searches: Searches) -> None:
+    write(searches)
+    searches.run("--max-epochs", "1", *NONE)
+    before = read_events(searches.study)
+    ran = searches.run("--max-epochs", "1", "--clean", "--yes", *MODEL, "--learn-from", str(searches.study))
+    assert ran.exit_code == 2
+    assert "is the study of this search" in ran.err
+    assert list(read_events(searches.study)) == list(before)
+
+
+def test_names_in_the_plan_are_safe_to_show(searches: Searches) -> None:
+    named = "def get_config(config_id): return {'x\\n\\x1b[31m' + 99 * 'y': float(config_id[2:8])}"
+    write(searches, top=named)
+    ran = searches.run("--max-epochs", "1", *MODEL, "--dry-run")
+    assert (ran.exit_code, "\x1b[31m" in ran.err) == (0, False)
+    assert r"x\n\x1b[31myyy" in ran.err
+    assert 99 * "y" not in ran.err
+
+
 def test_a_study_does_not_learn_from_itself(searches: Searches) -> None:
     write(searches)
     assert searches.run("--max-epochs", "1", *NONE).exit_code == 0

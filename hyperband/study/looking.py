@@ -7,6 +7,7 @@ start of a study, and so is what is found.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hyperband.report import text
 from hyperband.script.candidates import Candidates
 from hyperband.script.config import Value, decode
 from hyperband.script.contract import shortened
@@ -17,6 +18,8 @@ _N_DRAWS = 64
 _DRAW_S = 0.5
 #: text that differs in each of so many ids is a name of the id, such as a hash, and no hyperparameter
 _N_NAMES = 8
+#: a longer name loses its middle where it is shown
+_NAME_WIDTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Look:
             )
         shown = self.names if len(self.names) <= 12 else (*self.names[:11], f"{len(self.names) - 11} more")
         source = "get_config gives" if self.by_get_config else "the config ids say"
-        return f"{source} {', '.join(shown)}"
+        # names come from outside, as ids do
+        return f"{source} {', '.join(text.shortened(name, _NAME_WIDTH) for name in shown)}"
 
 
 def look_at(host: ScriptHost, seed: int) -> Look:

@@ -48,6 +48,7 @@ from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.finish import Verdict
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
+from hyperband.study.learning import read_lessons
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
 from hyperband.study.parts import failures_of, ids_of, launcher_of, n_at_once
 from hyperband.study.search import Search
@@ -108,6 +109,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
         if settings.clean and has_study(opened.folder):
+            read_lessons(settings.learn_from, opened.folder)  # refused before anything is removed
             confirm(opened.folder)
             _remove(opened.folder)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
