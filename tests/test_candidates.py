@@ -141,6 +141,13 @@ def test_a_get_config_that_fails_takes_no_id_away(start: Start, source: str, wor
     assert [word for word in words if word not in found.refusal] == []
 
 
+def test_a_get_config_that_ends_the_process_is_named(start: Start) -> None:
+    host = start(SAMPLER + "def get_config(config_id): import os; os._exit(3)")
+    host.load()
+    with pytest.raises(ContractError, match=r"or get_config in .* ended the whole process"):
+        drawn(host, 1, 1, 3)
+
+
 def test_a_slow_get_config_counts_as_the_sampler_does(start: Start) -> None:
     host = start(SAMPLER + "def get_config(config_id): import time; time.sleep(0.02); return {'a': 1}")
     host.load()

@@ -210,7 +210,7 @@ class Script:
             if not callable(function):
                 found = type(function).__name__ if hasattr(module, name) else None
                 return {"kind": "no_function", "name": name, "found": found}
-        return {"kind": "loaded"}
+        return {"kind": "loaded", "has_get_config": hasattr(module, "get_config")}
 
     def _execute(self) -> None:
         source = self._loader.get_data(self._path)

@@ -71,6 +71,8 @@ class ScriptHost:
         self._script = script
         self._script_args = list(script_args)
         self._is_sampling = False
+        #: what is called for a candidate, for messages
+        self._drawing = "get_random_config_id"
         #: the trial whose id comes next, and the one after the last
         self._next = self._end = 0
         self._interpreter = Interpreter(python, script, script_args, cwd=cwd, write_bytecode=write_bytecode)
@@ -109,7 +111,8 @@ class ScriptHost:
         hello = self._ask("start", None, "hello")
         if tuple(hello["version"]) < OLDEST_PYTHON:
             raise too_old(hello["version"], self._interpreter.scene())
-        self._ask("import", {"do": "load"}, "loaded", on_slow)
+        if self._ask("import", {"do": "load"}, "loaded", on_slow)["has_get_config"]:
+            self._drawing = "get_random_config_id or get_config"
 
     def identity(self, argv: Sequence[str] | None = None) -> str:
         """What `run_identity` answers for the arguments that are handed on to the script.
@@ -239,7 +242,7 @@ class ScriptHost:
             limit_s: no further draw begins after so many seconds; the first one always does.
         """
         request = {"do": "candidates", "seed": seed, "first": first, "count": count, "limit_s": limit_s}
-        self._start("get_random_config_id", request)
+        self._start(self._drawing, request)
 
     def start_reading(self, ids: Sequence[str], *, limit_s: float) -> None:
         """Ask what the script's own `get_config` makes of config ids, at least one; see `read`."""
