@@ -571,9 +571,18 @@ def test_more_may_be_asked_for_later_and_less_is_refused(searches: Searches) -> 
         refused = searches.run(*words)
         assert refused.exit_code == 2
         assert found in refused.err
-    assert searches.run(*options[:-1]).exit_code == 0, "no limit is more than any"
-    refused = searches.run(*options, "30")
-    assert "--max-total-epochs was without limit and is now 30" in refused.err
+    forgotten = searches.run(*options[:-1])
+    assert forgotten.exit_code == 2
+    assert "--max-total-epochs was 25 and is left out now" in forgotten.err
+
+
+def test_a_study_without_a_limit_of_epochs_gets_none_later(searches: Searches) -> None:
+    searches.write(script())
+    options = ("--algorithm", "asha", "--max-epochs", "3", "--slots", "2")
+    assert searches.run(*options).exit_code == 0
+    refused = searches.run(*options, "--max-total-epochs", "300")
+    assert refused.exit_code == 2
+    assert "this study has no such limit" in refused.err
 
 
 def n_epochs_of(document: dict[str, Any]) -> int:

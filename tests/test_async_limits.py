@@ -107,15 +107,3 @@ def test_more_ids_to_start_with_than_trials_are_refused_with_what_helps(searches
     assert refused.exit_code == 2
     assert "the plan has only 3 trials" in refused.err
     assert "(--max-total-epochs, --max-trials)" in refused.err
-
-
-def test_no_limit_of_epochs_any_more_may_need_the_number_of_trials(searches: Searches) -> None:
-    searches.write(script())
-    options = ("--algorithm", "asha", "--max-epochs", "3", "--slots", "2")
-    first = searches.run(*options, "--max-total-epochs", "60", "--max-time", "0.001")
-    assert first.exit_code == 130
-    refused = searches.run(*options)
-    assert refused.exit_code == 2
-    assert "without --max-total-epochs the default of --max-trials is 5, but it was 36" in refused.err
-    assert "add --max-trials 36" in refused.err
-    assert searches.run(*options, "--max-trials", "36", "--dry-run").exit_code == 0

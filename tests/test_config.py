@@ -73,6 +73,13 @@ def test_a_nested_configuration_becomes_flat() -> None:
     }
 
 
+def test_numbers_that_are_text_are_numbers() -> None:
+    config_id = "lr:0.001,opt:sgd,bn:True,n:3,seed:none"
+    split = dict(part.split(":") for part in config_id.split(","))
+    wanted = {"lr": 0.001, "opt": "sgd", "bn": True, "n": 3, "seed": None}
+    assert flatten(split) == decode(config_id) == wanted
+
+
 def test_configurations_with_other_names_are_told() -> None:
     assert same_names([{"a": 1, "b": 2}, {"b": 3, "a": None}])
     assert not same_names([{"a": 1}, {"a": 1, "b": 2}])

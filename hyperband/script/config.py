@@ -66,10 +66,11 @@ def decode(config_id: str) -> dict[str, Value] | None:
 
 
 def flatten(config: Mapping[str, object]) -> dict[str, Value]:
-    """A nested configuration as flat names and values: `{"opt": {"lr": 1}}` becomes `{"opt.lr": 1}`.
+    """A nested configuration as flat names and values: `{"opt": {"lr": "1"}}` becomes `{"opt.lr": 1}`.
 
     Args:
         config: numbers, strings, booleans and None; dicts and lists of them. Others are taken by their text.
+            A string that says a number is that number: who splits an id has strings alone.
     """
     return dict(_flat("", config))
 
@@ -85,7 +86,9 @@ def _flat(name: str, value: object) -> Iterator[tuple[str, Value]]:
             yield from _flat(f"{name}.{key}" if name else str(key), part)
     elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
         yield name, hex(value)
-    elif value is None or isinstance(value, (bool, int, float, str)):
+    elif isinstance(value, str):
+        yield name, read_value(value)
+    elif value is None or isinstance(value, (bool, int, float)):
         yield name, value
     else:
         yield name, str(value)

@@ -131,19 +131,24 @@ def _refuse_less(
     for name in _MAY_GROW:
         was, is_now = before[name], now[name]
         is_less = isinstance(was, int) and isinstance(is_now, int) and is_now < was
-        if is_less or (name == "max_total_epochs" and was is None and is_now is not None):
-            limit = "without limit" if was is None else was
+        if is_less:
             raise UsageError(
-                f"--{name.replace('_', '-')} was {limit} and is now {is_now}, but it may only grow; {back}"
+                f"--{name.replace('_', '-')} was {was} and is now {is_now}, but it may only grow; {back}"
             )
+    limit, is_now = before["max_total_epochs"], now["max_total_epochs"]
+    if limit is None and is_now is not None:
+        raise UsageError(
+            f"--max-total-epochs is {is_now}, but this study has no such limit, and none can be set now; "
+            "leave the option out, or begin a new study with --clean or another --logs"
+        )
+    if limit is not None and is_now is None:
+        # forgotten, most likely: and what is trained without a limit cannot be taken back
+        raise UsageError(
+            f"--max-total-epochs was {limit} and is left out now, but a limit may only grow; give "
+            f"--max-total-epochs {limit} or more, or begin a new study with --clean or another --logs"
+        )
     if old is None:
         return
-    is_unlimited = old.max_total_epochs is not None and new.max_total_epochs is None
-    if is_unlimited and now["max_trials"] is None and new.n_trials < old.n_trials:
-        raise UsageError(
-            f"without --max-total-epochs the default of --max-trials is {new.n_trials}, but it was "
-            f"{old.n_trials} and may only grow; add --max-trials {old.n_trials}, or {back}"
-        )
     if not is_extension(new, of=old):
         raise UsageError(
             f"--max-trials was {before['max_trials'] or f'{old.n_trials} (its default)'} and is now "
