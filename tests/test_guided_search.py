@@ -156,8 +156,8 @@ def test_jobs_that_run_at_the_same_time_are_not_all_at_one_point(searches: Searc
         beside = [other for other in jobs if other["started_at"] < job["started_at"] < other["ended_at"]]
         distances += [math.dist(points[job["trial"]], points[other["trial"]]) for other in beside]
     assert len(distances) >= 5
-    # of 2,000 draws the nearest to a given one is at about 0.01
-    assert statistics.median(distances) > 0.03, distances
+    # of the 30,000 draws that are looked at in all, the nearest to a given one is at about 0.003
+    assert statistics.median(distances) > 0.01, distances
 
 
 def test_start_with_comes_first(searches: Searches) -> None:

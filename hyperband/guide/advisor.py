@@ -132,7 +132,12 @@ class Advisor:
         """Whether a new list of proposals should be made: a job ended, or too few are left."""
         if self._model is None or len(self._pool) == 0 or self._n_wanted == 0 or len(self._ledger) == 0:
             return False
-        return self._has_observations or (self._has_changed and len(self._ready) < self._n_wanted)
+        return self._has_observations or (self._has_changed and self.is_short)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether fewer proposals are left than wanted."""
+        return len(self._ready) < self._n_wanted
 
     def compute(self) -> Proposals:
         """Make a new list of proposals: about twice as many as wanted, since they are used up meanwhile.

@@ -5,10 +5,12 @@ standard error, which is the guide's log. Everything that came in is read before
 """
 
 import faulthandler
+import math
 import os
 import select
 import socket
 import sys
+import time
 import traceback
 
 from hyperband.guide.advisor import Advisor
@@ -18,6 +20,8 @@ from hyperband.machine.keeper import die_with_parent
 
 #: it must not take processor time from the jobs
 _NICENESS = 10
+#: after a list of proposals it rests for so many times as long as it took to make, unless too few are left
+_REST = 2.0
 _READ_BYTES = 1 << 20
 
 
@@ -33,10 +37,11 @@ class Line:
         #: the search is gone, or has let us go
         self.is_over = False
 
-    def hear(self, *, wait: bool) -> list[Told]:
-        """What has come in; none: nothing is there, or the end."""
+    def hear(self, *, wait_s: float | None) -> list[Told]:
+        """What has come in, at the latest after so many seconds (None: however long it takes); or the end."""
         told: list[Told] = []
-        while not told and not self.is_over and self._poll.poll(None if wait else 0):
+        wait_ms = None if wait_s is None else math.ceil(1000 * wait_s)
+        while not told and not self.is_over and self._poll.poll(wait_ms):
             try:
                 part = self._socket.recv(_READ_BYTES)
             except ConnectionResetError:  # it is gone, and has not read all that was said
@@ -55,12 +60,17 @@ class Line:
 
 def serve(line: Line, advisor: Advisor) -> None:
     """Hear, compute and answer until the search is gone."""
+    rests_until_s = 0.0
     while not line.is_over:
-        told = line.hear(wait=not advisor.is_due)
+        rest_s = 0.0 if advisor.is_short else max(0.0, rests_until_s - time.monotonic())
+        told = line.hear(wait_s=rest_s if advisor.is_due else None)
         for message in told:
             advisor.hear(message)
         if not told and not line.is_over and advisor.is_due:
+            began_s = time.monotonic()
             line.say(advisor.compute())
+            ended_s = time.monotonic()
+            rests_until_s = ended_s + _REST * (ended_s - began_s)
         for answer in advisor.answers():
             line.say(answer)
 
