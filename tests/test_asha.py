@@ -156,8 +156,8 @@ def test_the_plan_says_what_is_an_estimate() -> None:
     assert "about 13" in text
     assert "among the best 1/3 of its rung so far" in text
     assert "The numbers above rung 0 are estimates." in text
-    assert "At most 30 epochs are trained in all" in text
-    assert "To expect a trial at 9 epochs takes 9" in plan_table(asha_plan(8))
+    assert "more than 30 epochs in all" in text
+    assert "About 9 trials in rung 0 are needed for one at 9 epochs" in plan_table(asha_plan(8))
     assert "estimates" not in plan_table(plan([(9, 1), (3, 3)]))
 
 

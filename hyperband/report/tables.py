@@ -60,9 +60,10 @@ def _plan_notes(plan: Plan) -> str:
             notes.append(f"Rungs above {epochs[1]:,} epochs are used only while they change who is ahead.")
         if plan.brackets[0].rungs[-1].n == 0:
             n_needed = plan.eta ** (len(epochs) - 1)
-            notes.append(f"To expect a trial at {epochs[-1]:,} epochs takes {n_needed:,} of them in rung 0.")
+            notes.append(f"About {n_needed:,} trials in rung 0 are needed for one at {epochs[-1]:,} epochs.")
     if plan.max_total_epochs is not None:
-        notes.append(f"At most {plan.max_total_epochs:,} epochs are trained in all, resuming.")
+        epochs_in_all = counted(plan.max_total_epochs, "epoch")
+        notes.append(f"The search ends before it has trained more than {epochs_in_all} in all, resuming.")
     return "\n".join(notes)
 
 
