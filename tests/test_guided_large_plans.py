@@ -1,22 +1,14 @@
 """When jobs may start in a guided search whose plan is larger than any number of draws that are kept."""
 
 import select
-import sys
 from pathlib import Path
-from typing import cast
 
 import pytest
-from test_guiding import PATIENCE_MS, SCRIPT, Silent, quiet
+from test_guiding import PATIENCE_MS, SCRIPT, guided, quiet
 
-from hyperband.guide.client import Guide
-from hyperband.script.host import ScriptHost
 from hyperband.search.brackets import make_plan
-from hyperband.search.engine import Engine
-from hyperband.search.events import Event, PlanMade, StudyCreated
 from hyperband.search.trial import Algorithm
 from hyperband.study.drawing import MAX_UNUSED
-from hyperband.study.guiding import Guiding
-from hyperband.study.looking import Look
 
 __all__ = ["quiet"]
 
@@ -40,26 +32,7 @@ def n_drawn_before_the_first_proposal(script: Path, quiet: int, *, max_total_epo
         max_trials=1_000_000,
         max_total_epochs=max_total_epochs,
     )
-    engine = Engine()
-    events: list[Event] = [StudyCreated("", str(script), (), str(script.parent), ()), PlanMade(plan)]
-    for event in events:
-        engine.handle(event)
-
-    def open_host() -> ScriptHost:
-        host = ScriptHost(Path(sys.executable), script, (), cwd=script.parent, write_bytecode=False)
-        host.load()
-        return host
-
-    ids = Guiding(
-        open_host=open_host,
-        open_guide=lambda: cast(Guide, Silent(quiet)),
-        engine=engine,
-        events=events,
-        lessons=(),
-        seed=1,
-        look=Look(("x",), frozenset({"x"}), by_get_config=False, example="x:1", refusal=""),
-        n_slots=lambda: 1,
-    )
+    ids, _ = guided(script, plan, quiet)
     try:
         poll = select.poll()
         (host,) = ids.watched

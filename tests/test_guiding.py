@@ -14,7 +14,7 @@ from hyperband.script.host import ScriptHost
 from hyperband.search.brackets import make_plan
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, IdSource, PlanMade, StudyCreated
-from hyperband.search.trial import Algorithm
+from hyperband.search.trial import Algorithm, Plan
 from hyperband.study.guiding import Guiding
 from hyperband.study.looking import Look
 
@@ -65,26 +65,15 @@ def quiet() -> Iterator[int]:
         yield epoll.fileno()
 
 
-def test_draws_do_not_run_out_because_the_guide_asks_for_none(tmp_path: Path, quiet: int) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT))
+def guided(script: Path, plan: Plan, quiet: int) -> tuple[Guiding, Engine]:
+    """The ids of a new study with this plan, whose guide never says a word, and its engine."""
     engine = Engine()
-    n_trials = 3000
-    plan = make_plan(
-        algorithm=Algorithm.RANDOM,
-        max_epochs=1,
-        eta=3,
-        min_epochs=1,
-        brackets=None,
-        repeat=1,
-        max_trials=n_trials,
-    )
-    events: list[Event] = [StudyCreated("", str(path), (), str(tmp_path), ()), PlanMade(plan)]
+    events: list[Event] = [StudyCreated("", str(script), (), str(script.parent), ()), PlanMade(plan)]
     for event in events:
         engine.handle(event)
 
     def open_host() -> ScriptHost:
-        host = ScriptHost(Path(sys.executable), path, (), cwd=tmp_path, write_bytecode=False)
+        host = ScriptHost(Path(sys.executable), script, (), cwd=script.parent, write_bytecode=False)
         host.load()
         return host
 
@@ -98,6 +87,23 @@ def test_draws_do_not_run_out_because_the_guide_asks_for_none(tmp_path: Path, qu
         look=Look(("x",), frozenset({"x"}), by_get_config=False, example="x:1", refusal=""),
         n_slots=lambda: 1,
     )
+    return ids, engine
+
+
+def test_draws_do_not_run_out_because_the_guide_asks_for_none(tmp_path: Path, quiet: int) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    n_trials = 3000
+    plan = make_plan(
+        algorithm=Algorithm.RANDOM,
+        max_epochs=1,
+        eta=3,
+        min_epochs=1,
+        brackets=None,
+        repeat=1,
+        max_trials=n_trials,
+    )
+    ids, engine = guided(path, plan, quiet)
     try:
         poll = select.poll()
         (host,) = ids.watched
