@@ -632,3 +632,20 @@ def starts_of(searches: Searches) -> list[tuple[int, int]]:
     if not (folder / "journal.db").exists():
         return []
     return [(e.trial, e.rung) for e in read_events(folder) if isinstance(e, JobStarted)]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("asha", "--max-trials", "9"), "the plan is complete"),
+        (("asha", "--max-total-epochs", "5"), "the plan is complete, within --max-total-epochs 5"),
+        (("pasha", "--max-trials", "4"), "the plan is complete; no trial went on beyond 3 epochs"),
+    ],
+)
+def test_the_end_says_how_far_a_search_without_barriers_got(
+    searches: Searches, options: tuple[str, ...], reason: str
+) -> None:
+    searches.write(script())
+    ran = searches.run("--max-epochs", "9", "--slots", "1", "--algorithm", *options)
+    assert ran.exit_code == 0, ran.err
+    assert f"finished: {reason}\n" in ran.err

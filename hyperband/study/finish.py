@@ -105,7 +105,7 @@ class Finish:
         if self._engine.best() is None:
             words = f"the search ended without a single loss: every job failed.{self._last_words()}"
             return Verdict("failed", 1, "no job gave a loss", SearchFailedError(words))
-        return Verdict("finished", 0, "the plan is complete")
+        return Verdict("finished", 0, _why_complete(self._engine))
 
     def _heed_signals(self) -> None:
         wake = self._wake
@@ -154,3 +154,14 @@ class Finish:
         started, event = self._last_failure
         lines = self._voice.error_lines(started) or event.note
         return f" The last lines of job {started.job} (trial {started.trial}):\n{lines}" if lines else ""
+
+
+def _why_complete(engine: Engine) -> str:
+    """Why nothing is left to start; where rungs have no size, the plan's numbers alone do not say it."""
+    plan, best = engine.plan, engine.best()
+    words = "the plan is complete"
+    if plan.max_total_epochs is not None:
+        words += f", within --max-total-epochs {plan.max_total_epochs}"
+    if plan.promotion.is_open and best is not None and best.epochs < plan.max_epochs:
+        words += f"; no trial went on beyond {counted(best.epochs, 'epoch')}"
+    return words
