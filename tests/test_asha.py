@@ -638,7 +638,10 @@ def starts_of(searches: Searches) -> list[tuple[int, int]]:
     ("options", "reason"),
     [
         (("asha", "--max-trials", "9"), "the plan is complete"),
-        (("asha", "--max-total-epochs", "5"), "the plan is complete, within --max-total-epochs 5"),
+        (
+            ("asha", "--max-total-epochs", "5"),
+            "the plan is complete, within --max-total-epochs 5; no trial went on beyond 3 epochs",
+        ),
         (("pasha", "--max-trials", "4"), "the plan is complete; no trial went on beyond 3 epochs"),
     ],
 )
