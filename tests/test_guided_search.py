@@ -536,3 +536,27 @@ def get_config(config_id):
     # two slots: the third job starts when the first one ends
     waits = [start - end for start, end in zip(starts[2:], ends, strict=False)]
     assert statistics.median(waits) < 1.0
+
+
+def test_a_get_config_that_ends_its_process_again_and_again_is_told_and_the_search_goes_on_without(
+    searches: Searches,
+) -> None:
+    top = """
+import os, signal
+def get_config(config_id):
+    if config_id.endswith("77"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"x": float(config_id[2:])}
+"""
+    sampler = """
+def get_random_config_id(rng):
+    return f"x:{rng.uniform():.4f}"
+"""
+    write(searches, sampler=sampler, main=X_ALONE, top=top)
+    options = (*ONE_RUNG, "--max-trials", "40")
+    ended = searches.run(*options, *MODEL)
+    assert ended.exit_code == 1
+    assert "--guide none goes on without it" in ended.err
+    gone_on = searches.run(*options, *NONE)
+    assert gone_on.exit_code == 0, gone_on.err
+    assert len(set(ids(gone_on))) == 40

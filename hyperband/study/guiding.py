@@ -266,6 +266,8 @@ class Guiding:
             self._host = None
         while self._host is None:
             if self._n_starts >= N_STARTS:
+                if self._look.by_get_config:
+                    raise MachineError(f"{err} If get_config is to blame, --guide none goes on without it.")
                 raise err
             self._n_starts += 1
             try:
