@@ -95,7 +95,12 @@ def test_an_epoch_that_was_trained_again_is_found(finished: Scene) -> None:
 
 def test_a_process_left_over_is_found(finished: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_PATIENCE_S", 0.2)
-    with subprocess.Popen(["sleep", "100"], env=finished.environment) as left:
+    # a process that has just been made shows no environment yet: one that speaks does
+    speaks = ["sh", "-c", "echo; read never"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(speaks, env=finished.environment, stdin=pipe, stdout=pipe) as left:
+        assert left.stdout is not None
+        left.stdout.readline()
         found = columns(finished, finished.document)
         left.kill()
     assert found == {"left over"}
