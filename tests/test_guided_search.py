@@ -25,9 +25,11 @@ from hyperband.search.events import (
     IdsDrawn,
     IdSource,
     JobStarted,
+    SearchStarted,
     SpaceExhausted,
     StudyCreated,
 )
+from hyperband.search.guide import RANDOM_SHARE, is_random_turn
 
 __all__ = ["searches"]
 
@@ -454,7 +456,26 @@ def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches
     assert len(search.document["jobs"]) == 22
     told = [event for event in read_events(searches.folder / "new/study") if isinstance(event, IdProposed)]
     assert all(event.n_observations >= 22 for event in told if event.source is IdSource.MODEL)
-    assert any(event.source is IdSource.MODEL for event in told)
+    # the first trials wait for what was learned
+    first = told[:4]
+    assert {event.source for event in first if not is_random_turn(7, event.trial, RANDOM_SHARE)} == {
+        IdSource.MODEL
+    }
+
+
+def test_a_guide_that_stands_still_holds_what_was_learned_up_for_seconds_only(searches: Searches) -> None:
+    write(searches)
+    assert searches.run("--max-epochs", "3", *NONE, "--logs", "old").exit_code == 0
+    search = searches.start("--max-epochs", "3", *MODEL, "--learn-from", "old/study")
+    guide_of(search.pid).suspend()
+    ran = searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    assert "New trials wait for what the model learns from other studies, for at most 10 s." in ran.err
+    assert "The model has not yet learned from other studies: trials start at random until" in ran.err
+    started = min(job["started_at"] for job in ran.document["jobs"])
+    begun = next(event.at for event in read_events(searches.study) if isinstance(event, SearchStarted))
+    assert 9.0 < started - begun < 20.0
+    assert "model" not in sources(ran)
 
 
 def test_a_study_that_is_to_teach_is_not_removed_first(searches: Searches) -> None:
@@ -484,6 +505,16 @@ def test_a_study_does_not_learn_from_itself(searches: Searches) -> None:
     assert ran.exit_code == 2
     assert "link is the study of this search, which learns from itself anyway" in ran.err
     assert len(json.loads(searches.command("report", "--json", "logs/study").out)["trials"]) == 1
+    # one that is finished, and one that is being written
+    finished = searches.run("--max-epochs", "1", *MODEL, "--learn-from", "link")
+    assert (finished.exit_code, "learns from itself anyway" in finished.err) == (2, True), finished.err
+    write(searches, main="import time; time.sleep(100)")
+    running = searches.start("--max-epochs", "1", *MODEL, "--repeat", "2")
+    until_there_are(2, JobStarted, searches)
+    second = searches.run("--max-epochs", "1", *MODEL, "--repeat", "2", "--learn-from", "link")
+    assert (second.exit_code, "learns from itself anyway" in second.err) == (2, True), second.err
+    running.send_signal(signal.SIGTERM)
+    assert searches.wait(running).exit_code == 130
 
 
 def test_a_study_of_another_kind_is_warned_of(searches: Searches) -> None:
@@ -494,9 +525,10 @@ def test_a_study_of_another_kind_is_warned_of(searches: Searches) -> None:
     ran = searches.run(*SMALL, *options)
     assert ran.exit_code == 0
     assert (
-        "teaches the model nothing: of 17 config ids looked at, 0 have what this script's have (x, y); "
-        "they say a."
+        "teaches the model nothing, and is left out: of 17 config ids looked at, 0 have what this script's "
+        "have (x, y); they say a."
     ) in ran.err
+    assert "it learns from" not in ran.err
 
 
 def test_a_study_without_losses_is_warned_of(searches: Searches) -> None:
@@ -504,7 +536,8 @@ def test_a_study_without_losses_is_warned_of(searches: Searches) -> None:
     assert searches.run("--max-epochs", "1", *NONE, "--logs", "old").exit_code == 1
     write(searches)
     ran = searches.run(*SMALL, *MODEL, "--learn-from", "old/study", "--dry-run")
-    assert "teaches the model nothing: it has no losses yet." in ran.err
+    assert "teaches the model nothing, and is left out: it has no losses yet." in ran.err
+    assert "it learns from" not in ran.err
 
 
 def test_a_journal_that_contradicts_itself_is_left_out(searches: Searches) -> None:

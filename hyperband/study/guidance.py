@@ -3,20 +3,18 @@
 Owns the words about it in the plan.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hyperband.script.host import ScriptHost
 from hyperband.search.guide import RANDOM_SHARE
 from hyperband.settings import GuideKind, Settings
-from hyperband.study.learning import Lesson, read_lessons, warnings_of_lesson
+from hyperband.study.learning import Lesson, read_lessons, sorted_lessons
 from hyperband.study.looking import Look, look_at
 
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """The sampler's ids as they look, and what other studies have to teach."""
+    """The sampler's ids as they look, and the other studies that teach something."""
 
     look: Look
     lessons: tuple[Lesson, ...]
@@ -35,25 +33,22 @@ class Guidance:
         )
 
 
-def guidance_of(settings: Settings, host: ScriptHost, study: Path) -> Guidance | None:
+def guidance_of(settings: Settings, host: ScriptHost) -> Guidance | None:
     """Look at the script's ids and read the studies to learn from; waits for that. None: no guide is wanted.
 
     Args:
         settings: of the search.
         host: of the script, loaded and idle.
-        study: folder of this study, which need not be there yet.
 
     Raises:
-        UsageError: a study to learn from is this one, or the interpreter's numpy is missing.
+        UsageError: the interpreter's numpy is missing.
         ContractError: the sampler does not work.
         JournalError: a study to learn from cannot be read.
         MachineError: a signal ended the script's process.
     """
     if settings.guide is GuideKind.NONE:
         return None
-    lessons = read_lessons(settings.learn_from, study)
+    lessons = read_lessons(settings.learn_from)
     look = look_at(host, settings.seed)
-    warnings: Sequence[str] = look.warnings()
-    if look.names:
-        warnings = [*warnings, *(line for one in lessons for line in warnings_of_lesson(one, look, host))]
-    return Guidance(look, tuple(lessons), tuple(warnings))
+    useful, warnings = sorted_lessons(lessons if look.names else (), look, host)
+    return Guidance(look, useful, (*look.warnings(), *warnings))

@@ -31,6 +31,7 @@ from hyperband.search.events import (
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
 from hyperband.study.drawing import MAX_UNUSED, Draws
 from hyperband.study.looking import Look
+from hyperband.study.prelude import Prelude
 from hyperband.study.sampling import N_STARTS, Sampling, is_of_session
 from hyperband.study.wake import HasDescriptor
 
@@ -102,6 +103,9 @@ class Guiding:
         self._is_reading = False
         self._n_ready = -1
         self._can_learn = any(isinstance(event, JobEnded) for lesson in self._lessons for event in lesson)
+        #: new trials wait for the first proposal, which is held for them; None: there are no lessons
+        self._prelude = Prelude() if self._can_learn else None
+        self._held: Proposal | None = None
         self._reads_anything = True
         self._was_refused = False
         self._news: list[str] = []
@@ -126,12 +130,13 @@ class Guiding:
         """Whether there is an id, or one is being drawn."""
         if self._sampling is not None:
             return self._sampling.is_awaited
-        return self.can_propose or self._is_drawing
+        return self.can_propose or self._is_drawing or self._waits
 
     @property
     def can_propose(self) -> bool:
         """Whether there is a draw that no trial has, and jobs may start."""
-        return self._host is not None and self._is_open and self._draws.n_unused > 0
+        is_there = self._host is not None and self._is_open and self._draws.n_unused > 0
+        return is_there and not self._waits
 
     def owns(self, pid: int) -> bool:
         """Whether a process of this machine is the script's, imported to draw, or of its session."""
@@ -142,7 +147,13 @@ class Guiding:
     def take_news(self) -> list[str]:
         """Lines for people, since the last call."""
         news, self._news = self._news, []
+        if self._prelude is not None and self._host is not None:
+            news += self._prelude.take_news()
         return news
+
+    def wait_s(self) -> float | None:
+        """Seconds until `can_propose` may change, or there is news, although nothing comes in."""
+        return None if self._prelude is None or self._host is None else self._prelude.wait_s()
 
     # What the loop does.
 
@@ -160,7 +171,7 @@ class Guiding:
         )
         proposal: Proposal | None = None
         if not is_random and self._guide is not None:
-            proposal = self._guide.take(self._draws.used)
+            proposal = self._take(self._guide)
         source = source_of(
             trial,
             n_start_with=self._n_start_with,
@@ -381,6 +392,16 @@ class Guiding:
         self._step_back()
         self._tune()
 
+    @property
+    def _waits(self) -> bool:
+        """Whether new trials wait for what other studies teach."""
+        return self._host is not None and self._prelude is not None and not self._prelude.is_over
+
+    def _take(self, guide: Guide) -> Proposal | None:
+        held, self._held = self._held, None
+        is_new = held is not None and held.config_id not in self._draws.used
+        return held if is_new else guide.take(self._draws.used)
+
     def _tune(self) -> None:
         """Say how many proposals are to be ready: for the next starts, and one more while those go on."""
         n_ready = min(self._engine.n_new_wanted(self._n_slots() + 1), _MOST_READY)
@@ -411,3 +432,7 @@ class Guiding:
                     self._news.append(news.text)
                 case _:
                     assert_never(news)
+        if self._prelude is not None and self._waits:
+            self._held = self._guide.take(self._draws.used)
+            if self._held is not None or self._guide.pid is None or not self._reads_anything:
+                self._prelude.end()

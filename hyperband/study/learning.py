@@ -36,24 +36,35 @@ class Lesson:
         return f"{shown(str(self.folder))} ({self.n_losses:,} {'loss' if self.n_losses == 1 else 'losses'})"
 
 
-def read_lessons(folders: Sequence[Path], study: Path) -> list[Lesson]:
-    """Read the journals of other studies, which may be being written at this moment.
+def refuse_itself(folders: Sequence[Path], study: Path) -> None:
+    """Refuse to learn from this study, whether it runs, is finished, or could go on.
 
     Args:
-        folders: of those studies.
+        folders: of the studies to learn from.
         study: folder of this study, which need not be there yet.
 
     Raises:
         UsageError: one of them is this study.
-        JournalError: one of them cannot be read, or has no study in it.
     """
-    lessons = []
     for folder in folders:
         if study.is_dir() and study.samefile(folder):
             raise UsageError(
                 f"--learn-from {folder} is the study of this search, which learns from itself anyway; name "
                 "another one, or leave it out"
             )
+
+
+def read_lessons(folders: Sequence[Path]) -> list[Lesson]:
+    """Read the journals of other studies, which may be being written at this moment.
+
+    Args:
+        folders: of those studies.
+
+    Raises:
+        JournalError: one of them cannot be read, or has no study in it.
+    """
+    lessons = []
+    for folder in folders:
         events = read_events(folder)
         if not events or not isinstance(events[0], StudyCreated):
             raise JournalError(f"--learn-from {folder}: its journal holds no study yet; leave it out")
@@ -83,20 +94,35 @@ def _checked(folder: Path, events: Sequence[Event]) -> list[Event]:
     return kept
 
 
-def warnings_of_lesson(lesson: Lesson, look: Look, host: ScriptHost) -> list[str]:
-    """Say so where a study teaches little: it has no losses, or its ids say something else than ours.
+def sorted_lessons(
+    lessons: Sequence[Lesson], look: Look, host: ScriptHost
+) -> tuple[tuple[Lesson, ...], list[str]]:
+    """The studies that teach something, and a warning for each that teaches little or nothing.
 
     Args:
-        lesson: the other study.
+        lessons: the other studies.
         look: at the ids of this script's sampler.
         host: of this script, to read the ids with its own `get_config`.
 
     Raises:
         MachineError: a signal ended the script's process.
     """
+    useful: list[Lesson] = []
+    warnings: list[str] = []
+    for lesson in lessons:
+        is_useful, found = _judged(lesson, look, host)
+        useful += [lesson] if is_useful else []
+        if found:
+            how = "teaches the model little" if is_useful else "teaches the model nothing, and is left out"
+            warnings.append(f"Warning: --learn-from {lesson.folder} {how}: {found}")
+    return tuple(useful), warnings
+
+
+def _judged(lesson: Lesson, look: Look, host: ScriptHost) -> tuple[bool, str]:
+    """Whether a study teaches anything; and what is wrong: no losses, or ids that say something else."""
     ids = _ids_of(lesson.events)[:_N_IDS]
     if lesson.n_losses == 0 or not ids:
-        return [f"Warning: --learn-from {lesson.folder} teaches the model nothing: it has no losses yet."]
+        return False, "it has no losses yet."
     if look.by_get_config:
         configs = list(own_configs(host.read(ids, limit_s=_READ_S)).values())
     else:
@@ -106,14 +132,13 @@ def warnings_of_lesson(lesson: Lesson, look: Look, host: ScriptHost) -> list[str
         look.common <= config.keys() and not config.keys().isdisjoint(look.names) for config in read
     )
     if n_alike == len(configs):
-        return []
+        return True, ""
     theirs = tuple(dict.fromkeys(name for config in read for name in config))
     found = f"they say {_listed(theirs)}" if theirs else "nothing can be read from them"
-    return [
-        f"Warning: --learn-from {lesson.folder} teaches the model {'little' if n_alike else 'nothing'}: of "
-        f"{counted(len(configs), 'config id')} looked at, {n_alike:,} have what this script's have "
+    return n_alike > 0, (
+        f"of {counted(len(configs), 'config id')} looked at, {n_alike:,} have what this script's have "
         f"({_listed(look.names)}); {found}."
-    ]
+    )
 
 
 def _ids_of(events: Sequence[Event]) -> list[str]:

@@ -13,6 +13,7 @@ from hyperband.search.brackets import is_extension, make_plan
 from hyperband.search.events import Event, PlanMade, SearchStarted, StudyCreated
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings
+from hyperband.study.learning import refuse_itself
 
 #: a study is one search: these make it what it is
 _FIXED = ("algorithm", "async", "max_epochs", "eta", "min_epochs", "brackets", "seed")
@@ -63,7 +64,9 @@ def open_script(settings: Settings, *, say: Callable[[str], None] | None = None)
     ) as host:
         host.load(say)
         identity = host.identity()
-        yield Opened(host, identity, settings.logs / study_folder_name(identity), plan, start_with_ids)
+        folder = settings.logs / study_folder_name(identity)
+        refuse_itself(settings.learn_from, folder)
+        yield Opened(host, identity, folder, plan, start_with_ids)
 
 
 def plan_of(settings: Settings) -> Plan:

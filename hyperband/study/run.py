@@ -89,7 +89,7 @@ def dry_run(settings: Settings, *, console: Console) -> DryRun:
     """
     with open_script(settings, say=console.line) as opened:
         opened.host.draw_one(settings.seed)
-        guidance = guidance_of(settings, opened.host, opened.folder)
+        guidance = guidance_of(settings, opened.host)
         return DryRun(opened.identity, opened.plan, guidance)
 
 
@@ -109,7 +109,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
         if settings.clean and has_study(opened.folder):
-            read_lessons(settings.learn_from, opened.folder)  # refused before anything is removed
+            read_lessons(settings.learn_from)  # refused before anything is removed
             confirm(opened.folder)
             _remove(opened.folder)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
@@ -119,7 +119,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         if not has_study(opened.folder):
             # a sampler that does not work leaves nothing behind
             opened.host.draw_one(settings.seed)
-            guidance = guidance_of(settings, opened.host, opened.folder)
+            guidance = guidance_of(settings, opened.host)
 
         def find_slots() -> Slots:
             return make_slots(
@@ -167,7 +167,7 @@ def _run(
         _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
     if guidance is None and (grows or engine.n_ids_wanted() > 0):
-        guidance = guidance_of(settings, opened.host, opened.folder)
+        guidance = guidance_of(settings, opened.host)
     slots = found_slots() if callable(found_slots) else found_slots
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated

@@ -53,6 +53,10 @@ class Ids(Protocol):
         """Lines for people, since the last call."""
         ...
 
+    def wait_s(self) -> float | None:
+        """Seconds until `can_propose` may change, or there is news, although nothing comes in, or None."""
+        ...
+
     def owns(self, pid: int) -> bool:
         """Whether a process of this machine is the script's, imported to draw, or of its session."""
         ...
@@ -141,6 +145,9 @@ class Sampling:
     def take_news(self) -> list[str]:
         """Nothing."""
         return []
+
+    def wait_s(self) -> None:
+        """Never."""
 
     def rest(self) -> None:
         """Nothing: ids that are drawn now are there when the search goes on another day."""

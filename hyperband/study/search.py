@@ -28,6 +28,7 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
+from hyperband.search.trial import Progress
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
@@ -104,8 +105,9 @@ class Search:
         self._pace = Pace()
         #: places of which it was said that their next job waits
         self._held: set[str] = set()
-        #: what the voice has still to say, in order
+        #: what the voice has still to say, in order; and of it, for a moment, what is about slots
         self._unsaid: list[Callable[[], None]] = []
+        self._of_slots: list[Callable[[], None]] = []
 
     def run(self) -> Verdict:
         """Search until the plan is complete, or until something ends it before.
@@ -151,12 +153,13 @@ class Search:
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         for event in events:
             self._ids.see(event)
-        self._checkpoints.note((started.trial for started, _ in ended), decisions)
+        self._checkpoints.note((started.trial for started, _, _ in ended), decisions)
         # on a full disk no outcome may ever follow, and what was decided is on disk
         is_sure = bool(ended) or self._starting.disk_is_full
         self._note_removal(self._checkpoints.after_turn(durable=is_sure))
-        progress = self._engine.progress()
-        self._unsaid += [partial(self._voice.ended, started, event, progress) for started, event in ended]
+        self._unsaid += [partial(self._voice.ended, *one) for one in ended]
+        self._unsaid += self._of_slots  # after the ends that they follow from
+        self._of_slots.clear()
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
         proposed = [event for event in events if isinstance(event, IdProposed)]
         self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
@@ -220,12 +223,12 @@ class Search:
             self._journal.append(*events, durable=True)
         for event in events:
             self._ids.see(event)
-        self._checkpoints.note((started.trial for started, _ in ended), decisions)
+        self._checkpoints.note((started.trial for started, _, _ in ended), decisions)
         if ended or len(self._attempts):
             n_alive = counted(len(self._attempts), "running job")
             self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")
-        for started, event in ended:
-            self._voice.ended(started, event, self._engine.progress())
+        for one in ended:
+            self._voice.ended(*one)
         for decision in decisions:
             self._voice.decided(decision)
 
@@ -235,17 +238,20 @@ class Search:
 
     def _take_in(
         self, ended: list[tuple[JobStarted, JobEnded]], events: list[Event], decisions: list[Decision]
-    ) -> list[tuple[JobStarted, JobEnded]]:
-        """Judge attempts that are over, one after the other, and feed them to all that decides."""
-        judged: list[tuple[JobStarted, JobEnded]] = []
+    ) -> list[tuple[JobStarted, JobEnded, Progress]]:
+        """Judge attempts that are over, one after the other, and feed them to all that decides.
+
+        Return each with how far the search was then.
+        """
+        judged: list[tuple[JobStarted, JobEnded, Progress]] = []
         for started, found in ended:
             event = judged_end(self._health, started, found, retries=self._settings.retries)
             decisions += self._engine.handle(event)
             self._health.see(event)
             self._packing.see(event)
             events.append(event)
-            judged.append((started, event))
-        for started, event in judged:
+            judged.append((started, event, self._engine.progress()))
+        for started, event, _ in judged:
             self._count(started, event)
         return judged
 
@@ -309,18 +315,19 @@ class Search:
                 self._note_slot(change, events)
 
         held = set(self._health.held_back(time.time()))
-        self._unsaid += [partial(self._voice.holds, place) for place in sorted(held - self._held)]
+        self._of_slots += [partial(self._voice.holds, place) for place in sorted(held - self._held)]
         self._held = held
 
     def _note_slot(self, change: SlotQuarantined | SlotReleased, events: list[Event]) -> None:
         self._health.see(change)
         events.append(change)
-        self._unsaid.append(partial(self._voice.slot, change))
+        self._of_slots.append(partial(self._voice.slot, change))
 
     def _sleep_s(self) -> float | None:
         """Return for how long nothing can happen that gives no event."""
         look_at_s = self._starting.look_at_s
         waits_s = [None if look_at_s is None else look_at_s - time.monotonic(), self._finish.wait_s()]
+        waits_s.append(self._ids.wait_s())
         waits_s += [slot.until_at - time.time() for slot in self._health.quarantined.values()]
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
