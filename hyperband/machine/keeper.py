@@ -39,7 +39,7 @@ MAX_DESCRIPTORS = 250
 #: what the search asks of a keeper: end the job, and remember why
 STOP_SIGNAL = signal.SIGTERM
 TIMEOUT_SIGNAL = signal.SIGUSR1
-ASKED = {STOP_SIGNAL: "stop", TIMEOUT_SIGNAL: "timeout"}
+ASKED: dict[int, str] = {STOP_SIGNAL: "stop", TIMEOUT_SIGNAL: "timeout"}
 
 _PR_SET_PDEATHSIG = 1
 #: a machine that goes down sends SIGTERM to everybody, in any order: how long a keeper whose job died of
@@ -62,7 +62,7 @@ _WORD = b"go"
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
 #: what a keeper waits for, blocked from its first moment on
-SIGNALS = {signal.SIGCHLD, *ASKED}
+SIGNALS: set[int] = {signal.SIGCHLD, *ASKED}
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -75,23 +75,25 @@ def prctl(option: int, value: int) -> None:
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
-def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0) -> int:
+def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0, is_locked: bool = True) -> int:
     """Begin a file that is there whole or not at all: it is written beside, and renamed in the end.
 
     Args:
         folder: descriptor of its folder.
         file: the name that it gets in the end.
         n_reserved_bytes: room on the disk that it is sure of from now on.
+        is_locked: with a lock on it (flock, exclusive), which not every shared file system has.
 
     Returns:
-        A descriptor of it, locked (flock, exclusive).
+        A descriptor of it.
 
     Raises:
         OSError: there is no room for it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     descriptor = os.open(f"{file}.{os.getpid()}", flags, 0o666, dir_fd=folder)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if is_locked:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     if n_reserved_bytes:
         try:
             os.posix_fallocate(descriptor, 0, n_reserved_bytes)
@@ -101,13 +103,17 @@ def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0) -> int:
     return descriptor
 
 
-def finish_file(folder: int, file: str, descriptor: int, content: Mapping[str, object]) -> None:
-    """Write a file that was begun, as JSON, and give it its name."""
+def finish_file(
+    folder: int, file: str, descriptor: int, content: Mapping[str, object], *, is_synced: bool = False
+) -> None:
+    """Write a file that was begun, as JSON, and give it its name; is_synced: other machines read it, too."""
     data = json.dumps(content).encode()
     n_bytes = len(data)
     while data:
         data = data[os.write(descriptor, data) :]
     os.ftruncate(descriptor, n_bytes)
+    if is_synced:
+        os.fsync(descriptor)
     os.rename(f"{file}.{os.getpid()}", file, src_dir_fd=folder, dst_dir_fd=folder)
 
 
@@ -219,6 +225,11 @@ def _read_request(descriptor: int) -> dict[str, Any]:
 class Keeper:
     """One job, from its request to the end of its last descendant."""
 
+    #: what each signal that asks for the end means
+    asks: Mapping[int, str] = ASKED
+    #: the job's folder is looked at from other machines, and locks are not for it
+    is_shared = False
+
     def __init__(self, job: int, line: socket.socket, descriptors: list[int], lock: int) -> None:
         self._job = job
         self._line = line
@@ -257,8 +268,9 @@ class Keeper:
             "cpu_s": self._cpu_s,
             # a job that was moved to another cgroup meanwhile could seem to count backwards
             "n_oom_kills": max(0, n_oom_kills() - self._n_oom_kills_before),
+            **self._more_of_result(),
         }
-        finish_file(self._folder, RESULT_FILE, self._result, result)
+        finish_file(self._folder, RESULT_FILE, self._result, result, is_synced=self.is_shared)
         # before the search hears of the end: the slot must be free when it does
         for lock in self._held:
             os.close(lock)
@@ -284,16 +296,20 @@ class Keeper:
             "started_at": started_at,
             "started_monotonic_s": time.monotonic(),
             "environment": request["environment"],
+            **self._more_about(),
         }
         # a disk that is full when the job ends must not cost its result
-        self._result = begin_file(self._folder, RESULT_FILE, n_reserved_bytes=_RESULT_BYTES)
+        is_locked = not self.is_shared
+        self._result = begin_file(
+            self._folder, RESULT_FILE, n_reserved_bytes=_RESULT_BYTES, is_locked=is_locked
+        )
         # its lock stays with us to the end: where our pid means nothing, it tells that we live
-        described = begin_file(self._folder, KEEPER_FILE)
-        finish_file(self._folder, KEEPER_FILE, described, about)
+        described = begin_file(self._folder, KEEPER_FILE, is_locked=is_locked)
+        finish_file(self._folder, KEEPER_FILE, described, about, is_synced=self.is_shared)
         self._held.append(described)
         # from here on whoever opens the study finds this job by its file
         os.close(self._lock)
-        if self._read_stop():
+        if not self._may_run():
             self._signal([self._job], signal.SIGKILL)
         # killed while it waited, maybe with the request unread: its exit status says so
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -301,15 +317,23 @@ class Keeper:
         self._line.close()
         return started_at
 
-    def _read_stop(self) -> bool:
-        """Return whether the end was asked for before we could be reached by a signal."""
+    def _more_about(self) -> dict[str, object]:
+        """Return what else `keeper.json` is to say."""
+        return {}
+
+    def _more_of_result(self) -> dict[str, object]:
+        """Return what else `result.json` is to say."""
+        return {}
+
+    def _may_run(self) -> bool:
+        """Return whether the job may run: its end may have been asked for before a signal could reach us."""
         try:
             descriptor = os.open(STOP_FILE, os.O_RDONLY, dir_fd=self._folder)
         except FileNotFoundError:
-            return False
+            return True
         with os.fdopen(descriptor, encoding="ascii") as stream:
             self._asked = stream.read() or ASKED[STOP_SIGNAL]
-        return True
+        return False
 
     def _watch(self) -> None:
         """Wait for the job's own process; end it when asked to: SIGTERM to its group, grace, SIGKILL."""
@@ -317,7 +341,7 @@ class Keeper:
         while self._status is None:
             self._wait(self._kill_at_s)
             self._has_children()
-            if self._status is None and self._asked is not None and time.monotonic() >= self._kill_at_s:
+            if self._status is None and time.monotonic() >= self._kill_at_s:
                 self._signal([self._job, *descendants(os.getpid())], signal.SIGKILL)
                 self._kill_at_s = float("inf")
         for number in signal.sigpending() & {STOP_SIGNAL}:
@@ -333,24 +357,27 @@ class Keeper:
 
     def _wait(self, until_s: float) -> None:
         """Sleep until a child ends, the end is asked for, or a moment of the monotonic clock."""
-        if until_s == float("inf"):
-            number = signal.sigwaitinfo(SIGNALS).si_signo
-        else:
-            found = signal.sigtimedwait(SIGNALS, _bounded(until_s - time.monotonic()))
-            number = 0 if found is None else found.si_signo
-        if number in ASKED and self._asked is None:
+        number = self._next_signal({signal.SIGCHLD, *self.asks}, until_s)
+        if number in self.asks and self._asked is None:
             # both may have come, and signals are fetched by number: a job that had ended was not asked
             self._has_children()
             if self._status is not None:
                 self._note_shutdown(number)
                 return
-            self._asked = ASKED[signal.Signals(number)]
+            self._asked = self.asks[number]
             self._kill_at_s = time.monotonic() + self._grace_s
             try:
                 os.killpg(self._job, signal.SIGTERM)
             except ProcessLookupError:
                 # it has not made its group yet: the signal stays pending until just before its exec
                 self._signal([self._job], signal.SIGTERM)
+
+    def _next_signal(self, wanted: set[int], until_s: float) -> int:
+        """Wait for one of these signals until a moment of the monotonic clock; return it, or 0."""
+        if until_s == float("inf"):
+            return signal.sigwaitinfo(wanted).si_signo
+        found = signal.sigtimedwait(wanted, _bounded(until_s - time.monotonic()))
+        return 0 if found is None else found.si_signo
 
     def _has_children(self) -> bool:
         """Reap what has ended; return whether anything of ours still lives."""
@@ -374,14 +401,14 @@ class Keeper:
         pids = descendants(os.getpid())
         leftovers = [f"{name(pid)} (pid {pid})" for pid in pids]
         self._signal(pids, signal.SIGTERM)
-        kill_at_s = min(self._kill_at_s, time.monotonic() + self._grace_s)
+        self._kill_at_s = min(self._kill_at_s, time.monotonic() + self._grace_s)
         again_s = _KILL_AGAIN_S
         while self._has_children():
-            if time.monotonic() >= kill_at_s:
+            if time.monotonic() >= self._kill_at_s:
                 self._signal(descendants(os.getpid()), signal.SIGKILL)
-                kill_at_s = time.monotonic() + again_s
+                self._kill_at_s = time.monotonic() + again_s
                 again_s = min(1.0, 2 * again_s)
-            signal.sigtimedwait([signal.SIGCHLD], _bounded(kill_at_s - time.monotonic()))
+            self._next_signal({signal.SIGCHLD}, self._kill_at_s)
         return leftovers
 
     def _signal(self, pids: list[int], number: int) -> None:

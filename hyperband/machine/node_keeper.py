@@ -1,0 +1,163 @@
+"""The keeper of a job on a node: as on the search's own machine, but its right to the job can run out.
+
+Owns the moment at which a lease that could not be renewed ends the job, and the signals that a node's
+keeper knows. While the job runs it touches no file system: those hang. Who renews is machine/node.py.
+
+Standard library only, Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import time
+
+from hyperband.machine.claim import FENCE
+from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper, prctl
+from hyperband.machine.proc import descendants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what is imported is copied at every fork
+    import mmap
+    import socket
+
+# What the warden says to the keeper: signals of our own, since batch systems warn with SIGUSR1 and SIGUSR2.
+_STOP, _TIMEOUT, _FENCE = (signal.SIGRTMIN + number for number in (1, 2, 3))
+#: which signal hands on which word of the search
+SIGNAL_OF = {ASKED[STOP_SIGNAL]: _STOP, ASKED[TIMEOUT_SIGNAL]: _TIMEOUT, FENCE: _FENCE}
+#: what asks for the end, and why; by SIGTERM a batch system does
+_ASKS: dict[int, str] = {
+    signal.SIGTERM: ASKED[STOP_SIGNAL],
+    _STOP: ASKED[STOP_SIGNAL],
+    _TIMEOUT: ASKED[TIMEOUT_SIGNAL],
+}
+#: what a batch system warns with: for the script
+_WARNING = signal.SIGUSR1
+#: what a node's keeper waits for, blocked from its first moment on
+NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
+
+_PR_SET_PDEATHSIG = 1
+_STAMP = struct.Struct("d")
+_HAS_WORD_AT = _STAMP.size
+SHARED_BYTES = _STAMP.size + 1
+
+
+def now_s() -> float:
+    """Return the time of a clock that goes on while the machine sleeps: leases run out then, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Shared:
+    """A few bytes that warden and keeper share: the last renewal, and whether the job was told to run."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+
+    @property
+    def renewed_s(self) -> float:
+        """When the renewal began that succeeded last."""
+        found: float = _STAMP.unpack_from(self._memory)[0]
+        return found
+
+    @renewed_s.setter
+    def renewed_s(self, moment_s: float) -> None:
+        _STAMP.pack_into(self._memory, 0, moment_s)
+
+    @property
+    def has_word(self) -> bool:
+        """Whether the job was told to run, or may have been."""
+        return self._memory[_HAS_WORD_AT] != 0
+
+    def give_word(self) -> None:
+        """Note that the job is about to be told to run."""
+        self._memory[_HAS_WORD_AT] = 1
+
+
+class NodeKeeper(Keeper):
+    """One job on a node, until its end or that of its lease."""
+
+    asks = _ASKS
+    is_shared = True
+
+    def __init__(
+        self,
+        job: int,
+        line: socket.socket,
+        descriptors: list[int],
+        lock: int,
+        *,
+        shared: Shared,
+        lease_s: float,
+        marks: dict[str, object],
+    ) -> None:
+        """See Keeper; lease_s: how long a renewal lasts; marks: what tells this attempt from any other."""
+        super().__init__(job, line, descriptors, lock)
+        self._shared = shared
+        self._lease_s = lease_s
+        self._marks = marks
+        #: why the job was ended without being asked to; empty: it was not
+        self._fenced = ""
+
+    def _more_about(self) -> dict[str, object]:
+        return {**self._marks, "environment": {}, "lease_s": self._lease_s}
+
+    def _more_of_result(self) -> dict[str, object]:
+        return {**self._marks, "fenced": self._fenced, "never_ran": not self._shared.has_word}
+
+    def _may_run(self) -> bool:
+        may_run = super()._may_run()
+        if self._asked == FENCE:
+            self._asked = None
+            self._fence("the search had given it up")
+        # what came before may have taken longer than the lease: file systems hang
+        elif now_s() >= self._fence_at_s():
+            self._fence("its lease ran out before it began")
+        if self._fenced:
+            return False
+        if may_run:
+            self._shared.give_word()
+        return may_run
+
+    def _fence_at_s(self) -> float:
+        return self._shared.renewed_s + self._lease_s
+
+    def _next_signal(self, wanted: set[int], until_s: float) -> int:
+        """Wait as every keeper does, but end the job when its lease runs out, and hand warnings on."""
+        wanted = {*wanted, _FENCE, _WARNING}
+        while True:
+            lasts_s = float("inf") if self._fenced else self._fence_at_s() - now_s()
+            if lasts_s <= 0:
+                self._fence(f"its lease could not be renewed for {self._lease_s:g} s")
+                return 0
+            wakes_s = min(until_s, time.monotonic() + lasts_s)
+            number = super()._next_signal(wanted, wakes_s)
+            if number == _FENCE:
+                self._fence("the search had given it up, or the process that renews its lease was killed")
+                return 0
+            if number == _WARNING:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._job, _WARNING)
+            elif number != 0 or time.monotonic() >= until_s:
+                return number
+
+    def _fence(self, why: str) -> None:
+        """Let everything be killed at once; a job that has ended by itself before stays so."""
+        self._has_children()
+        if self._status is None:
+            self._fenced = self._fenced or why
+        self._grace_s = 0.0
+        self._kill_at_s = 0.0
+        self._signal(descendants(os.getpid()), signal.SIGKILL)
+
+
+def begin_keeper(warden: int) -> None:
+    """Make this process, forked from the warden with that pid, one that a job can have as its keeper."""
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, NODE_SIGNALS)
+    for number in NODE_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    prctl(_PR_SET_PDEATHSIG, _FENCE)
+    if os.getppid() != warden:
+        os._exit(1)
