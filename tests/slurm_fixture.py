@@ -96,8 +96,8 @@ JobRequeue=1
 ReturnToService=1
 SlurmctldTimeout=30
 SlurmdTimeout={slurmd_timeout_s}
-MessageTimeout=5
-TCPTimeout=2
+MessageTimeout=3
+TCPTimeout=1
 KillWait=2
 InactiveLimit=0
 WaitTime=0
@@ -171,7 +171,7 @@ def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = 
 class SlurmCluster:
     """The daemons of one cluster. `environment` is what leads Slurm's commands to it."""
 
-    def __init__(self, folder: Path, *, slurmd_timeout_s: int = 4, min_job_age_s: int = 300) -> None:
+    def __init__(self, folder: Path, *, slurmd_timeout_s: int = 3, min_job_age_s: int = 300) -> None:
         """Take a folder (its path must be short: sockets lie in it) and a block of ports; start nothing."""
         self.folder = folder
         self.conf = folder / "slurm.conf"
@@ -318,6 +318,11 @@ class SlurmCluster:
         self.stop_controller()
         self._write_conf()
         self.start_controller()
+        for (
+            node
+        ) in NODES:  # one that starts says so; of the others the controller would hear some seconds later
+            self._end(node, signal.SIGTERM)
+            self.start_node(node)
         self.wait_for_idle()
 
     def _start_accounting(self) -> None:
@@ -481,21 +486,28 @@ def slurm_session() -> Iterator[SlurmCluster]:
         yield cluster
 
 
+@contextlib.contextmanager
+def _led_to(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch, *, accounting: bool) -> Iterator[None]:
+    """The cluster whole and empty, before and after, and Slurm's commands led to it."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    cluster.set_accounting(accounting)
+    yield
+    cluster.clear()
+
+
 @pytest.fixture
 def slurm(slurm_session: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    """The cluster, whole and empty before and after, without accounting; Slurm's commands lead to it."""
-    for name, value in slurm_session.environment.items():
-        monkeypatch.setenv(name, value)
-    yield slurm_session
-    slurm_session.clear()
-    slurm_session.set_accounting(False)
+    """The cluster, without accounting."""
+    with _led_to(slurm_session, monkeypatch, accounting=False):
+        yield slurm_session
 
 
 @pytest.fixture
-def slurm_accounting(slurm: SlurmCluster) -> SlurmCluster:
-    """The same with accounting."""
+def slurm_accounting(slurm_session: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
+    """The cluster, with accounting."""
     reason = why_no_accounting()
     if reason is not None:
         pytest.skip(reason)
-    slurm.set_accounting(True)
-    return slurm
+    with _led_to(slurm_session, monkeypatch, accounting=True):
+        yield slurm_session
