@@ -1,7 +1,7 @@
 """A real Slurm of three nodes with two GPUs each on this machine, for tests: no systemd, no cgroups, no GPU.
 
-Every daemon is a child of the test process. A helper process waits for the end of a pipe and then kills whatever
-carries the cluster's SLURM_CONF in its environment: so nothing is left, however the test process ends.
+Every daemon is a child of the test process. A process beside them waits for the end of a pipe and then kills
+what has the cluster's SLURM_CONF in its environment: so nothing is left, however the test process ends.
 """
 
 import contextlib
@@ -107,9 +107,10 @@ PropagateResourceLimits=NONE
 {accounting}
 NodeName=DEFAULT CPUs=8 RealMemory=16000 Gres=gpu:{n_gpus} State=UNKNOWN
 {nodes}
-PartitionName=main Nodes=n[1-3] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=1
-PartitionName=high Nodes=n[1-3] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=short Nodes=n[1-3] MaxTime=5 State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=DEFAULT Nodes=n[1-3] MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=main Default=YES GraceTime=1
+PartitionName=high PriorityTier=10 PreemptMode=OFF
+PartitionName=short MaxTime=5
 """
 _NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 _ACCOUNTING = """\
@@ -318,9 +319,7 @@ class SlurmCluster:
         self.stop_controller()
         self._write_conf()
         self.start_controller()
-        for (
-            node
-        ) in NODES:  # one that starts says so; of the others the controller would hear some seconds later
+        for node in NODES:  # one that starts says so at once; of others the controller hears later
             self._end(node, signal.SIGTERM)
             self.start_node(node)
         self.wait_for_idle()
@@ -371,7 +370,8 @@ class SlurmCluster:
         self._start("munged", [
             "munged", "--foreground", "--force", f"--socket={self.folder}/munge.sock",
             f"--key-file={self.folder}/munge.key", f"--pid-file={self.folder}/munged.pid",
-            f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed", "--num-threads=2",
+            f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed",
+            "--num-threads=2",
         ])  # fmt: skip
         wait_for((self.folder / "munge.sock").exists, 10, "munged")
 

@@ -1,8 +1,9 @@
 """The words that Slurm's commands are started with, and the script of an allocation: pure functions.
 
-Owns the argument lists of sbatch, srun, squeue, sacct, scancel and scontrol, and which environment they get. Values
-of a profile are arguments of their own and are never part of a shell line; the profile's `setup` lines are shell by
-intention. Sources: the manual pages of Slurm 20.11 to 25.05. Must not know: what is asked when, and what the answers mean.
+Owns the argument lists of sbatch, srun, squeue, sacct, scancel and scontrol, and which environment they get.
+Values of a profile are arguments of their own and never part of a shell line; the profile's `setup` lines are
+shell by intention. Sources: the manual pages of Slurm 20.11 to 25.05. Must not know: what is asked when, and
+what the answers mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,8 @@ _DROPPED_BEGINNINGS = ("SLURM_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SI
 #: the user's own defaults for sbatch (SBATCH_ACCOUNT) count; these would change what sbatch does or says
 _DROPPED = frozenset({
     "SBATCH_ARRAY_INX", "SBATCH_EXPORT", "SBATCH_GET_USER_ENV", "SBATCH_JOB_NAME", "SBATCH_NO_REQUEUE",
-    "SBATCH_OPEN_MODE", "SBATCH_REQUEUE", "SBATCH_SIGNAL", "SBATCH_TEST_ONLY", "SBATCH_WAIT", "SBATCH_WAIT_ALL_NODES",
-    "SBATCH_CLUSTERS",
+    "SBATCH_OPEN_MODE", "SBATCH_REQUEUE", "SBATCH_SIGNAL", "SBATCH_TEST_ONLY", "SBATCH_WAIT",
+    "SBATCH_WAIT_ALL_NODES", "SBATCH_CLUSTERS",
 })  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def step_argv(
 
 
 def squeue_argv(name: str) -> tuple[str, ...]:
-    """The arguments of squeue for all jobs with this name, ended ones included, one task of an array a line."""
+    """The arguments of squeue for all jobs of a name, ended ones included, a line for each task of an array."""
     return (
         "squeue",
         "--noheader",

@@ -1,7 +1,7 @@
 """What Slurm's commands print, understood: pure functions over text, for versions 20.11 to 25.
 
-Owns the closed set of states of a job and what Slurm's words for states, reasons and refusals mean. Words that are
-not known are tolerated. Must not know: who asked, when, or what follows from it.
+Owns the closed set of states of a job and what Slurm's words for states, reasons and refusals mean. Words that
+are not known are tolerated. Must not know: who asked, when, or what follows from it.
 """
 
 import re
@@ -13,7 +13,7 @@ from hyperband.launch.slurm_text import SQUEUE_FIELDS
 
 
 class JobState(StrEnum):
-    """What a job of Slurm is doing, or how it ended. `GONE`: Slurm no longer knows it, and nobody saw its end."""
+    """What a job of Slurm is doing, or how it ended. `GONE`: Slurm no longer knows it, its end was not seen."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -214,7 +214,7 @@ def jobs_in_squeue(printed: str) -> tuple[JobLine, ...]:
 
 
 def jobs_in_sacct(printed: str) -> tuple[JobLine, ...]:
-    """The jobs that `sacct --parsable2` printed with its header, whatever columns it has; a job's last run counts."""
+    """The jobs that `sacct --parsable2` printed with its header, in any columns; a job's last run counts."""
     header, *lines = printed.splitlines() or [""]
     columns = header.split("|")
     if not {"JobID", "State"} <= set(columns):
@@ -256,7 +256,7 @@ def duration_s(word: str) -> float | None:
 
 
 def expanded(nodes: str) -> tuple[str, ...]:
-    """The names in a list of nodes such as `n[1-3,07],gpu5`; brackets may be several, numbers keep their zeros."""
+    """The names in a list of nodes such as `n[1-3,07],gpu5`; numbers keep their zeros."""
     if nodes in ("", "(null)", "N/A", "None", "None assigned"):
         return ()
     return tuple(name for part in _split(nodes) for name in _names(part))
