@@ -31,7 +31,7 @@ _SIGNAL_BEFORE_S = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What one allocation is, and how many there may be; texts as sbatch takes them, None: the site's default."""
+    """What one allocation is, and how many may be; texts as sbatch takes them, None: the site's default."""
 
     partition: str | None = None
     account: str | None = None

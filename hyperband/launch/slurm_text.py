@@ -140,7 +140,7 @@ def step_argv(
 
 
 def squeue_argv(name: str) -> tuple[str, ...]:
-    """The arguments of squeue for all jobs of a name, ended ones included, a line for each task of an array."""
+    """The arguments of squeue for all jobs of a name, ended ones too, a line for each task of an array."""
     return (
         "squeue",
         "--noheader",

@@ -1,7 +1,7 @@
 """What Slurm's commands print, understood: pure functions over text, for versions 20.11 to 25.
 
-Owns the closed set of states of a job and what Slurm's words for states, reasons and refusals mean. Words that
-are not known are tolerated. Must not know: who asked, when, or what follows from it.
+Owns the closed set of states of a job and what Slurm's words for states, reasons and refusals mean. Words
+that are not known are tolerated. Must not know: who asked, when, or what follows from it.
 """
 
 import re
@@ -13,7 +13,7 @@ from hyperband.launch.slurm_text import SQUEUE_FIELDS
 
 
 class JobState(StrEnum):
-    """What a job of Slurm is doing, or how it ended. `GONE`: Slurm no longer knows it, its end was not seen."""
+    """What a job of Slurm is doing, or how it ended. `GONE`: Slurm does not know it any more."""
 
     WAITING = "waiting"
     RUNNING = "running"

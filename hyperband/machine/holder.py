@@ -1,0 +1,102 @@
+"""What runs in the script of an allocation: it writes down where it is, and waits for the allocation's end.
+
+`PYTHON -I -S holder.py hold FOLDER` writes `FOLDER/JOB-RESTART.json` once the script's setup lines have run: from
+then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps get
+theirs from there, with what the setup lines did to it.
+
+`PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of commands.
+
+Owns these files. It knows nothing of searches, jobs or leases. Standard library only, Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: exit codes: the words are wrong; the batch system did not say what it should
+_BAD_WORDS, _NO_BATCH_SYSTEM = 2, 3
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def main() -> int:
+    """Do what the command line says; return the exit code."""
+    if sys.argv[1:2] == ["hold"] and len(sys.argv) == 3:
+        return hold(sys.argv[2])
+    if sys.argv[1:2] == ["task"] and len(sys.argv) == 3:
+        return run_task(sys.argv[2])
+    return _complain(_BAD_WORDS, f"expected hold FOLDER or task FILE, found {sys.argv[1:]}")
+
+
+def file_name(job_id: str, restart: int) -> str:
+    """The name of an allocation's file; each restart has its own."""
+    return f"{job_id}-{restart}.json"
+
+
+def hold(folder: str) -> int:
+    """Write down where the allocation is, and wait until it is told to end."""
+    # told before we wait: it stays pending
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    # warnings are for the script: a holder of which somebody else makes one goes on
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    about = describe(os.environ)
+    if about is None:
+        return _complain(_NO_BATCH_SYSTEM, "there is no SLURM_JOB_ID here: only sbatch starts this")
+    _write_whole(f"{folder}/{file_name(str(about['job_id']), int(str(about['restart'])))}", about)
+    signal.sigwait(_ENDS)
+    return 0
+
+
+def describe(environ: Mapping[str, str]) -> dict[str, object] | None:
+    """What others must know of this allocation; None outside of one."""
+    job_id = environ.get("SLURM_JOB_ID")
+    if job_id is None:
+        return None
+    return {
+        "job_id": job_id,
+        "restart": int(environ.get("SLURM_RESTART_COUNT", "0")),
+        # as the batch system names them, which need not be what the machine calls itself
+        "node": environ.get("SLURMD_NODENAME", os.uname().nodename),
+        "nodes": environ.get("SLURM_JOB_NODELIST", ""),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "environment": dict(environ),
+    }
+
+
+def run_task(path: str) -> int:
+    """Become the command of this task of an array."""
+    commands = json.loads(Path(path).read_bytes())
+    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "-1"))
+    if not 0 <= index < len(commands):
+        return _complain(_NO_BATCH_SYSTEM, f"{path} has no command for the task {index}")
+    os.execv(commands[index][0], commands[index])
+
+
+def _write_whole(path: str, content: Mapping[str, object]) -> None:
+    """Write a file that is there whole or not at all, also where the file system is shared."""
+    beside = f"{path}.{os.getpid()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(content, stream)
+        stream.flush()
+        # on a network file system the data may reach the server later than the name
+        os.fsync(stream.fileno())
+    Path(beside).rename(path)
+
+
+def _complain(code: int, words: str) -> int:
+    os.write(2, f"hyperband: {words}\n".encode(errors="replace"))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
