@@ -23,6 +23,8 @@ LOG_FILE = "hyperband.log"
 KEEPERS_FILE = "keepers.err"
 GUIDE_FILE = "guide.err"
 JOBS_FOLDER = "jobs"
+#: what nodes run of ours, where jobs run on other machines
+NODE_FOLDER = "node"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
 
@@ -179,8 +181,9 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 def remove_study_files(folder: Path) -> None:
     """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
-    if (folder / JOBS_FOLDER).exists():
-        shutil.rmtree(folder / JOBS_FOLDER)
+    for below in (JOBS_FOLDER, NODE_FOLDER):
+        if (folder / below).exists():
+            shutil.rmtree(folder / below)
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
     of_journal.sort(key=lambda name: (name.startswith(JOURNAL_FILE), -len(name)))

@@ -2,8 +2,9 @@
 
 Owns the claim, the lease and the names of the others. Knows nothing of what is run, nor of who asks.
 
-A shared file system keeps copies of what it was asked: so everything here is opened anew each time, the folder
-first, which makes the copies fresh (close-to-open, as NFS has it), and only link() decides between two machines.
+A shared file system keeps copies of what it was asked: so everything here is opened anew each time, the
+folder first, which makes the copies fresh (close-to-open, as NFS has it), and only link() decides between two
+machines.
 
 Standard library only, Python 3.9 or newer: a node has nothing else.
 """

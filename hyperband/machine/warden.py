@@ -1,0 +1,330 @@
+"""The process on a node that touches the shared file system while a job runs: it renews the job's lease.
+
+Owns the renewal, the words of the search (the `stop` file, lines by standard input) on their way to the
+keeper, and what is written down of a keeper that could not do so itself. It may hang or be killed: its child,
+the keeper (machine/node_keeper.py), then ends the job. If the keeper is killed, the kernel kills the job, and
+all that is left falls to the warden, which ends it.
+
+Standard library only, Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+
+from hyperband.machine.claim import CLAIM_FILE, FENCE, parse, read_fresh, write_lease, write_whole
+from hyperband.machine.keeper import RESULT_FILE, STOP_FILE, become_job, prctl, tell
+from hyperband.machine.node_keeper import (
+    SHARED_BYTES,
+    SIGNAL_OF,
+    NodeKeeper,
+    Shared,
+    begin_keeper,
+    now_s,
+)
+from hyperband.machine.proc import boot_id, descendants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a node carries what it imports
+    from collections.abc import Mapping
+    from typing import Any
+
+PR_SET_CHILD_SUBREAPER = 36
+#: renewals within the time that one lasts
+_N_RENEWALS = 5
+#: the `stop` file is looked for at least so often
+_LOOK_S = 1.0
+#: how often the descendants of a keeper that was killed are listed again: a fork can outrun a listing
+_KILL_AGAIN_S = 0.02
+_GPUS = "CUDA_VISIBLE_DEVICES"
+_READ_BYTES = 64 * 1024
+
+
+class RefusedError(Exception):
+    """This node cannot run the job as it was ordered."""
+
+
+class Lines:
+    """What comes by standard input, line by line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._read = b""
+        self.has_ended = False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def take(self) -> list[str]:
+        """Read what is there, waiting for it if nothing is; return the lines that are whole."""
+        try:
+            select.select([self._descriptor], [], [])
+            part = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return []  # it is shared, and another took what was there
+        except OSError:
+            part = b""  # closed from the beginning, or a terminal that is gone
+        self.has_ended = not part
+        *lines, self._read = (self._read + part).split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+
+def complain(words: str) -> None:
+    """Say something to whoever keeps what this process says, if anybody does."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"hyperband: {words}\n".encode(errors="replace"))
+
+
+class Warden:
+    """Renews the lease of one attempt, hands on what the search says, and sees the keeper to its end."""
+
+    def __init__(self, folder: str, order: Mapping[str, Any], marks: dict[str, object], lines: Lines) -> None:
+        self._folder = folder
+        self._order = order
+        self._marks = marks
+        self._lines = lines
+        self._lease_s = float(order["lease_s"])
+        self._shared = Shared(mmap.mmap(-1, SHARED_BYTES))
+        self._began_s = now_s()
+        self._counter = 0
+        self._renew_at_s = 0.0
+        self._look_at_s = 0.0
+        self._heard = ""
+        #: that of a renewal that failed, once it was told of
+        self._trouble = ""
+        self._keeper = 0
+
+    def keep(self, words: list[str]) -> int:
+        """See one attempt through; return the exit code. words: lines that came already."""
+        self._look()
+        if not self._shared.renewed_s:
+            self._write_end(f"{socket.gethostname()} could not write its lease: {self._trouble}")
+            return 1
+        try:
+            environment = _environment(self._order)
+            listen = self._begin(environment)
+        except (RefusedError, OSError) as err:
+            self._write_end(f"{socket.gethostname()} cannot run it: {err}")
+            return 0
+        for word in words:
+            self._hand_on(word)
+        status = self._watch()
+        self._end_descendants()
+        said = _read_all(listen).rstrip(b"\0").decode(errors="replace").strip()
+        if status != 0:
+            how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
+            self._write_end(said or f"its keeper {how}")
+        elif said:
+            complain(said)
+        return 0
+
+    # The keeper.
+
+    def _begin(self, environment: dict[str, str]) -> int:
+        """Fork the keeper; return the descriptor on which it complains."""
+        opened = [
+            _memory({key: self._order[key] for key in ("argv", "grace_s")}),
+            os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+        ]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        opened += [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
+        # no study's lock here: whoever opens the study finds this job by its claim
+        opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        listen, writes = os.pipe()
+        os.set_blocking(listen, False)
+        opened.append(writes)
+        here = os.getpid()
+        # the end of a child wakes whoever sleeps in select
+        self._wake, writer = os.pipe()
+        for descriptor in (self._wake, writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            self._be_keeper(here, environment, opened)
+        for descriptor in opened:
+            os.close(descriptor)
+        return listen
+
+    def _be_keeper(self, warden: int, environment: dict[str, str], descriptors: list[int]) -> None:
+        code = 1
+        lock = descriptors.pop(-2)
+        try:
+            signal.set_wakeup_fd(-1)
+            begin_keeper(warden)
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+            os.environ.clear()
+            os.environ.update(environment)
+            os.chdir(self._order["cwd"])
+            job, line = _fork_job(descriptors, lock)
+            keeper = NodeKeeper(
+                job, line, descriptors, lock, shared=self._shared, lease_s=self._lease_s, marks=self._marks
+            )
+            code = keeper.keep(boot_id(), socket.gethostname())
+        except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
+            tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
+        finally:
+            os._exit(code)
+
+    def _watch(self) -> int:
+        """Renew, look and listen until the keeper has ended; return its exit status."""
+        while True:
+            pid, status = os.waitpid(self._keeper, os.WNOHANG)
+            if pid != 0:
+                return os.waitstatus_to_exitcode(status)
+            now = now_s()
+            if now >= self._look_at_s:
+                self._look()
+            awaited: list[Any] = [self._wake] if self._lines.has_ended else [self._wake, self._lines]
+            ready, _, _ = select.select(awaited, [], [], max(0.0, self._look_at_s - now_s()))
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 1 << 10)
+            if self._lines in ready:
+                for word in self._lines.take():
+                    self._hand_on(word)
+
+    def _hand_on(self, word: str) -> None:
+        """Tell the keeper what the search wants, each word once."""
+        if word != self._heard and word in SIGNAL_OF:
+            self._heard = word
+            os.kill(self._keeper, SIGNAL_OF[word])
+
+    def _end_descendants(self) -> None:
+        """End what a keeper left that was killed: it has come to us."""
+        while True:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                    pass
+            left = descendants(os.getpid())
+            if not left:
+                return
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            select.select([self._wake], [], [], _KILL_AGAIN_S)
+
+    # The folder.
+
+    def _look(self) -> None:
+        """Renew the lease if that is due, and read what the search may have left for us."""
+        # the moment before: whoever sees a renewal must not be the first for whom it runs out
+        before_s = now_s()
+        try:
+            found, stop = read_fresh(self._folder, CLAIM_FILE, STOP_FILE)
+            claimed = parse(found)
+            if claimed is None or claimed.get("token") != self._marks["token"]:
+                self._hand_on_if_kept(FENCE)  # the folder was emptied: it is another attempt's now
+            else:
+                if before_s >= self._renew_at_s:
+                    write_lease(self._folder, self._counter + 1, before_s - self._began_s)
+                    self._counter += 1
+                    self._shared.renewed_s = before_s
+                    self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
+                if stop is not None:
+                    self._hand_on_if_kept(stop.decode(errors="replace") or "stop")
+        except OSError as err:
+            if not self._trouble:
+                complain(f"cannot renew the lease in {self._folder}: {err.strerror}; trying on")
+            self._trouble = str(err)
+        self._look_at_s = before_s + min(_LOOK_S, self._lease_s / _N_RENEWALS)
+
+    def _hand_on_if_kept(self, word: str) -> None:
+        if self._keeper:
+            self._hand_on(word)
+
+    def _write_end(self, note: str) -> None:
+        """Write down that the keeper did not; that this may fail changes nothing: the lease runs out."""
+        result = {
+            **self._marks,
+            "exit_status": None,
+            "note": note,
+            "never_ran": not self._shared.has_word,
+        }
+        try:
+            write_whole(self._folder, RESULT_FILE, json.dumps(result).encode())
+        except OSError as err:
+            complain(f"{note}; {self._folder}: {err.strerror}")
+
+
+def _fork_job(descriptors: list[int], lock: int) -> tuple[int, socket.socket]:
+    """Fork the process that will become the job, when it gets the word; return its pid and the line to it."""
+    keeper = os.getpid()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            for descriptor in (*descriptors, lock):
+                os.close(descriptor)
+            become_job(theirs, keeper)
+        finally:
+            os._exit(127)
+    theirs.close()
+    return pid, ours
+
+
+def _read_all(pipe: int) -> bytes:
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(pipe, _READ_BYTES):
+            data += part
+    return data
+
+
+def _memory(words: Mapping[str, object]) -> int:
+    """Return a descriptor of a request for a keeper; all changes of the environment are in ours already."""
+    memory = os.memfd_create("hyperband-request")
+    with open(memory, "wb", closefd=False) as stream:
+        stream.write(json.dumps({**words, "environment": {}}).encode())
+    return memory
+
+
+def _environment(order: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment that the job begins with.
+
+    It is that of this process; or that of a file, but for the variables in which this process knows better.
+    Over it come the order's changes, and the GPUs that the job gets of those that this process was given.
+
+    Raises:
+        RefusedError: it is not to be had, or there are not so many GPUs.
+    """
+    environment = dict(os.environ)
+    if order.get("environment_file") is not None:
+        path = order["environment_file"]
+        try:
+            found = parse(read_fresh(os.path.dirname(path), os.path.basename(path))[0])  # noqa: PTH119, PTH120
+        except OSError as err:
+            raise RefusedError(f"the environment in {path} cannot be read: {err.strerror}") from err
+        if found is None:
+            raise RefusedError(f"there is no environment in {path}")
+        ours = {name: value for name, value in environment.items() if _is_kept(name, order["keeps"])}
+        environment = {**found, **ours}
+    given = environment.get(_GPUS)
+    for name, value in order["environment"].items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    if order.get("gpus") is not None:
+        listed = [entry for entry in (given or "").split(",") if entry]
+        try:
+            environment[_GPUS] = ",".join(listed[index] for index in order["gpus"])
+        except IndexError:
+            raise RefusedError(
+                f"it was to have the GPUs {order['gpus']} of those in {_GPUS}, which is {given!r} here"
+            ) from None
+    return environment
+
+
+def _is_kept(name: str, keeps: list[str]) -> bool:
+    """Return whether a variable is one of these; `SLURM_*` stands for all that begin so."""
+    return any(name.startswith(kept[:-1]) if kept.endswith("*") else name == kept for kept in keeps)
