@@ -1,0 +1,152 @@
+"""A Slurm profile: what it says, what it may not say, and how it is told."""
+
+from pathlib import Path
+
+import pytest
+
+from hyperband.errors import UsageError
+from hyperband.launch.slurm_profile import EXAMPLE, KEYS, Profile, read_profile, seconds_of
+
+FULL = """\
+partition: gpu
+account: my_project
+qos: normal
+time: 4:00:00
+gpus: a100:2
+cpus: 16
+mem: 64G
+nodes: 1
+exclude: gpu[03,07-09]
+constraint: "a100&nvlink"
+array_throttle: 8
+signal: SIGUSR1@120
+setup:
+  - module load cuda/12.4
+  - source "$HOME/my env/bin/activate"
+max_allocations: 6
+min_allocations: 1
+idle_s: 30
+slots_per_allocation: 4
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "profile.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_profile(written(folder, text), overrides)
+    return str(caught.value)
+
+
+def test_a_whole_profile(tmp_path: Path) -> None:
+    profile = read_profile(written(tmp_path, FULL))
+    assert profile == Profile(
+        partition="gpu",
+        account="my_project",
+        qos="normal",
+        time="4:00:00",
+        gpus="a100:2",
+        cpus=16,
+        mem="64G",
+        exclude="gpu[03,07-09]",
+        constraint="a100&nvlink",
+        array_throttle=8,
+        signal="USR1@120",
+        setup=("module load cuda/12.4", 'source "$HOME/my env/bin/activate"'),
+        max_allocations=6,
+        min_allocations=1,
+        idle_s=30.0,
+        slots_per_allocation=4,
+    )
+    assert (profile.n_gpus, profile.n_slots, profile.n_slots_per_node) == (2, 4, 4)
+    assert profile.time_limit_s == 4 * 3600  # yaml would have made 14400 of it, and sbatch minutes of that
+
+
+def test_without_a_file_all_is_left_to_the_site() -> None:
+    profile = read_profile(None)
+    assert profile == Profile()
+    assert (profile.n_gpus, profile.n_slots, profile.time_limit_s) == (0, 1, None)
+
+
+def test_words_of_the_command_line_override_the_file(tmp_path: Path) -> None:
+    words = ("time=90", "gpus=1", "setup=echo a", "setup=echo b=c", "slots_per_allocation=1", "time=30")
+    profile = read_profile(written(tmp_path, FULL), words)
+    assert (profile.time, profile.gpus, profile.partition) == ("30", "1", "gpu")
+    assert profile.setup == ("echo a", "echo b=c")
+
+
+def test_every_key_stands_in_the_example_and_works_when_it_is_uncommented(tmp_path: Path) -> None:
+    assert read_profile(written(tmp_path, EXAMPLE)) == Profile()
+    lines = [line.removeprefix("# ") for line in EXAMPLE.splitlines()]
+    settings = [line for line in lines if line.split(":")[0] in KEYS or line.startswith("  - ")]
+    assert {line.split(":")[0] for line in settings if not line.startswith(" ")} == set(KEYS)
+    both = "\n".join(line for line in settings if not line.startswith("gres"))
+    assert read_profile(written(tmp_path, both)).setup[0] == "module load cuda/12.4"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("partitoin: gpu", "line 1: there is no key 'partitoin' in a Slurm profile; did you mean partition?"),
+        ("zzz: 1", "known are partition, account"),
+        ("time: soon", "time is 'soon', expected a time limit"),
+        ("time: 0:30", "at least a minute"),
+        ("\nmem: 3 GB", "line 2: mem is '3 GB'"),
+        ("gpus: 0", "expected a number of GPUs"),
+        ("cpus: 1.5", "a whole number"),
+        ("idle_s: nan", "a number of seconds"),
+        ("signal: KILL@3", "USR1 or TERM"),
+        ("qos: [a, b]", "qos is a list"),
+        ("setup: {a: b}", "is a mapping"),
+        ("setup: [[a]]", "a list of shell lines"),
+        ("time: 10\ntime: 20", "line 2: time is there twice, first in line 1"),
+        ("- a", "expected lines such as"),
+        ("a: 'b", "is no YAML"),
+        ("gpus: 1\ngres: gpu:1", "expected one of them"),
+        ("max_allocations: 1\nmin_allocations: 2", "at most the second"),
+        ("nodes: 2\nslots_per_allocation: 3", "a multiple of it"),
+        ("gpus: 4\nslots_per_allocation: 3", "whole GPUs for each job"),
+        ("account: ''", "account is ''"),
+        ('account: "a\\nb"', "expected a name"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_what_was_expected(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refused(tmp_path, text)
+
+
+def test_a_word_that_is_wrong_is_named_as_it_was_given(tmp_path: Path) -> None:
+    assert "--slurm-set time=x: time is 'x'" in refused(tmp_path, "", "time=x")
+    assert "--slurm-set time: expected KEY=VALUE" in refused(tmp_path, "", "time")
+
+
+def test_a_file_that_is_not_there_is_told_of_with_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="slurm init"):
+        read_profile(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("90", 5400),
+        ("10:30", 630),
+        ("1:00:00", 3600),
+        ("2-12", 216000),
+        ("1-00:30", 88200),
+        ("1-0:0:1", 86401),
+        ("UNLIMITED", None),
+    ],
+)
+def test_time_limits_in_all_forms(time: str, seconds: float | None) -> None:
+    assert seconds_of(time) == seconds
+
+
+@pytest.mark.parametrize(
+    ("gres", "n_gpus"),
+    [("gpu", 1), ("gpu:2", 2), ("gpu:a100:4,shard:8", 4), ("nvme:1", 0), ("gres/gpu:3", 3)],
+)
+def test_gpus_are_counted_in_generic_resources(gres: str, n_gpus: int) -> None:
+    assert Profile(gres=gres).n_gpus == n_gpus
