@@ -107,7 +107,7 @@ class LocalCarriers:
     def __init__(self, folder: Path, *, waits: bool = True, python: str = sys.executable) -> None:
         self.folder = folder
         self.waits = waits
-        self.argv = (python, "-I", "-S", str(ship(folder)))
+        self.argv: tuple[str, ...] = (python, "-I", "-S", str(ship(folder)))
         self.place_is = Place()
         #: labels of what is said to be under way
         self.coming: set[str] = set()

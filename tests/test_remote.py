@@ -1,0 +1,599 @@
+"""Jobs on other machines: who has an attempt, when it is over, and that nothing runs twice."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launch_fixture import SLOT, LocalCarriers, RemoteBench
+from other_pythons import find_python
+from search_fixture import until
+
+from hyperband.errors import InternalError, MachineError
+from hyperband.launch.base import Lease, StopReason
+from hyperband.launch.carrier import Carrier, Place
+from hyperband.launch.patrol import Patrol
+from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote_files import LeaseWatch, Ordered, Sight, claim_for_search
+from hyperband.launch.shipping import ship
+from hyperband.machine import claim, keeper, proc
+
+#: leases in tests: short, but long enough for a machine with little time for us
+LEASE_S, MARGIN_S = 1.5, 0.5
+TICKS = "import time\nwhile True:\n    open('ticks', 'a').write('.')\n    time.sleep(0.01)"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[RemoteBench]:
+    found = RemoteBench(tmp_path, lease_s=LEASE_S, margin_s=MARGIN_S)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def queued(bench: RemoteBench, monkeypatch: pytest.MonkeyPatch) -> RemoteBench:
+    """A bench whose engine only puts jobs into a queue, from which a test takes them by run_node()."""
+    monkeypatch.setattr(bench.carriers, "carry", lambda *_: Carrier(label="77", is_told=True))
+    return bench
+
+
+def run_node(bench: RemoteBench, folder: Path, attempt: str | None = None) -> "subprocess.Popen[bytes]":
+    """Have a node run an attempt, as a batch job does."""
+    if attempt is None:
+        ordered = Ordered.read(folder)
+        assert ordered is not None
+        attempt = ordered.attempt
+    return subprocess.Popen([*bench.carriers.argv, str(folder), attempt], stdin=subprocess.DEVNULL)
+
+
+def pids(bench: RemoteBench) -> tuple[int, int, int]:
+    """Of the warden, the keeper and the job that were started last."""
+    about = bench.about()
+    warden = proc.parent(about["pid"])
+    assert warden is not None
+    return warden, about["pid"], about["job_pid"]
+
+
+def is_gone(pid: int) -> bool:
+    return proc.start_ticks(pid) is None
+
+
+def n_ticks(bench: RemoteBench) -> int:
+    return (bench.folder / "ticks").stat().st_size if (bench.folder / "ticks").exists() else 0
+
+
+# Whose an attempt is.
+
+
+def test_a_node_that_is_second_never_runs_it(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    assert claim_for_search(job.folder, job.attempt, "no patience")
+    assert run_node(queued, job.folder).wait() == 0
+    ending = queued.wait(job)
+    assert (ending.never_ran, ending.exit_status, ending.note) == (True, None, "no patience")
+    assert not (queued.folder / "ran").exists()
+
+
+def test_a_search_that_is_second_does_not_get_it(bench: RemoteBench) -> None:
+    job = bench.start("/bin/sh", "-c", "while [ ! -e off ]; do sleep 0.01; done; exit 5")
+    bench.about()
+    assert not claim_for_search(job.folder, job.attempt, "no patience")
+    (bench.folder / "off").touch()
+    assert bench.wait(job).exit_status == 5
+
+
+def contend(folder: str, n: int, at: float) -> bool:
+    while time.time() < at:
+        pass
+    return claim.claim(folder, {"token": str(n)})
+
+
+def test_of_many_who_claim_at_once_one_succeeds(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        for n in range(10):
+            folder = tmp_path / str(n)
+            folder.mkdir()
+            at = time.time() + 0.02
+            won = pool.starmap(contend, [(str(folder), k, at) for k in range(4)])
+            assert sum(won) == 1
+            assert os.listdir(folder) == [claim.CLAIM_FILE]  # noqa: PTH208
+        pool.close()
+        pool.join()
+
+
+def test_a_claim_whose_answer_was_lost_is_still_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def asked_twice(source: str, target: str) -> None:
+        real(source, target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    assert claim.claim(str(tmp_path), {"token": "a"})
+    assert not claim.claim(str(tmp_path), {"token": "b"})
+
+
+def test_a_node_told_of_an_attempt_whose_folder_another_has_now_runs_nothing(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    assert run_node(queued, job.folder, "an earlier one").wait() == 3
+    assert not (job.folder / claim.CLAIM_FILE).exists()
+    queued.launcher.stop(job, StopReason.STOP)
+    ending = queued.wait(job)
+    assert (ending.never_ran, ending.asked, ending.exit_status) == (True, StopReason.STOP, -signal.SIGTERM)
+    assert queued.carriers.let_go_of == ["77"]
+
+
+def test_the_order_is_for_its_owner_alone(queued: RemoteBench) -> None:
+    job = queued.start("/bin/true", environment={"TOKEN": "secret"})
+    assert (job.folder / claim.ORDER_FILE).stat().st_mode & 0o077 == 0
+    queued.launcher.stop(job, StopReason.STOP)
+    queued.wait(job)
+
+
+# Carriers.
+
+
+def test_one_that_waits_and_is_never_told_ends_with_its_input(bench: RemoteBench) -> None:
+    waiting = bench.carriers.wait_ahead()
+    assert waiting.process is not None
+    time.sleep(0.1)
+    assert not waiting.has_ended()
+    before = sorted(bench.folder.rglob("*"))
+    waiting.dismiss()
+    until(waiting.has_ended, "it to end")
+    assert os.waitpid(waiting.process.pid, 0)[1] == 0
+    assert sorted(bench.folder.rglob("*")) == before
+
+
+def test_one_that_waits_is_used_and_its_end_wakes_us(bench: RemoteBench) -> None:
+    bench.carriers.wait_ahead()
+    job = bench.start("/bin/sh", "-c", "exit 5")
+    assert bench.carriers.standby is None
+    assert bench.wait(job).exit_status == 5
+
+
+def test_the_end_of_its_input_means_nothing_once_there_is_a_job(bench: RemoteBench) -> None:
+    job = bench.start("/bin/sh", "-c", "while [ ! -e off ]; do sleep 0.01; done; exit 5")
+    bench.about()
+    assert job.carrier is not None
+    job.carrier.dismiss()
+    time.sleep(1.1 * LEASE_S)
+    (bench.folder / "off").touch()
+    assert bench.wait(job).exit_status == 5
+
+
+def test_one_that_dies_before_it_got_there_ran_nothing_and_says_why(bench: RemoteBench) -> None:
+    bench.carriers.argv = ("/bin/sh", "-c", "echo 'srun: error: Invalid job id' >&2; exit 1")
+    ending = bench.wait(bench.start("/bin/true"))
+    assert ending.never_ran
+    assert "Invalid job id" in ending.note
+
+
+def test_one_that_was_killed_while_it_waited_ran_nothing(bench: RemoteBench) -> None:
+    waiting = bench.carriers.wait_ahead()
+    waiting.kill()
+    until(waiting.has_ended, "it to end")
+    assert bench.wait(bench.start("/bin/true")).never_ran
+
+
+def test_a_stop_reaches_a_job_without_a_carrier_by_its_file(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sleep", "1000")
+    with run_node(queued, job.folder):
+        queued.about()
+        queued.launcher.stop(job, StopReason.TIMEOUT)
+        ending = queued.wait(job)
+    assert (ending.exit_status, ending.asked) == (-signal.SIGTERM, StopReason.TIMEOUT)
+
+
+# Leases and fences.
+
+
+def test_a_warden_that_hangs_ends_the_job(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    warden, _, job_pid = pids(bench)
+    os.kill(warden, signal.SIGSTOP)  # as if it hung in the file system
+    began_s = time.monotonic()
+    until(lambda: is_gone(job_pid), "the keeper to end it")
+    assert time.monotonic() - began_s < LEASE_S + 0.5
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert not ending.never_ran
+    assert "could not be renewed" in ending.note
+    os.kill(warden, signal.SIGCONT)
+
+
+def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    warden, _, job_pid = pids(bench)
+    os.kill(warden, signal.SIGKILL)
+    began_s = time.monotonic()
+    until(lambda: is_gone(job_pid), "the keeper to end it")
+    assert time.monotonic() - began_s < LEASE_S / 2
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.never_ran) == (None, False)
+    assert "killed" in ending.note
+
+
+def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    frozen = pids(bench)
+    until(lambda: n_ticks(bench) > 0, "the job to run")
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert "lease" in ending.note
+    n = n_ticks(bench)
+    with contextlib.suppress(ProcessLookupError):
+        for pid in reversed(frozen[:2]):
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: is_gone(frozen[2]), "the job to be ended")
+    assert n_ticks(bench) == n
+    until(lambda: is_gone(frozen[0]), "the warden to go")
+    assert bench.launcher.read(job.folder).exit_status is None
+    assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
+
+
+def test_a_result_that_comes_after_the_fence_is_refused(bench: RemoteBench) -> None:
+    job = bench.python("open('on', 'w').close()\nimport time; time.sleep(0.2); print(0.25)")
+    warden, keeper_pid, job_pid = pids(bench)
+    for pid in (warden, keeper_pid):
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: is_gone(job_pid), "the job to end by itself")
+    assert bench.wait(job).exit_status is None
+    for pid in (keeper_pid, warden):
+        os.kill(pid, signal.SIGCONT)
+    path = job.folder / keeper.RESULT_FILE
+    until(path.is_file, "the late result")
+    late = json.loads(path.read_text())
+    assert (late["exit_status"], late["fenced"]) == (0, "")
+    ending = bench.launcher.read(job.folder)
+    assert ending.exit_status is None
+    assert "lease" in ending.note
+
+
+def test_a_job_that_ended_well_while_it_was_being_given_up_counts(bench: RemoteBench) -> None:
+    job = bench.python("import time; time.sleep(0.2); print(0.25)")
+    _, keeper_pid, job_pid = pids(bench)
+    os.kill(keeper_pid, signal.SIGSTOP)
+    until(lambda: is_gone(job_pid), "the job to end by itself")
+    bench.launcher.give_up(job, "its node failed")
+    until((job.folder / keeper.STOP_FILE).is_file, "the fence to begin")
+    os.kill(keeper_pid, signal.SIGCONT)
+    assert bench.wait(job).exit_status == 0
+
+
+def test_a_job_whose_engine_is_gone_is_ended_without_grace(bench: RemoteBench) -> None:
+    job = bench.python(f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{TICKS}")
+    until(lambda: n_ticks(bench) > 0, "the job to run")
+    job_pid = bench.about()["job_pid"]
+    bench.launcher.give_up(job, "node n2 failed")
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert is_gone(job_pid)
+    assert "given it up" in ending.note
+
+
+def test_a_job_whose_engine_is_gone_before_it_began_is_over_at_once(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    began_s = time.monotonic()
+    queued.launcher.give_up(job, "node n2 failed")
+    ending = queued.wait(job)
+    assert time.monotonic() - began_s < LEASE_S
+    assert (ending.never_ran, ending.note) == (True, "node n2 failed")
+    assert run_node(queued, job.folder).wait() == 0
+    assert not (queued.folder / "ran").exists()
+
+
+def test_a_job_of_a_killed_carrier_is_fenced(queued: RemoteBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as an srun that is killed: what it carried is another process, which goes on
+    carrying = LocalCarriers(queued.folder, waits=False)
+    carrying.argv = ("/bin/sh", "-c", "exec sleep 1000")
+    carrier = carrying.carry(queued.folder, "any", Lease(SLOT, ()))
+    monkeypatch.setattr(queued.carriers, "carry", lambda *_: carrier)
+    job = queued.python(TICKS)
+    with run_node(queued, job.folder):
+        until(lambda: n_ticks(queued) > 0, "the job to run")
+        carrier.kill()
+        ending = queued.wait(job)
+    assert ending.exit_status is None
+    assert is_gone(queued.about()["job_pid"])
+
+
+def test_trouble_with_the_file_system_says_nothing_of_a_job(
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = bench.start("/bin/sh", "-c", "exit 5")
+    n_looks = 0
+
+    def fails(*_: object) -> Sight:
+        nonlocal n_looks
+        n_looks += 1
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sight, "of", fails)
+        until(lambda: n_looks >= 3, "the patrol to look")
+        assert not job.is_over
+    assert bench.wait(job).exit_status == 5
+
+
+def test_a_patrol_that_fails_says_so(bench: RemoteBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = bench.start("/bin/true")
+    with monkeypatch.context() as patch:
+        patch.setattr(Patrol, "_is_over", lambda *_: 1 / 0)
+        assert select.select([job], [], [], 60)[0]
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        bench.launcher.finish(job)
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_job_whose_folder_is_removed_is_ended(bench: RemoteBench, is_made_again: bool) -> None:
+    job = bench.python(TICKS)
+    _, _, job_pid = pids(bench)
+    shutil.rmtree(job.folder)
+    began_s = time.monotonic()
+    if is_made_again:
+        job.folder.mkdir()
+    until(lambda: is_gone(job_pid), "the keeper to end it")
+    assert time.monotonic() - began_s < (LEASE_S / 2 if is_made_again else LEASE_S + 0.5)
+    assert bench.wait(job).exit_status is None
+
+
+def test_a_lease_runs_out_by_our_clock_alone() -> None:
+    watch = LeaseWatch(patience_s=10.0)
+    assert not watch.saw(None, before_s=100.0, after_s=101.0)
+    # the same record was there all the time, although nobody looked meanwhile
+    assert not watch.saw(None, before_s=111.0, after_s=150.0)
+    assert watch.saw(None, before_s=111.1, after_s=150.0)
+    # a look that took long may show a record from its beginning
+    assert not watch.saw(b"1", before_s=120.0, after_s=160.0)
+    assert not watch.saw(b"1", before_s=170.0, after_s=170.0)
+    assert watch.saw(b"1", before_s=170.1, after_s=170.1)
+    assert not watch.saw(b"2", before_s=1000.0, after_s=1000.0)
+
+
+def test_output_that_did_not_arrive_is_waited_for_and_not_believed_without(queued: RemoteBench) -> None:
+    job = queued.python("print(0.25)")
+    with run_node(queued, job.folder) as node:
+        until((job.folder / keeper.RESULT_FILE).is_file, "the result")
+        node.wait()
+    assert queued.wait(job).exit_status == 0
+    # as a file server shows it that has not heard all yet
+    (job.folder / "stdout").write_text("0.2")
+    adopted = queued.launcher.adopt(job.folder, Lease(SLOT, ()))
+    assert adopted is None
+    assert queued.launcher.read(job.folder).exit_status is None
+
+
+def test_results_of_other_attempts_are_not_seen(bench: RemoteBench) -> None:
+    job = bench.python("print(0.25)")
+    bench.wait(job)
+    path = job.folder / keeper.RESULT_FILE
+    result = json.loads(path.read_text())
+    for changed in ({"attempt": "another"}, {"token": "another"}):
+        path.write_text(json.dumps({**result, **changed}))
+        assert Sight.of(job.folder, job.attempt).result is None
+        with pytest.raises(MachineError, match="may still be running"):
+            bench.launcher.read(job.folder)
+    path.write_text("{")
+    adopted = bench.launcher.adopt(job.folder, Lease(SLOT, ()))
+    assert adopted is not None
+    ending = bench.wait(adopted)
+    assert ending.exit_status is None
+    assert "without a sign" in ending.note
+
+
+# Searches that die.
+
+SEARCH = """
+import os, sys, time
+from pathlib import Path
+from launch_fixture import RemoteBench
+bench = RemoteBench(Path(sys.argv[1]), lease_s={lease_s}, margin_s={margin_s})
+bench.start("/bin/sh", "-c", "while [ ! -e off ]; do sleep 0.01; done; exit 5")
+bench.about()
+print("begun", flush=True)
+time.sleep(1000)
+"""
+
+
+def killed_search(folder: Path) -> None:
+    """A search that starts a job and is killed."""
+    code = SEARCH.format(lease_s=LEASE_S, margin_s=MARGIN_S)
+    search = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with search:
+        assert search.stdout is not None
+        assert search.stdout.readline() == b"begun\n"
+        search.kill()
+
+
+def test_a_killed_search_loses_nothing(bench: RemoteBench) -> None:
+    killed_search(bench.folder)
+    folder = bench.folder / "job-0"
+    time.sleep(1.1 * LEASE_S)
+    first = bench.launcher.adopt(folder, Lease(SLOT, ()))
+    assert first is not None
+    assert first.carrier is not None
+    assert first.carrier.pidfd is not None
+    # and the one after it, which ends in good order without its job
+    bench.launcher.close()
+    bench.launcher = bench.another()
+    second = bench.launcher.adopt(folder, Lease(SLOT, ()))
+    assert second is not None
+    until(lambda: second.running_s() > LEASE_S, "its age to be known")
+    assert second.host
+    (bench.folder / "off").touch()
+    assert bench.wait(second).exit_status == 5
+    assert bench.launcher.adopt(folder, Lease(SLOT, ())) is None
+
+
+def test_an_adopted_job_without_a_sign_of_its_carrier_goes_on(bench: RemoteBench) -> None:
+    killed_search(bench.folder)
+    folder = bench.folder / "job-0"
+    (
+        folder / "carrier.json"
+    ).unlink()  # as for one who has no right to see it, or sees it from another machine
+    job = bench.launcher.adopt(folder, Lease(SLOT, ()))
+    assert job is not None
+    assert job.carrier is None
+    time.sleep(LEASE_S + 2 * MARGIN_S)
+    assert not job.is_over
+    (bench.folder / "off").touch()
+    assert bench.wait(job).exit_status == 5
+
+
+def test_an_attempt_that_was_ordered_and_nobody_carries_never_runs(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    second = queued.another()
+    assert second.adopt(job.folder, Lease(SLOT, ())) is None
+    ending = second.read(job.folder)
+    assert (ending.never_ran, ending.exit_status) == (True, None)
+    assert run_node(queued, job.folder).wait() == 0
+    assert not (queued.folder / "ran").exists()
+    queued.wait(job)
+    second.close()
+
+
+def test_an_attempt_that_still_waits_in_the_queue_is_adopted(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "exit 5")
+    queued.carriers.coming.add("77")
+    second = queued.another()
+    adopted = second.adopt(job.folder, Lease(SLOT, ()))
+    assert adopted is not None
+    assert adopted.running_s() == 0
+    assert not adopted.has_begun
+    with run_node(queued, job.folder):
+        assert queued.wait(adopted, second).exit_status == 5
+        assert queued.wait(job).exit_status == 5
+    second.close()
+
+
+def test_a_search_killed_between_its_claim_and_its_journal_finds_it(queued: RemoteBench) -> None:
+    job = queued.start("/bin/true")
+    claim_for_search(job.folder, job.attempt, "ended before it began", StopReason.STOP)
+    second = queued.another()
+    assert second.adopt(job.folder, Lease(SLOT, ())) is None
+    ending = second.read(job.folder)
+    assert (ending.never_ran, ending.asked) == (True, StopReason.STOP)
+    queued.wait(job)
+    second.close()
+
+
+def test_a_folder_that_was_deleted_does_not_keep_jobs_alive(bench: RemoteBench) -> None:
+    bench.python(TICKS)
+    _, _, job_pid = pids(bench)
+    shutil.rmtree(bench.latest)
+    bench.launcher.end_all()
+    assert is_gone(job_pid)
+
+
+# What a job finds on its node.
+
+
+def test_a_job_gets_its_part_of_the_gpus_and_the_environment_of_its_place(
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = bench.folder / "environment.json"
+    environment.write_text(json.dumps({"PATH": "/conda/bin", "SLURM_STEP_ID": "batch", "BOTH": "file"}))
+    for name, value in {"CUDA_VISIBLE_DEVICES": "4,7,9", "SLURM_STEP_ID": "3", "BOTH": "carrier"}.items():
+        monkeypatch.setenv(name, value)
+    bench.carriers.place_is = Place(
+        (0, 2), environment, ("SLURM_*", "CUDA_VISIBLE_DEVICES", "HYPERBAND_TEST_MARK")
+    )
+    names = ("PATH", "SLURM_STEP_ID", "BOTH", "CUDA_VISIBLE_DEVICES", "NEW", "HOME")
+    job = bench.python(f"import os; print([os.environ.get(n) for n in {names}])", environment={"NEW": "1"})
+    assert bench.wait(job).exit_status == 0
+    assert (job.folder / "stdout").read_text() == "['/conda/bin', '3', 'file', '4,9', '1', None]\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (Place(gpus=(2,)), "it was to have the GPUs"),
+        (Place(environment_file=Path("/no/such/file")), "cannot be read"),
+    ],
+)
+def test_a_node_that_cannot_run_a_job_says_why(
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch, place: Place, words: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    bench.carriers.place_is = place
+    ending = bench.wait(bench.start("/bin/true"))
+    assert ending.never_ran
+    assert words in ending.note
+
+
+def test_a_working_directory_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    bench = RemoteBench(tmp_path)
+    bench.launcher.close()
+    bench.launcher = RemoteLauncher(bench.carriers, cwd=tmp_path / "no", grace_s=1.0)
+    ending = bench.wait(bench.start("/bin/true"))
+    assert ending.never_ran
+    assert "no" in ending.note
+    bench.close()
+
+
+def test_a_warning_of_the_batch_system_goes_to_the_script(bench: RemoteBench) -> None:
+    job = bench.python(
+        "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('warned', flush=True))\n"
+        "open('on', 'w').close()\nsignal.pause()"
+    )
+    until((bench.folder / "on").exists, "the job to run")
+    for pid in pids(bench)[:2]:  # a batch system sends it to everybody
+        os.kill(pid, signal.SIGUSR1)
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.asked) == (0, None)
+    assert (job.folder / "stdout").read_text() == "warned\n"
+
+
+def test_a_batch_system_that_ends_all_of_a_step_asks_for_the_end(bench: RemoteBench) -> None:
+    job = bench.python("open('on', 'w').close()\nimport time; time.sleep(1000)")
+    until((bench.folder / "on").exists, "the job to run")
+    for pid in pids(bench):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    ending = bench.wait(job)
+    assert (ending.exit_status, ending.asked) == (-signal.SIGTERM, StopReason.STOP)
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.12"])
+def test_a_node_may_have_another_python(tmp_path: Path, version: str) -> None:
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    bench = RemoteBench(tmp_path, python=str(python))
+    job = bench.start("/bin/sh", "-c", "echo out; exit 7")
+    assert bench.wait(job).exit_status == 7
+    stopped = bench.start("/bin/sleep", "1000")
+    bench.about()
+    bench.launcher.stop(stopped, StopReason.TIMEOUT)
+    assert bench.wait(stopped).asked is StopReason.TIMEOUT
+    assert (tmp_path / "carriers.err").read_text() == ""
+    bench.close()
+
+
+def test_what_is_shipped_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    start = ship(tmp_path)
+    assert ship(tmp_path) == start
+    damaged = start.parent / "hyperband" / "machine" / "node.py"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    assert ship(tmp_path) == start
+    assert damaged.read_bytes() == whole
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot write"):
+        ship(tmp_path / "file")
