@@ -309,6 +309,22 @@ def test_a_job_of_a_killed_carrier_is_fenced(queued: RemoteBench, monkeypatch: p
     assert is_gone(queued.about()["job_pid"])
 
 
+def test_a_file_system_that_hangs_before_the_job_begins_prevents_it(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    hangs = queued.folder / "hangs"
+    os.mkfifo(hangs)  # whoever opens it waits
+    os.link(hangs, job.folder / keeper.STOP_FILE)
+    with run_node(queued, job.folder):
+        until((job.folder / claim.CLAIM_FILE).is_file, "the claim")
+        time.sleep(1.1 * LEASE_S)
+        writer = os.open(hangs, os.O_WRONLY | os.O_NONBLOCK)
+        (job.folder / keeper.STOP_FILE).unlink()
+        os.close(writer)
+        ending = queued.wait(job)
+    assert ending.exit_status is None
+    assert not (queued.folder / "ran").exists()
+
+
 def test_trouble_with_the_file_system_says_nothing_of_a_job(
     bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,18 @@ import select
 import signal
 import socket
 
-from hyperband.machine.claim import CLAIM_FILE, FENCE, parse, read_fresh, write_lease, write_whole
-from hyperband.machine.keeper import RESULT_FILE, STOP_FILE, become_job, prctl, tell
+from hyperband.machine.claim import CLAIM_FILE, FENCE, FENCED_FILE, parse, read_fresh, write_lease
+from hyperband.machine.keeper import (
+    ASKED,
+    RESULT_FILE,
+    STOP_FILE,
+    STOP_SIGNAL,
+    become_job,
+    begin_file,
+    finish_file,
+    prctl,
+    tell,
+)
 from hyperband.machine.node_keeper import (
     SHARED_BYTES,
     SIGNAL_OF,
@@ -103,9 +113,12 @@ class Warden:
 
     def keep(self, words: list[str]) -> int:
         """See one attempt through; return the exit code. words: lines that came already."""
+        # results go to this very folder, also if another has got its name
+        self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._look()
         if not self._shared.renewed_s:
-            self._write_end(f"{socket.gethostname()} could not write its lease: {self._trouble}")
+            if self._trouble:
+                self._write_end(f"{socket.gethostname()} could not write its lease: {self._trouble}")
             return 1
         try:
             environment = _environment(self._order)
@@ -131,7 +144,7 @@ class Warden:
         """Fork the keeper; return the descriptor on which it complains."""
         opened = [
             _memory({key: self._order[key] for key in ("argv", "grace_s")}),
-            os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+            os.dup(self._directory),
         ]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         opened += [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
@@ -219,27 +232,30 @@ class Warden:
         # the moment before: whoever sees a renewal must not be the first for whom it runs out
         before_s = now_s()
         try:
-            found, stop = read_fresh(self._folder, CLAIM_FILE, STOP_FILE)
+            found, stop, fenced = read_fresh(self._folder, CLAIM_FILE, STOP_FILE, FENCED_FILE)
             claimed = parse(found)
+            word = "" if stop is None else stop.decode(errors="replace") or ASKED[STOP_SIGNAL]
             if claimed is None or claimed.get("token") != self._marks["token"]:
-                self._hand_on_if_kept(FENCE)  # the folder was emptied: it is another attempt's now
-            else:
-                if before_s >= self._renew_at_s:
-                    write_lease(self._folder, self._counter + 1, before_s - self._began_s)
-                    self._counter += 1
-                    self._shared.renewed_s = before_s
-                    self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
-                if stop is not None:
-                    self._hand_on_if_kept(stop.decode(errors="replace") or "stop")
+                word = FENCE  # the folder was emptied: it is another attempt's now
+            elif fenced is not None:
+                word = FENCE
+            if word != FENCE and self._may_renew(before_s):
+                write_lease(self._folder, self._counter + 1, before_s - self._began_s)
+                self._counter += 1
+                self._shared.renewed_s = before_s
+                self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
+            if word and self._keeper:
+                self._hand_on(word)
         except OSError as err:
             if not self._trouble:
                 complain(f"cannot renew the lease in {self._folder}: {err.strerror}; trying on")
             self._trouble = str(err)
         self._look_at_s = before_s + min(_LOOK_S, self._lease_s / _N_RENEWALS)
 
-    def _hand_on_if_kept(self, word: str) -> None:
-        if self._keeper:
-            self._hand_on(word)
+    def _may_renew(self, before_s: float) -> bool:
+        """Return whether a renewal is due; a lease that ran out never comes back."""
+        renewed_s = self._shared.renewed_s
+        return before_s >= self._renew_at_s and (not renewed_s or before_s < renewed_s + self._lease_s)
 
     def _write_end(self, note: str) -> None:
         """Write down that the keeper did not; that this may fail changes nothing: the lease runs out."""
@@ -250,7 +266,8 @@ class Warden:
             "never_ran": not self._shared.has_word,
         }
         try:
-            write_whole(self._folder, RESULT_FILE, json.dumps(result).encode())
+            begun = begin_file(self._directory, RESULT_FILE, is_locked=False)
+            finish_file(self._directory, RESULT_FILE, begun, result, is_synced=True)
         except OSError as err:
             complain(f"{note}; {self._folder}: {err.strerror}")
 
