@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slurm_fixture import slurm, slurm_accounting, slurm_session
+
+#: one cluster for all tests of a process
+__all__ = ["slurm", "slurm_accounting", "slurm_session"]
 
 MARK = "HYPERBAND_TEST_MARK"
 

@@ -429,10 +429,10 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rules = Rules(
+        self.bounds = Rules(
             max_allocations=3, min_allocations=1, n_slots_per_node=2, idle_s=20, margin_s=5, max_slots=5
         )
-        self.allocations = Allocations(self.rules)
+        self.allocations = Allocations(self.bounds)
         self.now_s = 0.0
         self.n_ids = 0
         #: tickets that wait for an answer, jobs that Slurm has, and how often each was queued again
@@ -537,7 +537,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def never_more_than_allowed(self) -> None:
         living = [line for line in self.jobs.values() if not line.state.is_over]
-        assert len(living) + len(self.asked) <= self.rules.max_allocations
+        assert len(living) + len(self.asked) <= self.bounds.max_allocations
         assert len(self.busy) <= 5
 
     @invariant()
@@ -547,4 +547,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestLaws = Histories.TestCase
-TestLaws.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLaws.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

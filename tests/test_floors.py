@@ -47,7 +47,11 @@ PURE = {
 WORLDLY = {"print", "open", "input", "exec", "eval", "compile", "__import__", "breakpoint", "id", "hash"}
 
 #: libraries that one module alone may import
-SOLE_IMPORTER = {"pynvml": "machine/nvml.py", "sqlite3": "journal/database.py"}
+SOLE_IMPORTER = {
+    "pynvml": "machine/nvml.py",
+    "sqlite3": "journal/database.py",
+    "yaml": "launch/slurm_profile.py",
+}
 
 
 def sources(under: str = "") -> list[Path]:
