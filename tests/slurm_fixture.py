@@ -257,6 +257,7 @@ class SlurmCluster:
         """Run one of Slurm's commands against this cluster; return what it printed."""
         done = subprocess.run(
             argv,
+            cwd=self.folder,  # the output of jobs goes there
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

@@ -81,8 +81,8 @@ class Talk:
         return [report for report in self.reports if isinstance(report, kind)]
 
     def line(self, job_id: str) -> JobLine | None:
-        """What the newest status says of a job."""
-        jobs = self.of(Status)[-1].jobs if self.of(Status) else ()
+        """What was said of a job last."""
+        jobs = [job for status in reversed(self.of(Status)) for job in status.jobs]
         return next((job for job in jobs if job.job_id == job_id), None)
 
     def states(self, job_id: str) -> list[JobState]:

@@ -1,10 +1,10 @@
 """What runs in the script of an allocation: it writes down where it is, and waits for the allocation's end.
 
-`PYTHON -I -S holder.py hold FOLDER` writes `FOLDER/JOB-RESTART.json` once the script's setup lines have run: from
-then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps get
+`PYTHON -I -S holder.py hold FOLDER` writes `FOLDER/JOB-RESTART.json` once the setup lines have run: from then
+on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps get
 theirs from there, with what the setup lines did to it.
 
-`PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of commands.
+`PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of those.
 
 Owns these files. It knows nothing of searches, jobs or leases. Standard library only, Python 3.9 or newer.
 """
