@@ -524,7 +524,8 @@ def test_a_job_gets_its_part_of_the_gpus_and_the_environment_of_its_place(
     bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = bench.folder / "environment.json"
-    environment.write_text(json.dumps({"PATH": "/conda/bin", "SLURM_STEP_ID": "batch", "BOTH": "file"}))
+    there = {"PATH": "/conda/bin", "SLURM_STEP_ID": "batch", "BOTH": "file"}
+    environment.write_text(json.dumps({"job_id": 7, "environment": there}))
     for name, value in {"CUDA_VISIBLE_DEVICES": "4,7,9", "SLURM_STEP_ID": "3", "BOTH": "carrier"}.items():
         monkeypatch.setenv(name, value)
     bench.carriers.place_is = Place(

@@ -30,7 +30,7 @@ class Place:
 
     #: which of the GPUs in CUDA_VISIBLE_DEVICES, as the node was given them, counted from 0; None: all
     gpus: tuple[int, ...] | None = None
-    #: a JSON object with the environment to begin with; None: that in which the carrier starts the keeper
+    #: a JSON object whose `environment` is the one to begin with; None: that which the carrier brings along
     environment_file: Path | None = None
     #: variables in which that of the carrier overrules the file's; `SLURM_*` stands for all that begin so
     keeps: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from hyperband.machine.{main} import main
 
-main()
+sys.exit(main())
 """
 
 
@@ -36,7 +36,7 @@ def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str
     Args:
         study_folder: shared with the nodes.
         modules: of hyperband.machine.
-        main: the one whose `main()` the script calls.
+        main: the one whose `main()` the script calls; what that returns is the exit code.
 
     Raises:
         MachineError: the folder cannot be written to.

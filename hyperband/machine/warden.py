@@ -321,10 +321,10 @@ def _environment(order: Mapping[str, Any]) -> dict[str, str]:
             found = parse(read_fresh(os.path.dirname(path), os.path.basename(path))[0])  # noqa: PTH119, PTH120
         except OSError as err:
             raise RefusedError(f"the environment in {path} cannot be read: {err.strerror}") from err
-        if found is None:
+        if found is None or not isinstance(found.get("environment"), dict):
             raise RefusedError(f"there is no environment in {path}")
         ours = {name: value for name, value in environment.items() if _is_kept(name, order["keeps"])}
-        environment = {**found, **ours}
+        environment = {**found["environment"], **ours}
     given = environment.get(_GPUS)
     for name, value in order["environment"].items():
         if value is None:
