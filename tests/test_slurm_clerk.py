@@ -16,7 +16,8 @@ from typing import TypeVar
 import pytest
 from slurm_fixture import NODES, SlurmCluster, wait_for
 
-from hyperband.launch import slurm_text
+from hyperband.errors import InternalError
+from hyperband.launch import slurm_clerk, slurm_text
 from hyperband.launch.slurm_clerk import Clerk, Pace
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import (
@@ -297,6 +298,23 @@ def test_the_accounts_tell_how_a_job_ended_that_squeue_does_not_list(
         talk.until_state("99999", JobState.GONE)
         [site] = talk.of(FoundSite)
         assert site.site.has_accounting
+    finally:
+        talk.clerk.close()
+
+
+def test_an_end_of_the_thread_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(printed: str) -> None:
+        raise RuntimeError(f"over {printed}")
+
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho a word\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(slurm_clerk, "site_in_config", stumble)
+    talk = Talk(tmp_path)
+    try:
+        talk.clerk.look()
+        with pytest.raises(InternalError, match="RuntimeError: over a word"):
+            talk.until(lambda: talk.reports)
     finally:
         talk.clerk.close()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hyperband.errors import InternalError
 from hyperband.launch import slurm_text
 from hyperband.launch.slurm_reports import (
     CancelRefused,
@@ -138,7 +139,9 @@ class Clerk:
         self._found: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._memory = _Memory(wait_s=self._pace.soonest_s)
-        self._thread = threading.Thread(target=self._work, name="slurm-clerk", daemon=True)
+        #: what ended the thread, if something did
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run_thread, name="slurm-clerk", daemon=True)
         self._thread.start()
 
     def fileno(self) -> int:
@@ -146,11 +149,20 @@ class Clerk:
         return self._wake
 
     def reports(self) -> list[Report]:
-        """Take the reports that are there, oldest first."""
+        """Take the reports that are there, oldest first.
+
+        Raises:
+            InternalError: The thread has come to an end that was not asked for.
+        """
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
             return []
+        if self._error is not None:
+            raise InternalError(
+                f"The thread that talks to Slurm ended with {type(self._error).__name__}: {self._error}. "
+                "Allocations and jobs go on; start the search again, and please report this."
+            ) from self._error
         found = []
         while not self._found.empty():
             found.append(self._found.get())
@@ -180,6 +192,13 @@ class Clerk:
         os.close(self._wake)
 
     # All from here on happens in the thread.
+
+    def _run_thread(self) -> None:
+        try:
+            self._work()
+        except Exception as err:  # noqa: BLE001 - told to whoever reads the reports, who raises it
+            self._error = err
+            os.eventfd_write(self._wake, 1)
 
     def _work(self) -> None:
         memory = self._memory

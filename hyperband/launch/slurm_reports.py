@@ -30,8 +30,8 @@ class NotSubmitted:
 class Status:
     """All jobs that Slurm knows under our name, and all that we asked for and that it no longer knows.
 
-    It was asked for after everything that was reported before it. A job that is not in it is not over: each end
-    is reported, at least once, also where Slurm forgets it.
+    It was asked for after everything that was reported before it. A job that is not in it is not over: each
+    end is reported, at least once, also where Slurm forgets it.
     """
 
     jobs: tuple[JobLine, ...]
