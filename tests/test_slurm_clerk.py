@@ -64,7 +64,7 @@ class Talk:
         """Have an allocation held; return its id."""
         self.n_asked += 1
         ticket = self.n_asked
-        self.clerk.submit(ticket, self.argv(profile, then or (*HOLDER, "hold", str(self.folder))))
+        self.clerk.submit(ticket, self.argv(profile, then or (*HOLDER, "hold", str(self.folder), "600")))
         self.until(lambda: self.job_of(ticket))
         return str(self.job_of(ticket))
 
@@ -159,6 +159,35 @@ def test_an_allocation_is_held_takes_steps_and_is_cancelled_by_id(talk: Talk, tm
     talk.clerk.cancel([job_id, "99999"])
     talk.until(lambda: len(talk.of(Status)) > n_said)
     assert talk.of(CancelRefused) == [], "that one is over already is what was wanted"
+
+
+def test_an_allocation_that_no_search_wants_any_more_ends_with_its_last_step(
+    talk: Talk, tmp_path: Path
+) -> None:
+    job_id = talk.submit(Profile(), then=(*HOLDER, "hold", str(tmp_path), "0.5"))
+    until_s = time.monotonic() + 2
+    while time.monotonic() < until_s:
+        holder.write_wanted(str(tmp_path), str(time.monotonic()))
+        talk.hear(0.1)
+    line = talk.until_state(job_id, JobState.RUNNING)
+    talk.until_held(job_id)
+    argv = slurm_text.step_argv(
+        Profile(), job_id=job_id, node=line.nodes[0], name="hb-test", cwd=tmp_path, command=("cat",)
+    )
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        running.stdin.write(b"x")
+        running.stdin.flush()
+        assert running.stdout.read(1) == b"x"
+        talk.hear(0.1)
+        until_s = time.monotonic() + 1.5
+        while time.monotonic() < until_s:
+            talk.hear(0.1)
+        assert talk.states(job_id)[-1] == JobState.RUNNING
+        running.communicate()
+    talk.until_state(job_id, JobState.COMPLETED)
+    assert "no search has wanted this allocation for 0.5 s" in (tmp_path / "log").read_text()
 
 
 def test_it_asks_nothing_while_nothing_of_ours_is_there(talk: Talk) -> None:

@@ -32,6 +32,7 @@ COMMAND = (
     "/data/my study/node/holder.py",
     "hold",
     "/data/my study/allocations",
+    "900",
 )
 
 

@@ -1,8 +1,10 @@
 """What runs in the script of an allocation: it writes down where it is, and waits for the allocation's end.
 
-`PYTHON -I -S holder.py hold FOLDER` writes `FOLDER/JOB-RESTART.json` once the setup lines have run: from then
-on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps get
-theirs from there, with what the setup lines did to it.
+`PYTHON -I -S holder.py hold FOLDER GIVE_UP_S` writes `FOLDER/JOB-RESTART.json` once the setup lines have run:
+from then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps
+get theirs from there, with what the setup lines did to it. A search that lives writes `FOLDER/wanted` again
+and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the allocation ends: a search that
+died and is not started again must not keep GPUs from everybody else until the time limit.
 
 `PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of those.
 
@@ -14,7 +16,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 TYPE_CHECKING = False
@@ -23,16 +27,21 @@ if TYPE_CHECKING:
 
 #: exit codes: the words are wrong; the batch system did not say what it should
 _BAD_WORDS, _NO_BATCH_SYSTEM = 2, 3
+#: what a search that lives writes again and again
+WANTED_FILE = "wanted"
+#: looks at it within the time after which nobody wants the allocation
+_N_LOOKS = 5
+_COMMAND_S = 60.0
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    if sys.argv[1:2] == ["hold"] and len(sys.argv) == 3:
-        return hold(sys.argv[2])
+    if sys.argv[1:2] == ["hold"] and len(sys.argv) == 4:
+        return hold(sys.argv[2], float(sys.argv[3]))
     if sys.argv[1:2] == ["task"] and len(sys.argv) == 3:
         return run_task(sys.argv[2])
-    return _complain(_BAD_WORDS, f"expected hold FOLDER or task FILE, found {sys.argv[1:]}")
+    return _complain(_BAD_WORDS, f"expected hold FOLDER GIVE_UP_S or task FILE, found {sys.argv[1:]}")
 
 
 def file_name(job_id: str, restart: int) -> str:
@@ -40,8 +49,13 @@ def file_name(job_id: str, restart: int) -> str:
     return f"{job_id}-{restart}.json"
 
 
-def hold(folder: str) -> int:
-    """Write down where the allocation is, and wait until it is told to end."""
+def write_wanted(folder: str, word: str) -> None:
+    """Say that a search wants the allocations of this folder: a new word each time, well within GIVE_UP_S."""
+    _write_whole(f"{folder}/{WANTED_FILE}", {"word": word})
+
+
+def hold(folder: str, give_up_s: float) -> int:
+    """Write down where the allocation is, and wait until it is told to end or nobody wants it any more."""
     # told before we wait: it stays pending
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     # warnings are for the script: a holder of which somebody else makes one goes on
@@ -50,9 +64,41 @@ def hold(folder: str) -> int:
     about = describe(os.environ)
     if about is None:
         return _complain(_NO_BATCH_SYSTEM, "there is no SLURM_JOB_ID here: only sbatch starts this")
-    _write_whole(f"{folder}/{file_name(str(about['job_id']), int(str(about['restart'])))}", about)
-    signal.sigwait(_ENDS)
+    job_id = str(about["job_id"])
+    _write_whole(f"{folder}/{file_name(job_id, int(str(about['restart'])))}", about)
+    last, since_s = _read(f"{folder}/{WANTED_FILE}"), time.monotonic()
+    while signal.sigtimedwait(_ENDS, give_up_s / _N_LOOKS) is None:
+        word = _read(f"{folder}/{WANTED_FILE}")
+        if word != last:
+            last, since_s = word, time.monotonic()
+        elif time.monotonic() - since_s >= give_up_s:
+            if not _may_have_steps(job_id):
+                said = f"no search has wanted this allocation for {give_up_s:g} s, and no job runs in it"
+                return _complain(0, f"{said}: it ends")
+            since_s = time.monotonic()
     return 0
+
+
+def _read(path: str) -> bytes:
+    """The content of a file that others replace; what cannot be read counts as unchanged nothing."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _may_have_steps(job_id: str) -> bool:
+    """Whether a step runs in the allocation; True as well if the batch system does not say."""
+    argv = ["squeue", "--noheader", "--steps", f"--job={job_id}", "--format=%i"]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    steps = [step.rpartition(b".")[2] for step in done.stdout.split()]
+    # besides those with a number there are those of the script itself, `batch` and `extern`
+    return done.returncode != 0 or any(step.isdigit() for step in steps)
 
 
 def describe(environ: Mapping[str, str]) -> dict[str, object] | None:
