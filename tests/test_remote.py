@@ -283,6 +283,21 @@ def test_a_job_whose_engine_is_gone_is_ended_without_grace(bench: RemoteBench) -
     assert "given it up" in ending.note
 
 
+def test_a_job_of_which_nothing_is_left_for_sure_is_lost_at_once(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    all_pids = pids(bench)
+    for pid in all_pids:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in all_pids:
+        os.kill(pid, signal.SIGKILL)
+    began_s = time.monotonic()
+    bench.launcher.give_up(job, "its step has ended", is_proven=True)
+    ending = bench.wait(job)
+    assert time.monotonic() - began_s < LEASE_S
+    assert (ending.exit_status, ending.never_ran) == (None, False)
+    assert bench.launcher.read(job.folder).note == "its step has ended"
+
+
 def test_a_job_whose_engine_is_gone_before_it_began_is_over_at_once(queued: RemoteBench) -> None:
     job = queued.start("/bin/sh", "-c", "touch ran")
     began_s = time.monotonic()

@@ -86,6 +86,8 @@ class _Round:
     interval_s: float = _FIRST_LOOK_S
     #: why it is not wanted any more; empty: it is
     given_up: str = ""
+    #: and nothing of it can run any more
+    is_proven: bool = False
     #: the node was told so
     is_told: bool = False
     #: until when output that is not all here yet is waited for
@@ -131,9 +133,9 @@ class Patrol:
         """Look at a job at once: something has changed."""
         self._call(lambda: self._hurry(job, ""))
 
-    def give_up(self, job: Watched, why: str) -> None:
-        """Fence a job: its engine says that what ran it is gone."""
-        self._call(lambda: self._hurry(job, why))
+    def give_up(self, job: Watched, why: str, *, is_proven: bool) -> None:
+        """Fence a job: its engine says that what ran it is gone; is_proven: and that nothing is left of it."""
+        self._call(lambda: self._hurry(job, why, is_proven=is_proven))
 
     def see_off(self, carrier: Carrier) -> None:
         """Close a carrier once it has ended; it is killed if it takes too long."""
@@ -216,9 +218,10 @@ class Patrol:
             self._selector.unregister(found.pidfd)
             found.pidfd = None
 
-    def _hurry(self, job: Watched, why: str) -> None:
+    def _hurry(self, job: Watched, why: str, *, is_proven: bool = False) -> None:
         if (found := self._rounds.get(job)) is not None:
             found.given_up = found.given_up or why
+            found.is_proven |= is_proven
             found.look_at_s, found.interval_s = 0.0, _FIRST_LOOK_S
 
     def _see_off(self, carrier: Carrier) -> None:
@@ -268,14 +271,15 @@ class Patrol:
             if found.given_up and claim_for_search(job.folder, job.attempt, found.given_up):
                 return self._end(found, never_ran(found.given_up))
             return False
-        is_stale = found.lease.saw(sight.lease, before_s=before_s, after_s=after_s)
+        is_stale = found.lease.saw(sight.lease, before_s=before_s, after_s=after_s) or found.is_proven
         if (found.given_up or is_stale) and not found.is_told and not sight.is_gone:
             write_stop(job.folder, FENCE)  # a node that comes back ends it, without grace
             found.is_told = True
         if not is_stale:
             return False
         why = found.given_up or f"{sight.host} has not renewed its lease"
-        why += f"; given up after {job.lease_s + self._margin_s:g} s without a sign of it"
+        if not found.is_proven:
+            why += f"; given up after {job.lease_s + self._margin_s:g} s without a sign of it"
         # where it cannot be written the next search comes to the same end by itself
         with contextlib.suppress(OSError):
             write_fenced(job.folder, job.attempt, why)

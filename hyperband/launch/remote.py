@@ -198,13 +198,19 @@ class RemoteLauncher:
                 "folder writable and start the search again, or end the job by hand"
             ) from trouble
 
-    def give_up(self, job: RemoteJob, why: str) -> None:
+    def give_up(self, job: RemoteJob, why: str, *, is_proven: bool = False) -> None:
         """Fence a job: the engine knows that what ran it is gone, such as its allocation or its node.
 
         Its descriptor tells when nothing of it can run any more: at once if it never began, otherwise with
         its result, or when its lease has run out.
+
+        Args:
+            job: still watched, or over already.
+            why: in words, for the log.
+            is_proven: the engine knows that no process of it is left, such as of a step that has ended on a
+                node that answers: no lease is waited for. A node that does not answer proves nothing.
         """
-        self._patrol.give_up(job, why)
+        self._patrol.give_up(job, why, is_proven=is_proven)
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Give back what a job that is over still takes here, and tell how it ended; None: not over yet.
@@ -255,7 +261,7 @@ class RemoteLauncher:
                 write_stop(job.folder, FENCE)
             if job.carrier is not None:
                 job.carrier.tell(FENCE)
-            self._patrol.give_up(job, "the search ended it")
+            self._patrol.give_up(job, "the search ended it", is_proven=False)
         for job in list(self._jobs):
             wait_for_end(job.fileno(), job.lease_s + 2 * self._margin_s)
             if job.carrier is not None:

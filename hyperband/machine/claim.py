@@ -81,7 +81,7 @@ def parse(data: bytes | None) -> dict[str, Any] | None:
 
 
 def write_whole(folder: str, name: str, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file that is there whole or not at all, and on the server when this returns."""
+    """Write a file that is there whole or not at all: closed, and so on its server, before it is named."""
     beside = f"{folder}/{name}.{os.urandom(8).hex()}"
     try:
         _write_new(beside, data, mode)
@@ -96,7 +96,6 @@ def _write_new(path: str, data: bytes, mode: int) -> None:
     try:
         while data:
             data = data[os.write(descriptor, data) :]
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -148,6 +147,7 @@ def write_lease(folder: str, counter: int, age_s: float) -> None:
     descriptor = os.open(f"{folder}/{LEASE_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         os.pwrite(descriptor, f"{counter:012d} {age_s:015.3f}\n".encode(), 0)
+        # a client to which the file was delegated would not ask the server otherwise, nor hear that it is away
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -305,7 +305,7 @@ class Keeper:
         )
         # its lock stays with us to the end: where our pid means nothing, it tells that we live
         described = begin_file(self._folder, KEEPER_FILE, is_locked=is_locked)
-        finish_file(self._folder, KEEPER_FILE, described, about, is_synced=self.is_shared)
+        finish_file(self._folder, KEEPER_FILE, described, about)
         self._held.append(described)
         # from here on whoever opens the study finds this job by its file
         os.close(self._lock)

@@ -20,7 +20,7 @@ import sys
 
 from hyperband.machine.claim import BY_NODE, ORDER_FILE, CannotClaimError, claim, parse, read_fresh
 from hyperband.machine.keeper import prctl
-from hyperband.machine.node_keeper import NODE_SIGNALS
+from hyperband.machine.node_keeper import NODE_SIGNALS, now_s
 from hyperband.machine.warden import PR_SET_CHILD_SUBREAPER, Lines, Warden, complain
 
 TYPE_CHECKING = False
@@ -49,7 +49,8 @@ def main() -> None:
                 return
         about = json.loads(words.pop(0))
         folder, attempt = about["folder"], about["attempt"]
-    sys.exit(run(folder, attempt, lines, words))
+    # at once: the search waits for our end, and nothing is left to be tidied up
+    os._exit(run(folder, attempt, lines, words))
 
 
 def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
@@ -69,6 +70,8 @@ def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
         complain(f"no order for the attempt {attempt} in {folder}")
         return _NO_ORDER
     marks: dict[str, object] = {"attempt": attempt, "token": os.urandom(16).hex()}
+    # the claim is the first renewal of the lease: the server hears of it
+    claimed_s = now_s()
     try:
         if not claim(folder, {**marks, "by": BY_NODE, "host": socket.gethostname()}):
             return 0  # the search gave it up, or another node was first
@@ -80,7 +83,7 @@ def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
     if order is None:
         complain(f"the order for the attempt {attempt} in {folder} is gone")
         return _NO_ORDER
-    return Warden(folder, order, marks, lines).keep(words)
+    return Warden(folder, order, marks, lines, claimed_s).keep(words)
 
 
 def _order(folder: str, attempt: str) -> dict[str, Any] | None:

@@ -95,31 +95,34 @@ def complain(words: str) -> None:
 class Warden:
     """Renews the lease of one attempt, hands on what the search says, and sees the keeper to its end."""
 
-    def __init__(self, folder: str, order: Mapping[str, Any], marks: dict[str, object], lines: Lines) -> None:
+    def __init__(
+        self,
+        folder: str,
+        order: Mapping[str, Any],
+        marks: dict[str, object],
+        lines: Lines,
+        claimed_s: float,
+    ) -> None:
         self._folder = folder
         self._order = order
         self._marks = marks
         self._lines = lines
         self._lease_s = float(order["lease_s"])
         self._shared = Shared(mmap.mmap(-1, SHARED_BYTES))
+        self._shared.renewed_s = claimed_s
         self._began_s = now_s()
         self._counter = 0
         self._renew_at_s = 0.0
         self._look_at_s = 0.0
         self._heard = ""
-        #: that of a renewal that failed, once it was told of
-        self._trouble = ""
+        #: a renewal failed, and it was told of
+        self._is_in_trouble = False
         self._keeper = 0
 
     def keep(self, words: list[str]) -> int:
         """See one attempt through; return the exit code. words: lines that came already."""
         # results go to this very folder, also if another has got its name
         self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._look()
-        if not self._shared.renewed_s:
-            if self._trouble:
-                self._write_end(f"{socket.gethostname()} could not write its lease: {self._trouble}")
-            return 1
         try:
             environment = _environment(self._order)
             listen = self._begin(environment)
@@ -129,7 +132,8 @@ class Warden:
         for word in words:
             self._hand_on(word)
         status = self._watch()
-        self._end_descendants()
+        if status != 0:
+            self._end_descendants()
         said = _read_all(listen).rstrip(b"\0").decode(errors="replace").strip()
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
@@ -244,18 +248,17 @@ class Warden:
                 self._counter += 1
                 self._shared.renewed_s = before_s
                 self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
-            if word and self._keeper:
+            if word:
                 self._hand_on(word)
         except OSError as err:
-            if not self._trouble:
+            if not self._is_in_trouble:
                 complain(f"cannot renew the lease in {self._folder}: {err.strerror}; trying on")
-            self._trouble = str(err)
+            self._is_in_trouble = True
         self._look_at_s = before_s + min(_LOOK_S, self._lease_s / _N_RENEWALS)
 
     def _may_renew(self, before_s: float) -> bool:
         """Return whether a renewal is due; a lease that ran out never comes back."""
-        renewed_s = self._shared.renewed_s
-        return before_s >= self._renew_at_s and (not renewed_s or before_s < renewed_s + self._lease_s)
+        return self._renew_at_s <= before_s < self._shared.renewed_s + self._lease_s
 
     def _write_end(self, note: str) -> None:
         """Write down that the keeper did not; that this may fail changes nothing: the lease runs out."""
