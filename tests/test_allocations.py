@@ -74,7 +74,7 @@ class Story:
     def hold(self, job_id: str = "1", *, left_s: float | None = None, node: str = NODE) -> None:
         """Be granted what was asked for first."""
         self.tell(Submitted(int(job_id), job_id), Status((runs(job_id, left_s=left_s, node=node),)))
-        self.tell(Ready(job_id, 0, (node,)))
+        self.tell(Ready(job_id, "a", (node,)))
 
 
 @pytest.fixture
@@ -215,24 +215,26 @@ def test_one_that_is_queued_again_loses_its_jobs_and_comes_back(held: Story) -> 
         (Place("1", NODE, 0),), JobState.WAITING, "the allocation 1 was queued again by Slurm (BeginTime)"
     )
     assert held.free() == []
-    held.tell(Ready("1", 0, (NODE,)))
+    held.tell(Ready("1", "a", (NODE,)))
     held.tell(Status((runs(started="t1"),)))
     assert held.free() == [], "the word of the first start's holder does not count"
-    held.tell(Ready("1", 1, (NODE,)))
+    held.tell(Ready("1", "b", (NODE,)))
     assert held.free() == ["n1:1/1"], "the job of before may still run at its place"
+    held.tell(Ready("1", "a", (NODE,)), Status((runs(started="t1"),)))
+    assert held.free() == ["n1:1/1"], "the first holder's file is still there"
     held.tell(Ended(Place("1", NODE, 0)))
     assert held.free() == ["n1:1/0", "n1:1/1"]
 
 
 def test_one_that_was_queued_again_and_started_between_two_looks(held: Story) -> None:
-    held.tell(Ready("1", 1, ("n2",)))
+    held.tell(Ready("1", "b", ("n2",)))
     [lost] = held.tell(Status((runs(started="t1", node="n2"),)))
     assert isinstance(lost, Lost)
     assert held.free() == ["n2:1/0", "n2:1/1"]
 
 
 def test_a_holder_that_is_there_before_squeue_says_so(story: Story) -> None:
-    story.tell(Status(()), Wanted(1), Submitted(1, "1"), Ready("1", 0, (NODE,)), Status((waits(),)))
+    story.tell(Status(()), Wanted(1), Submitted(1, "1"), Ready("1", "a", (NODE,)), Status((waits(),)))
     assert story.free() == []
     story.tell(Status((runs(),)))
     assert story.free() == ["n1:1/0", "n1:1/1"]
@@ -381,7 +383,7 @@ def test_those_of_an_earlier_start_are_taken_over_with_their_jobs(story: Story) 
     assert story.tell(Began(place), Began(gone), Wanted(1)) == []
     [lost] = story.tell(Status((runs("7"), over(JobState.COMPLETED, "3"))))
     assert lost == Lost((gone,), JobState.GONE, "their allocations are over")
-    story.tell(Ready("7", 2, (NODE,)))
+    story.tell(Ready("7", "c", (NODE,)))
     assert story.free() == ["n1:7/0"]
     assert story.tell(Wanted(0)) == []
 
@@ -390,7 +392,7 @@ def test_too_many_of_an_earlier_start_are_not_ended_under_their_jobs(story: Stor
     lines = tuple(runs(str(k), node=f"n{k}") for k in range(1, 6))
     story.tell(Status(lines))
     for k in range(1, 6):
-        story.tell(Ready(str(k), 0, (f"n{k}",)), Began(Place(str(k), f"n{k}", 0)))
+        story.tell(Ready(str(k), "a", (f"n{k}",)), Began(Place(str(k), f"n{k}", 0)))
     assert story.after(1000) == []
     assert story.tell(Wanted(50)) == []
 
@@ -506,7 +508,7 @@ class Histories(RuleBasedStateMachine):
             job_id = waiting[number % len(waiting)].job_id
             restart = self.restarts[job_id]
             self.jobs[job_id] = runs(job_id, left_s=left_s, started=f"t{restart}", node=f"n{job_id}")
-            self.tell(Ready(job_id, restart, (f"n{job_id}",)))
+            self.tell(Ready(job_id, str(restart), (f"n{job_id}",)))
 
     @rule(number=st.integers(0, 9), end=st.sampled_from([*JobState]))
     def change(self, number: int, end: JobState) -> None:

@@ -102,9 +102,16 @@ def test_a_log_that_sbatch_would_misread_is_refused() -> None:
 
 def test_commands_do_not_get_what_an_allocation_around_us_has_set() -> None:
     environ = {
-        "PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "SLURM_JOB_ID": "3", "SLURM_NTASKS": "4", "SBATCH_ACCOUNT": "a",
-        "SBATCH_WAIT": "1", "SQUEUE_FORMAT": "%i", "CUDA_VISIBLE_DEVICES": "0", "SLURM_TIME_FORMAT": "relative",
-    }  # fmt: skip
+        "PATH": "/bin",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "SBATCH_ACCOUNT": "a",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "SLURM_JOB_ID": "3",
+        "SLURM_NTASKS": "4",
+        "SBATCH_WAIT": "1",
+        "SQUEUE_FORMAT": "%i",
+        "SLURM_TIME_FORMAT": "relative",
+    }
     assert slurm_text.engine_environment(environ).keys() == {
         "PATH", "SLURM_CONF", "SBATCH_ACCOUNT", "CUDA_VISIBLE_DEVICES",
     }  # fmt: skip

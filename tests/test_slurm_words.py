@@ -1,4 +1,4 @@
-"""What Slurm prints is understood: real output of 22.05, and that of other versions after their documentation."""
+"""What Slurm prints is understood: real output of 22.05, that of other versions after their documentation."""
 
 from pathlib import Path
 
@@ -71,7 +71,10 @@ def test_the_last_run_of_a_job_counts_in_the_accounts() -> None:
 
 
 def test_columns_that_are_not_known_or_missing_are_no_trouble() -> None:
-    printed = "Cluster|State|JobID|Planned|ExitCode\nc1|OUT_OF_MEMORY|12|00:01:00|0:125\nc1|COMPLETED|12.batch||0:0\n"
+    printed = (
+        "Cluster|State|JobID|Planned|ExitCode\nc1|OUT_OF_MEMORY|12|00:01:00|0:125\n"
+        "c1|COMPLETED|12.batch||0:0\n"
+    )
     [job] = jobs_in_sacct(printed)
     assert (job.job_id, job.state, job.exit_status, job.nodes) == ("12", JobState.OUT_OF_MEMORY, -125, ())
     assert jobs_in_sacct("") == jobs_in_sacct("Slurm accounting storage is disabled\n") == ()
@@ -110,7 +113,8 @@ def test_a_state_that_is_not_known_is_no_end() -> None:
     [
         # 22.05, seen
         (
-            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect"
+            " failure)",
             Refusal.UNREACHABLE,
         ),
         (
@@ -127,8 +131,8 @@ def test_a_state_that_is_not_known_is_no_end() -> None:
             Refusal.UNREACHABLE,
         ),
         (
-            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates"
-            " accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job"
+            " violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
             Refusal.LIMIT,
         ),
         ("sbatch: error: AssocMaxSubmitJobLimit", Refusal.LIMIT),

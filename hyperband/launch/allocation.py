@@ -34,8 +34,8 @@ class Allocation:
     started: str = ""
     #: the newest word of a holder
     told: Ready | None = None
-    #: of the holder that is ready, or was the last to be; -1: none was
-    restart: int = -1
+    #: of every holder that was ready in its time
+    tokens: set[str] = field(default_factory=set)
     #: on the clock of the events; None: no limit, or not known
     ends_at_s: float | None = None
     #: from its start to its time limit, as far as it was seen
@@ -65,8 +65,8 @@ class Allocation:
         told = self.told
         if self.phase != Phase.STARTING or told is None:
             return
-        if told.restart > self.restart and set(told.nodes) == set(self.nodes):
-            self.restart = told.restart
+        if told.token not in self.tokens and set(told.nodes) == set(self.nodes):
+            self.tokens.add(told.token)
             self.phase = Phase.HELD
             self.idle_since_s = now_s
 

@@ -74,8 +74,8 @@ class Ready:
     """The holder of an allocation wrote down where it is: jobs may be started there."""
 
     job_id: str
-    #: how often Slurm had queued it again before
-    restart: int
+    #: tells this start from others; Slurm's count of them does not: a controller that was killed forgets
+    token: str
     nodes: tuple[str, ...]
 
 

@@ -196,7 +196,7 @@ class Allocations:
 
     def _note_ready(self, event: Ready, now_s: float) -> None:
         one = self._allocations.get(event.job_id)
-        if one is not None and (one.told is None or event.restart > one.told.restart):
+        if one is not None and event.token not in one.tokens:
             one.told = event
             one.note_ready(now_s)
 

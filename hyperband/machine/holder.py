@@ -3,8 +3,8 @@
 `PYTHON -I -S holder.py hold FOLDER GIVE_UP_S` writes `FOLDER/JOB-RESTART.json` once the setup lines have run:
 from then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps
 get theirs from there, with what the setup lines did to it. A search that lives writes `FOLDER/wanted` again
-and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the allocation ends: a search that
-died and is not started again must not keep GPUs from everybody else until the time limit.
+and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the allocation ends: a search
+that died and is not started again must not keep GPUs from everybody else until the time limit.
 
 `PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of those.
 
@@ -109,6 +109,8 @@ def describe(environ: Mapping[str, str]) -> dict[str, object] | None:
     return {
         "job_id": job_id,
         "restart": int(environ.get("SLURM_RESTART_COUNT", "0")),
+        # a controller that was killed may have forgotten a start, and count it again
+        "token": os.urandom(8).hex(),
         # as the batch system names them, which need not be what the machine calls itself
         "node": environ.get("SLURMD_NODENAME", os.uname().nodename),
         "nodes": environ.get("SLURM_JOB_NODELIST", ""),
