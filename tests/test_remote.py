@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import LeaseWatch, Ordered, Sight, claim_for_search
 from hyperband.launch.shipping import ship
 from hyperband.machine import claim, keeper, proc
+from hyperband.machine.node_keeper import NODE_SIGNALS
 
 #: leases in tests: short, but long enough for a machine with little time for us
 LEASE_S, MARGIN_S = 1.0, 0.4
@@ -569,6 +571,29 @@ def test_a_node_that_cannot_run_a_job_says_why(
     ending = bench.wait(bench.start("/bin/true"))
     assert ending.never_ran
     assert words in ending.note
+
+
+@pytest.mark.parametrize(("has_waited", "status"), [(False, -signal.SIGTERM), (True, 0)])
+def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
+    tmp_path: Path, has_waited: bool, status: int
+) -> None:
+    request = tmp_path / "request"
+    request.write_text(json.dumps({"argv": ["/bin/true"], "environment": {}}))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NODE_SIGNALS)
+    here = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            keeper.become_job(theirs, here, has_waited=has_waited)
+        finally:
+            os._exit(99)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.kill(pid, signal.SIGTERM)
+    with ours, theirs, request.open() as words, open(os.devnull, "r+b") as nothing:
+        socket.send_fds(ours, [b"r"], [words.fileno(), nothing.fileno(), nothing.fileno()])
+        ours.send(b"go")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
 
 
 def test_a_working_directory_that_is_not_there_is_told_of(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class Patrol:
         self._call(lambda: self._hurry(job, ""))
 
     def give_up(self, job: Watched, why: str, *, is_proven: bool) -> None:
-        """Fence a job: its engine says that what ran it is gone; is_proven: and that nothing is left of it."""
+        """Fence a job: its engine says that what ran it is gone; is_proven: and nothing is left of it."""
         self._call(lambda: self._hurry(job, why, is_proven=is_proven))
 
     def see_off(self, carrier: Carrier) -> None:

@@ -147,7 +147,7 @@ def write_lease(folder: str, counter: int, age_s: float) -> None:
     descriptor = os.open(f"{folder}/{LEASE_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         os.pwrite(descriptor, f"{counter:012d} {age_s:015.3f}\n".encode(), 0)
-        # a client to which the file was delegated would not ask the server otherwise, nor hear that it is away
+        # a client to which the file was delegated would not ask the server otherwise, nor miss it
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

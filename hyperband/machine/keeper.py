@@ -147,12 +147,15 @@ def tell(pipe: int, words: bytes) -> None:
         os.write(pipe, words)
 
 
-def become_job(line: socket.socket, keeper: int) -> None:
-    """Take a request from the keeper, make everything ready, wait for the word, and become the job."""
+def become_job(line: socket.socket, keeper: int, *, has_waited: bool = True) -> None:
+    """Take a request from the keeper, make everything ready, wait for the word, and become the job.
+
+    has_waited: this process was there before the request, and signals from then are not meant for the job.
+    """
     lead_session()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
-    request = take_request(line)
+    request = take_request(line, has_waited=has_waited)
     if request is None:
         return
     environment = changed(os.environ, request["environment"])
@@ -180,13 +183,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def take_request(line: socket.socket) -> dict[str, Any] | None:
+def take_request(line: socket.socket, *, has_waited: bool = True) -> dict[str, Any] | None:
     """Wait for the job's part of a request, and put its descriptors in place; None: the keeper is gone."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
     if not message:
         return None
-    forget_signals()
+    if has_waited:
+        forget_signals()
     request = _read_request(descriptors[0])
     for target, descriptor in enumerate((nothing, *descriptors[1:3])):
         os.dup2(descriptor, target)

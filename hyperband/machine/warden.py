@@ -285,7 +285,7 @@ def _fork_job(descriptors: list[int], lock: int) -> tuple[int, socket.socket]:
             ours.close()
             for descriptor in (*descriptors, lock):
                 os.close(descriptor)
-            become_job(theirs, keeper)
+            become_job(theirs, keeper, has_waited=False)
         finally:
             os._exit(127)
     theirs.close()
