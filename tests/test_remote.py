@@ -1,6 +1,7 @@
 """Jobs on other machines: who has an attempt, when it is over, and that nothing runs twice."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -590,7 +591,7 @@ def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
             os._exit(99)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.kill(pid, signal.SIGTERM)
-    with ours, theirs, request.open() as words, open(os.devnull, "r+b") as nothing:
+    with ours, theirs, request.open() as words, Path(os.devnull).open("r+b") as nothing:
         socket.send_fds(ours, [b"r"], [words.fileno(), nothing.fileno(), nothing.fileno()])
         ours.send(b"go")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
@@ -653,6 +654,20 @@ def test_what_is_shipped_is_whole_and_the_same_each_time(tmp_path: Path) -> None
     damaged.write_bytes(whole[:100])
     assert ship(tmp_path) == start
     assert damaged.read_bytes() == whole
+    assert [path.name for path in start.parents[1].iterdir() if not path.name.startswith(".")] == [
+        start.parent.name
+    ]
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot write"):
         ship(tmp_path / "file")
+
+
+def test_a_file_system_without_hard_links_is_refused_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    with pytest.raises(MachineError, match="hard links"):
+        ship(tmp_path)

@@ -39,7 +39,7 @@ def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str
         main: the one whose `main()` the script calls; what that returns is the exit code.
 
     Raises:
-        MachineError: the folder cannot be written to.
+        MachineError: the folder cannot be written to, or its file system has no hard links.
     """
     files = {
         START_FILE: _START.format(main=main).encode(),
@@ -54,6 +54,7 @@ def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str
         if not _is_there(target, files):
             _write(beside, files)
             _swap(beside, target, files)
+        _try_link(target / START_FILE, beside.with_name(f"{beside.name}.link"))
     except OSError as err:
         raise MachineError(
             f"cannot write what the nodes need into {target}: {err.strerror or err}; make room, or make the "
@@ -62,6 +63,18 @@ def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target / START_FILE
+
+
+def _try_link(existing: Path, name: Path) -> None:
+    """Make sure of what alone decides between two machines who has an attempt."""
+    try:
+        os.link(existing, name)
+    except OSError as err:
+        raise MachineError(
+            f"the file system of {name.parent} has no hard links ({err.strerror or err}), by which a search and "
+            "its nodes agree who has a job; put the study elsewhere with --logs"
+        ) from err
+    name.unlink()
 
 
 def _is_there(target: Path, files: dict[str, bytes]) -> bool:
