@@ -32,7 +32,7 @@ _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 _NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
 _UNDERTAKER = """
-import os, signal, sys, time
+import os, shutil, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 mark = sys.argv[1].encode()
@@ -56,6 +56,7 @@ while time.monotonic() < deadline:
         except ProcessLookupError:
             pass
     time.sleep(0.05)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
 
 _CONF = """\
@@ -201,7 +202,15 @@ class SlurmCluster:
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o600)
         self._undertaker = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _UNDERTAKER, f"{_CONF_VARIABLE}={self.conf}"],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _UNDERTAKER,
+                f"{_CONF_VARIABLE}={self.conf}",
+                str(self.folder),
+            ],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

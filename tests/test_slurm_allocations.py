@@ -95,6 +95,7 @@ def search(slurm: SlurmCluster, tmp_path: Path) -> Iterator[Search]:
     search.clerk.close()
 
 
+@pytest.mark.slow
 def test_allocations_grow_survive_and_go(search: Search, slurm: SlurmCluster, tmp_path: Path) -> None:
     search.tell(Wanted(3))
     search.until(lambda: len(search.free()) == 4)

@@ -232,6 +232,7 @@ def test_how_scripts_end_is_told_apart(talk: Talk) -> None:
     talk.until_state(bad, JobState.FAILED)
 
 
+@pytest.mark.slow
 def test_nobody_answers_for_a_while_and_no_job_is_called_gone(talk: Talk, slurm: SlurmCluster) -> None:
     first, second = talk.submit(Profile()), talk.submit(Profile())
     for job in (first, second):
@@ -253,18 +254,6 @@ def test_nobody_answers_for_a_while_and_no_job_is_called_gone(talk: Talk, slurm:
     assert len(talk.of(Unreachable)) == 1, "said once"
 
 
-def test_a_job_whose_node_is_set_down_starts_again_elsewhere(talk: Talk, slurm: SlurmCluster) -> None:
-    job_id = talk.submit(Profile(gpus="2"))
-    first = talk.until_state(job_id, JobState.RUNNING)
-    talk.until_held(job_id)
-    slurm.run("scontrol", "update", f"nodename={first.nodes[0]}", "state=down", "reason=test")
-    talk.until_state(job_id, JobState.WAITING)
-    again = talk.until_state(job_id, JobState.RUNNING)
-    assert again.nodes != first.nodes
-    assert again.started != first.started
-    assert talk.until_held(job_id, restart=1)["node"] == again.nodes[0]
-
-
 @pytest.mark.slow
 def test_a_node_that_loses_power_gives_its_job_back_to_the_queue(talk: Talk, slurm: SlurmCluster) -> None:
     job_id = talk.submit(Profile(gpus="2"))
@@ -275,13 +264,12 @@ def test_a_node_that_loses_power_gives_its_job_back_to_the_queue(talk: Talk, slu
     assert JobState.FAILED not in talk.states(job_id)
 
 
+@pytest.mark.slow
 def test_a_better_job_takes_the_place_and_the_other_waits_again(talk: Talk, slurm: SlurmCluster) -> None:
-    jobs = [talk.submit(Profile(gpus="2")) for _ in NODES]
-    for job in jobs:
-        talk.until_state(job, JobState.RUNNING)
-        talk.until_held(job)
-    slurm.run("sbatch", "--partition=high", "--gres=gpu:2", "--job-name=better", "--wrap", "sleep 60")
-    talk.until(lambda: any(talk.states(job)[-1] == JobState.WAITING for job in jobs))
+    job = talk.submit(Profile(gpus="2"))
+    node = talk.until_state(job, JobState.RUNNING).nodes[0]
+    slurm.run("sbatch", "--partition=high", "--gres=gpu:2", f"--nodelist={node}", "--wrap", "sleep 60")
+    talk.until_state(job, JobState.WAITING)
 
 
 def test_a_job_that_slurm_does_not_know_is_gone_at_the_second_look(talk: Talk) -> None:
@@ -311,6 +299,7 @@ def test_an_array_runs_as_many_tasks_at_once_as_it_may(talk: Talk, tmp_path: Pat
     assert max(at_once) == 2
 
 
+@pytest.mark.slow
 def test_the_accounts_tell_how_a_job_ended_that_squeue_does_not_list(
     slurm_accounting: SlurmCluster, tmp_path: Path
 ) -> None:
