@@ -12,6 +12,7 @@ from pathlib import Path
 import hyperband
 from hyperband.errors import MachineError
 from hyperband.folder import NODE_FOLDER
+from hyperband.machine.claim import CANNOT_LINK
 
 _MACHINE = Path(hyperband.__file__).parent / "machine"
 #: modules of hyperband.machine that run there: standard library only, Python 3.9 or newer
@@ -70,9 +71,11 @@ def _try_link(existing: Path, name: Path) -> None:
     try:
         os.link(existing, name)
     except OSError as err:
+        if err.errno not in CANNOT_LINK:
+            raise
         raise MachineError(
-            f"the file system of {name.parent} has no hard links ({err.strerror or err}), by which a search and "
-            "its nodes agree who has a job; put the study elsewhere with --logs"
+            f"the file system of {name.parent} has no hard links ({err.strerror}), by which a search and its "
+            "nodes agree who has a job; put the study elsewhere with --logs"
         ) from err
     name.unlink()
 

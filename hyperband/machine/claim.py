@@ -35,7 +35,7 @@ FENCE = "fence"
 BY_NODE, BY_SEARCH = "node", "search"
 
 #: file systems without hard links say so with one of these
-_CANNOT_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+CANNOT_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _READ_BYTES = 64 * 1024
 
 
@@ -124,7 +124,7 @@ def claim(folder: str, content: Mapping[str, object]) -> bool:
     except FileExistsError:
         pass  # another's; or ours, where the server's answer was lost on its way and it was asked twice
     except OSError as err:
-        if err.errno in _CANNOT_LINK:
+        if err.errno in CANNOT_LINK:
             raise CannotClaimError(err.errno, f"no hard links here: {err.strerror}", folder) from err
         raise
     finally:
