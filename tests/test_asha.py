@@ -637,12 +637,25 @@ def starts_of(searches: Searches) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("asha", "--max-trials", "9"), "the plan is complete"),
+        (("asha", "--max-trials", "9"), "all 9 trials were tried, and nobody is left to go on"),
         (
             ("asha", "--max-total-epochs", "5"),
-            "the plan is complete, within --max-total-epochs 5; no trial went on beyond 3 epochs",
+            "--max-total-epochs 5 is used up; no trial went on beyond 3 epochs",
         ),
-        (("pasha", "--max-trials", "4"), "the plan is complete; no trial went on beyond 3 epochs"),
+        (
+            ("asha", "--max-total-epochs", "4"),
+            "--max-total-epochs 4 is used up: no job fits into the 1 epoch left;"
+            " no trial went on beyond 1 epoch",
+        ),
+        (
+            ("asha", "--max-total-epochs", "5", "--max-trials", "9"),
+            "--max-total-epochs 5 is used up, after 3 of at most 9 trials; no trial went on beyond 3 epochs",
+        ),
+        (
+            ("pasha", "--max-trials", "4"),
+            "all 4 trials were tried, and their rankings at epochs 1 and 3 agree, so no higher rung was"
+            " needed; no trial went on beyond 3 epochs",
+        ),
     ],
 )
 def test_the_end_says_how_far_a_search_without_barriers_got(

@@ -9,25 +9,35 @@ from pathlib import Path
 from tabulate import tabulate
 
 from hyperband.report.failures import failures_of
+from hyperband.report.ladder import ladder_table, ladder_words
 from hyperband.report.text import command_line, counted, number, shortened, shown, size
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
 from hyperband.search.events import IdSource
-from hyperband.search.trial import Bracket, Outcome, Plan, Promotion
+from hyperband.search.trial import Bracket, Outcome, Plan, Promotion, Rung
 from hyperband.settings import Settings
 
 #: columns of the ten best besides the config id take about this much
 _BEST_COLUMNS_WIDTH = 48
 #: where the output is no terminal
 DEFAULT_WIDTH = 120
+#: what a cell of the plan says
+_PLAN_WORDS = "number of trials @ epochs each is trained to, in total"
 
 
-def plan_table(plan: Plan) -> str:
+def plan_table(plan: Plan, *, has_brackets: bool | None = None) -> str:
     """The plan: n@epochs for each rung of each bracket, jobs, and epochs with and without resuming.
 
     Repeats are shown once, with all their places; the totals count them all.
+
+    Args:
+        plan: to be shown.
+        has_brackets: whether its search has any; None: as the plan looks.
     """
+    if has_brackets is None:
+        has_brackets = not plan.promotion.is_open
+    made, plan = plan, _within_budget(plan)
     block = _repeated_block(plan.brackets)
     n_repeats = len(plan.brackets) // len(block) if block else 0
     n_rungs = max((len(bracket.rungs) for bracket in block), default=0)
@@ -35,36 +45,81 @@ def plan_table(plan: Plan) -> str:
     for place, bracket in enumerate(block):
         cells = [f"{rung.n:,} @ {rung.epochs:,}" for rung in bracket.rungs]
         if _is_estimate(plan):
-            cells = [cells[0], *(f"about {cell}" for cell in cells[1:])]
+            n_exact = int(plan == made)
+            cells = [*cells[:n_exact], *(f"about {cell}" for cell in cells[n_exact:])]
         alone = replace(plan, brackets=(bracket,))
-        rows.append(
-            [_places(place, len(block), n_repeats), *cells, *[""] * (n_rungs - len(cells)), *_sums(alone)]
-        )
-    rows.append(["total", *[""] * n_rungs, *_sums(plan)])
-    headers = ["bracket", *(f"rung {rung}" for rung in range(n_rungs))]
+        places = [_places(place, len(block), n_repeats)] if has_brackets else []
+        rows.append([*places, *cells, *[""] * (n_rungs - len(cells)), *_sums(alone)])
+    headers = [f"rung {rung}" for rung in range(n_rungs)]
+    if has_brackets:
+        rows.append(["total", *[""] * n_rungs, *_sums(plan)])
+        headers.insert(0, "bracket")
     table = _table(rows, [*headers, "jobs", "epochs\nresuming", "epochs\nfrom scratch"], right=True)
-    notes = _plan_notes(plan)
+    notes = _plan_notes(made, plan)
     return f"{table}\n\n{notes}" if notes else table
 
 
-def _plan_notes(plan: Plan) -> str:
-    """What the numbers of a plan without barriers mean, one line for each thing to know."""
+def _plan_notes(made: Plan, shown_plan: Plan) -> str:
+    """What the numbers of a plan without barriers mean, one line for each thing to know.
+
+    Args:
+        made: the plan.
+        shown_plan: what the table shows of it.
+    """
     notes = []
-    if any(len(bracket.rungs) > 1 for bracket in plan.brackets) and plan.eta:
-        share = f"among the best 1/{plan.eta} of its rung so far"
+    limit = made.max_total_epochs
+    if any(len(bracket.rungs) > 1 for bracket in made.brackets) and made.eta:
+        share = f"among the best 1/{made.eta} of its rung so far"
         notes.append(f"A trial goes on as soon as it is {share}: no rung waits for its last job.")
-    if _is_estimate(plan):
-        notes.append("The numbers above rung 0 are estimates.")
-        epochs = [rung.epochs for rung in plan.brackets[0].rungs]
-        if plan.promotion is Promotion.PASHA and len(epochs) > 2:
-            notes.append(f"Rungs above {epochs[1]:,} epochs are used only while they change who is ahead.")
-        if plan.brackets[0].rungs[-1].n == 0:
-            n_needed = plan.eta ** (len(epochs) - 1)
+    if _is_estimate(made):
+        epochs = [rung.epochs for rung in made.brackets[0].rungs]
+        if shown_plan == made or limit is None:
+            notes.append("The numbers above rung 0 are estimates.")
+        else:
+            is_pasha = made.promotion is Promotion.PASHA and len(epochs) > 2
+            used = " if all rungs are used" if is_pasha else ""
+            notes.append(
+                f"The numbers are estimates: what {counted(limit, 'epoch')} (--max-total-epochs) pay for"
+                f"{used}."
+            )
+        if made.promotion is Promotion.PASHA and len(epochs) > 2:
+            notes.append(
+                f"Rungs above {counted(epochs[1], 'epoch')} are used only while they change who is ahead by"
+                " more than the noise of the losses;"
+            )
+            notes.append(
+                "that is known once two trials have overtaken each other and back, in three rungs; before,"
+                " any change counts."
+            )
+        if shown_plan.brackets[0].rungs[-1].n == 0:
+            n_needed = made.eta ** (len(epochs) - 1)
             notes.append(f"About {n_needed:,} trials in rung 0 are needed for one at {epochs[-1]:,} epochs.")
-    if plan.max_total_epochs is not None:
-        epochs_in_all = counted(plan.max_total_epochs, "epoch")
-        notes.append(f"The search ends before it has trained more than {epochs_in_all} in all, resuming.")
+    if limit is not None:
+        notes.append(
+            f"The search ends before it has trained more than {counted(limit, 'epoch')} in all, resuming, and"
+            f" after {counted(made.n_trials, 'trial')} at the latest."
+        )
     return "\n".join(notes)
+
+
+def _within_budget(plan: Plan) -> Plan:
+    """The plan that its limit of epochs is expected to pay for: the plan itself where that is enough."""
+    limit = plan.max_total_epochs
+    if limit is None or not plan.promotion.is_open or plan.epochs_resumed <= limit:
+        return plan
+    low, high = 1, plan.n_trials
+    while low < high:  # the largest number of trials whose ladder costs no more
+        middle = (low + high + 1) // 2
+        low, high = (
+            (middle, high) if _with_trials(plan, middle).epochs_resumed <= limit else (low, middle - 1)
+        )
+    return _with_trials(plan, low)
+
+
+def _with_trials(plan: Plan, n: int) -> Plan:
+    """A plan of one ladder with n trials to begin with."""
+    rungs = (Rung(n // plan.eta**place, rung.epochs) for place, rung in enumerate(plan.brackets[0].rungs))
+    return replace(plan, brackets=(Bracket(tuple(rungs)),))
 
 
 def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: Sequence[str] = ()) -> str:
@@ -90,9 +145,9 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: Sequence[
             f"study     {shown(identity) or '(no name)'}",
             f"each job  {command_line(argv)}",
             *(f"{'guide     ' if place == 0 else ' ' * 10}{line}" for place, line in enumerate(guide)),
-            "plan      number of trials @ epochs each is trained to, in total",
+            f"plan      {_PLAN_WORDS}",
             "",
-            plan_table(plan),
+            plan_table(plan, has_brackets=not settings.algorithm.has_one_ladder),
         )
     )
 
@@ -115,12 +170,13 @@ def best_table(study: StudyView, *, top: int, width: int = DEFAULT_WIDTH) -> str
             "" if job.loss is None else number(job.loss),
             str(job.epochs),
             str(job.trial),
-            str(job.bracket),
+            *([str(job.bracket)] if study.has_brackets else []),
             shortened(job.config_id, max(20, width - _BEST_COLUMNS_WIDTH)),
         ]
         for place, job in enumerate(ranked[:top], start=1)
     ]
-    return _table(rows, ["best", "loss", "epochs", "trial", "bracket", "config id"])
+    bracket = ["bracket"] if study.has_brackets else []
+    return _table(rows, ["best", "loss", "epochs", "trial", *bracket, "config id"])
 
 
 def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
@@ -190,9 +246,11 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
     reason = shown(study.reason.partition("\n")[0])
     state = f"{study.state}: {reason}" if reason else study.state
     script = command_line((study.script, *study.script_args))
+    head = f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}"
     parts = [
-        f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}",
-        plan_table(study.plan),
+        f"{head}\n{ladder_words(study)}\n\n{ladder_table(study)}"
+        if study.plan.promotion.is_open
+        else f"{head}\nplan    {_PLAN_WORDS}\n\n{plan_table(study.plan, has_brackets=study.has_brackets)}"
     ]
     if study.jobs:
         parts.append(outcomes_table(study))
@@ -212,7 +270,8 @@ def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: i
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], *, right: bool = False) -> str:
     """Plain columns; tabulate must not take an id like `1e5` for a number and rewrite it."""
-    align = ("left", *["right"] * (len(headers) - 1)) if right else None
+    first = "left" if headers[0] == "bracket" else "right"
+    align = (first, *["right"] * (len(headers) - 1)) if right else None
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=align if rows else None)
 
 
