@@ -5,8 +5,8 @@
 Each run is a real search in a folder of its own. A fault is injected at a random moment, and the same command
 is started again until the search is finished; its result must be that of an undisturbed search of the same
 script. A guided search is like no other: its result must be what its journal gives when it is replayed. Kinds
-take turns. The script keeps a record of when it ran and what it trained, which is held against the journal and
-the files of the jobs.
+take turns. The script keeps a record of when it ran and what it trained, which is held against journal
+and files of the jobs.
 
 results lost        a job that ended well is not in the journal, or otherwise; or is there alone
 run twice           a job ran again after it had finished, twice at once, or trained an epoch again that its
