@@ -12,7 +12,8 @@ from pathlib import Path
 from hyperband import __version__
 from hyperband.cli import values
 from hyperband.cli.check_options import check_parser, refuse_others, script_in
-from hyperband.cli.definitions import Parser, search_parser
+from hyperband.cli.definitions import search_parser
+from hyperband.cli.groups import Parser
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
 from hyperband.machine.checkpoint_files import check_pattern
@@ -154,6 +155,7 @@ def _settings(
         if value is not None and algorithm not in goes_with:
             names = " or ".join(goes_with)
             raise UsageError(f"{option} goes with --algorithm {names} only; found {algorithm}.")
+    _refuse_repeat(found, algorithm)
     if found.max_total_epochs is not None and found.max_total_epochs < found.min_epochs:
         raise UsageError(
             f"--max-total-epochs is {found.max_total_epochs} and --min-epochs is {found.min_epochs}; expected"
@@ -182,6 +184,8 @@ def _settings(
         repeat=found.repeat,
         max_trials=found.max_trials,
         max_total_epochs=found.max_total_epochs,
+        lifts_max_total_epochs=found.max_total_epochs is None
+        and any(name == "--max-total-epochs" for name, _ in words.ours),
         asynchronous=found.asynchronous,
         seed=found.seed,
         start_with=None
@@ -217,6 +221,23 @@ def _settings(
         json=found.json,
         debug=found.debug,
     )
+
+
+def _refuse_repeat(found: argparse.Namespace, algorithm: Algorithm) -> None:
+    """Raise for repeats of what is not repeated: they would be left out, or double something else."""
+    if found.repeat == 1:
+        return
+    if algorithm.has_one_ladder:
+        raise UsageError(
+            f"--repeat is {found.repeat} and --algorithm is {algorithm}, which has no brackets to go through"
+            " again; expected --algorithm hyperband, halving or random with it. For a longer search leave it"
+            " out and raise --max-trials or --max-total-epochs."
+        )
+    if found.max_trials is not None:
+        raise UsageError(
+            f"--repeat is {found.repeat} and --max-trials is {found.max_trials}; expected one of the two:"
+            " each says how many trials there are. Leave out --repeat."
+        )
 
 
 def _learn_from(found: argparse.Namespace, cwd: Path) -> tuple[Path, ...]:
