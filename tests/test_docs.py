@@ -12,9 +12,10 @@ import pytest
 from search_fixture import Searches, searches
 from test_floors import FLOOR_OF, PACKAGE
 
+from hyperband.cli.commands import Help
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.main import main
-from hyperband.cli.options import Help, parse
+from hyperband.cli.options import parse
 from hyperband.errors import HyperbandError
 from hyperband.report.document import JOB_COLUMNS
 from hyperband.report.tables import plan_table

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband import __version__
+from hyperband.cli.commands import Help, ReportOptions, StopOptions
 from hyperband.cli.definitions import search_parser
-from hyperband.cli.options import Help, ReportOptions, StopOptions, parse
+from hyperband.cli.options import parse
 from hyperband.cli.words import within_one_edit
 from hyperband.errors import UsageError
 from hyperband.search.trial import Algorithm

@@ -12,6 +12,15 @@ from pathlib import Path
 from hyperband import __version__
 from hyperband.cli import values
 from hyperband.cli.check_options import check_parser, refuse_others, script_in
+from hyperband.cli.commands import (
+    Help,
+    ReportOptions,
+    SlotsOptions,
+    StopOptions,
+    parse_report,
+    parse_slots,
+    parse_stop,
+)
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.groups import Parser
 from hyperband.cli.words import Words, take_apart, within_one_edit
@@ -23,43 +32,6 @@ from hyperband.settings import GuideKind, KeepCheckpoints, Settings, WhenShared
 
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check")
-
-
-@dataclass(frozen=True, slots=True)
-class Help:
-    """A text to print instead of doing anything."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """`report STUDY_DIR`."""
-
-    folder: Path
-    #: `text`, `json` or `csv`
-    form: str
-    #: how many of the best trials the text shows
-    top: int
-    debug: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopOptions:
-    """`stop STUDY_DIR`."""
-
-    folder: Path
-    debug: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SlotsOptions:
-    """`slots STUDY_DIR`."""
-
-    folder: Path
-    #: name of the slot to give back from quarantine, or `all`
-    release: str | None
-    debug: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +58,11 @@ def parse(
     """
     command = argv[0] if argv else ""
     if command == "report":
-        return _parse_report(argv[1:], cwd, prog)
+        return parse_report(argv[1:], cwd, prog)
     if command == "stop":
-        return _parse_stop(argv[1:], cwd, prog)
+        return parse_stop(argv[1:], cwd, prog)
     if command == "slots":
-        return _parse_slots(argv[1:], cwd, prog)
+        return parse_slots(argv[1:], cwd, prog)
     if command == "check":
         return _parse_check(argv[1:], cwd, environ, prog)
     _refuse_misspelt(command, cwd)
@@ -285,78 +257,3 @@ def _parse_check(
             debug=found.debug,
         )
     )
-
-
-def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:
-    parser = Parser(
-        "report",
-        usage=f"{prog} report STUDY_DIR [--json|--csv] [--top N]",
-        description="Show a study that runs, was stopped, was killed or is finished. Writes nothing.",
-        epilog=f"example:\n  {prog} report logs/default --top 3\n",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="everything, as one JSON object")
-    form.add_argument("--csv", action="store_true", help="the jobs, one a line")
-    parser.add_argument(
-        "--top",
-        metavar="N",
-        type=values.whole_number("--top", at_least=1),
-        default=10,
-        help="how many of the best trials the text shows (default: 10)",
-    )
-    found = _parse_study_command(parser, argv)
-    if isinstance(found, Help):
-        return found
-    chosen = "json" if found.json else "csv" if found.csv else "text"
-    return ReportOptions(_folder(found.folder, cwd), chosen, found.top, found.debug)
-
-
-def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
-    parser = Parser(
-        "stop",
-        usage=f"{prog} stop STUDY_DIR",
-        description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
-        epilog=f"example:\n  {prog} stop logs/default\n",
-    )
-    found = _parse_study_command(parser, argv)
-    return found if isinstance(found, Help) else StopOptions(_folder(found.folder, cwd), found.debug)
-
-
-def _parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:
-    parser = Parser(
-        "slots",
-        usage=f"{prog} slots STUDY_DIR [--release SLOT]",
-        description="Show what each slot of a study did, and which are in quarantine; or give one back.",
-        epilog=f"example:\n  {prog} slots logs/default --release gpu:1\n",
-    )
-    parser.add_argument(
-        "--release",
-        metavar="SLOT",
-        help="give a slot back from quarantine, for example gpu:1; all: every one (default: show only)",
-    )
-    found = _parse_study_command(parser, argv)
-    return (
-        found
-        if isinstance(found, Help)
-        else SlotsOptions(_folder(found.folder, cwd), found.release, found.debug)
-    )
-
-
-def _parse_study_command(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | Help:
-    parser.add_argument("folder", metavar="STUDY_DIR", help="the study's folder, for example logs/default")
-    parser.add_argument("--debug", action="store_true", help="a traceback with every error")
-    parser.add_argument("-h", "--help", action="store_true", help="this text")
-    own = argv[: argv.index("--")] if "--" in argv else argv
-    if "-h" in own or "--help" in own:
-        return Help(parser.format_help())
-    return parser.parse_args(argv)
-
-
-def _folder(found: str, cwd: Path) -> Path:
-    folder = values.absolute(found, cwd)
-    if not found or not folder.is_dir():
-        raise UsageError(
-            f"Found no folder {shown(str(folder))}, expected that of a study: the one that the search named"
-            " when it began, for example logs/default."
-        )
-    return folder
