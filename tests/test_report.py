@@ -18,16 +18,15 @@ from hyperband.folder import JOURNAL_FILE
 from hyperband.journal import Journal
 from hyperband.report.document import JOB_COLUMNS, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
-from hyperband.report.tables import (
+from hyperband.report.results import (
     best_table,
     outcomes_table,
-    plan_table,
-    plan_text,
     report_text,
     result_text,
     retrain_command,
     sources_text,
 )
+from hyperband.report.tables import plan_table, plan_text
 from hyperband.report.text import command_line, duration, shortened, shown
 from hyperband.report.view import study_view
 from hyperband.search.events import (

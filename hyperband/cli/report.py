@@ -10,8 +10,8 @@ from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
+from hyperband.report.results import report_text
 from hyperband.report.studies import studies_table
-from hyperband.report.tables import report_text
 from hyperband.report.text import shown
 from hyperband.report.view import StudyView, study_view
 

@@ -14,8 +14,9 @@ from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
+from hyperband.report.results import result_text
 from hyperband.report.screen import Console
-from hyperband.report.tables import plan_text, result_text
+from hyperband.report.tables import plan_text
 from hyperband.report.view import study_view
 from hyperband.settings import Settings
 from hyperband.study import SearchResult, dry_run, open_script, run_search
