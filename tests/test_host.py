@@ -21,7 +21,7 @@ from other_pythons import find_python
 from hyperband.errors import ContractError, HyperbandError, InternalError, MachineError, UsageError
 from hyperband.script import child
 from hyperband.script.candidates import Candidates
-from hyperband.script.failures import NoFunctionError
+from hyperband.script.failures import NoFunctionError, ProcessEndedError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 
 PYTHON = Path(sys.executable)
@@ -110,8 +110,8 @@ def refusal(kind: type[HyperbandError], host: ScriptHost, *words: str) -> str:
     with pytest.raises(kind) as caught:
         use()
     message = str(caught.value)
-    # who must act is told by the class; a missing function is one case of a broken contract
-    expected = (ContractError, NoFunctionError) if kind is ContractError else (kind,)
+    # who must act is told by the class; a broken contract has cases of its own
+    expected = (ContractError, NoFunctionError, ProcessEndedError) if kind is ContractError else (kind,)
     assert type(caught.value) in expected, message
     for word in words:
         assert word in message

@@ -6,7 +6,7 @@ about which trial goes on.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from hyperband.script.id_text import is_number, pieces_of
@@ -26,6 +26,12 @@ _WORDS: dict[str, bool | None] = {
     "none": None,
     "null": None,
 }
+
+
+#: words on names such as `#3`
+PLACES = "#k is the k-th piece of an id, which has no name there"
+#: text that differs in each of so many ids is a name of the id, such as a hash, and no hyperparameter
+_N_TAGS = 8
 
 
 def decode(config_id: str) -> dict[str, Value] | None:
@@ -88,3 +94,30 @@ def read_value(text: str) -> Value:
 def same_names(configs: Sequence[Mapping[str, Value]]) -> bool:
     """True when all configurations have the same names."""
     return len({frozenset(config) for config in configs}) <= 1
+
+
+def has_places(names: Iterable[str]) -> bool:
+    """Whether any of these names is the place of a piece."""
+    return any("#" in name for name in names)
+
+
+def are_tags(values: Sequence[object]) -> bool:
+    """Whether the values of one name among distinct ids are texts that only tell the ids apart."""
+    are_distinct = len(set(map(repr, values))) == len(values) >= _N_TAGS
+    return are_distinct and all(isinstance(value, str) for value in values)
+
+
+def unread(configs: Sequence[Mapping[str, Value] | None]) -> list[str]:
+    """What is not read from config ids, in words: whole ids, and pieces that only tell ids apart.
+
+    Args:
+        configs: of distinct ids; None for one that says nothing.
+    """
+    n_unread = sum(not config for config in configs)
+    found = [f"{n_unread:,} of {len(configs):,} ids"] if n_unread else []
+    read = [config for config in configs if config]
+    for name in dict.fromkeys(name for config in read for name in config):
+        values = [config[name] for config in read if name in config]
+        if are_tags(values):
+            found.append(f"{name} (another text in each id, such as {str(values[0])[:20]})")
+    return found

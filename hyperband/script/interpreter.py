@@ -50,7 +50,7 @@ class Interpreter:
         self._python = python
         self._script = script
         #: what the process is asked for, for messages
-        self._doing = "start"
+        self.doing = "start"
         self._to_send = memoryview(b"")
         self._received = bytearray()
         self._is_line_closed = False
@@ -112,7 +112,7 @@ class Interpreter:
 
     def begin(self, doing: str, request: Mapping[str, object] | None) -> None:
         """Expect answers, to a request if there is one; `doing` names it in messages."""
-        self._doing = doing
+        self.doing = doing
         if os.fstat(self._output).st_size > _MOST_OUTPUT_BYTES:
             os.truncate(self._output, 0)  # it is memory, and a sampler that prints may draw for days
         if request is not None:
@@ -150,7 +150,7 @@ class Interpreter:
             self._send_some()
             n_read = self._read_some()
         if n_read == 0 and exit_status is not None:
-            raise ended(self._doing, exit_status, self.scene())
+            raise ended(self.doing, exit_status, self.scene())
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
 

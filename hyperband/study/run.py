@@ -91,7 +91,7 @@ def dry_run(settings: Settings, *, console: Console) -> DryRun:
     """
     with open_script(settings, say=console.line) as opened:
         opened.host.draw_one(settings.seed)
-        guidance = guidance_of(settings, opened.host)
+        guidance = guidance_of(settings, opened.host, console.line)
         return DryRun(opened.identity, opened.plan, guidance)
 
 
@@ -121,7 +121,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         if not has_study(opened.folder):
             # a sampler that does not work leaves nothing behind
             opened.host.draw_one(settings.seed)
-            guidance = guidance_of(settings, opened.host)
+            guidance = guidance_of(settings, opened.host, console.line)
 
         def find_slots() -> Slots:
             return make_slots(
@@ -169,7 +169,7 @@ def _run(
         _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
     if guidance is None and (grows or engine.n_ids_wanted() > 0):
-        guidance = guidance_of(settings, opened.host)
+        guidance = guidance_of(settings, opened.host, console.line)
     slots = found_slots() if callable(found_slots) else found_slots
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
