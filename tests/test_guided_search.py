@@ -607,13 +607,3 @@ def get_config(config_id):
     # two slots: the third job starts when the first one ends
     waits = [start - end for start, end in zip(starts[2:], ends, strict=False)]
     assert statistics.median(waits) < 1.0
-
-
-def get_config(config_id):
-    if config_id.endswith("77"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"x": float(config_id[2:])}
-
-
-"""
-    sampler = """

@@ -60,7 +60,7 @@ def test_a_sampler_that_ends_its_process_is_to_blame_itself(searches: Searches) 
 import os
 def get_random_config_id(rng):
     config_id = f"x:{rng.uniform():.4f}"
-    return os._exit(3) if config_id.endswith("777") else config_id
+    return os._exit(3) if config_id.endswith("7") else config_id
 """
     searches.write(script(LOSS, sampler=sampler, top="def get_config(c): return {'x': float(c[2:])}"))
     ran = searches.run(*ONE_RUNG, "--max-trials", "6", guide=None)
