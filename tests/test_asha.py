@@ -605,7 +605,7 @@ def test_barriers_cannot_be_taken_away_later(searches: Searches) -> None:
     assert searches.run(*options).exit_code == 0
     refused = searches.run(*options, "--async")
     assert refused.exit_code == 2
-    assert "--async was not given and now is; give the old value" in refused.err
+    assert "--async was not given and now is; leave it out" in refused.err
 
 
 #: goes on from a checkpoint, and crashes where one should be and is not

@@ -122,7 +122,9 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
     now = settings.document()
     for name in _FIXED:
         if before[name] != now[name]:
-            raise UsageError(f"{changed_words(name, before[name], now[name])}; {back}")
+            was_given = before[name] is not None and before[name] is not False
+            what_now = back if was_given else f"leave it out, {ways_out}"
+            raise UsageError(f"{changed_words(name, before[name], now[name])}; {what_now}")
     plans = [event.plan for event in events if isinstance(event, PlanMade)]
     if settings.lifts_max_total_epochs:
         before["max_total_epochs"] = None
