@@ -246,15 +246,21 @@ class Script:
                 break
         return {"kind": "drawn", "ids": ids}
 
-    def configs(self, ids: Sequence[str]) -> dict[str, Any]:
-        """What the script's own `get_config` makes of these ids, as plain values; None: it has none."""
+    def configs(self, ids: Sequence[str], limit_s: float) -> dict[str, Any]:
+        """What the script's own `get_config` makes of these ids, as plain values; None: it has none.
+
+        No further id is read after `limit_s` seconds; the first one always is.
+        """
         function = getattr(self._module, "get_config", None)
         if function is None:
             return {"kind": "configs", "configs": None}
         if not callable(function):
             return {"kind": "no_config", "found": type(function).__name__, "repr": None}
-        configs = []
+        configs: list[object] = []
+        ends_at = monotonic() + limit_s
         for config_id in ids:
+            if configs and monotonic() >= ends_at:
+                break
             message = _config(function, config_id)
             if message["kind"] != "config":
                 return message
@@ -421,7 +427,7 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif request["do"] == "draw":
         yield script.draw(request["seed"], request["trials"], request["limit_s"])
     elif request["do"] == "configs":
-        yield script.configs(request["ids"])
+        yield script.configs(request["ids"], request["limit_s"])
     elif request["do"] == "read":
         yield from script.read(request["ids"], request["limit_s"])
     elif request["do"] == "candidates":

@@ -21,6 +21,8 @@ from hyperband.script.interpreter import Interpreter
 #: after so long it is said that the import takes long, and then again after each of the longer times
 _SLOW_S = 3.0
 _STILL_SLOW_S = 30.0
+#: where nobody waits
+_LONG_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +184,27 @@ class ScriptHost:
         source = f"get_random_config_id in {self._script}"
         return tuple(check_config_id(config_id, source) for config_id in reply["ids"])
 
-    def configs(self, ids: Sequence[str]) -> list[dict[str, Any]] | None:
+    def configs(
+        self,
+        ids: Sequence[str],
+        *,
+        limit_s: float = _LONG_S,
+        on_slow: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]] | None:
         """What the script's own `get_config` makes of config ids, as nested plain values; None: it has none.
 
+        Args:
+            ids: in order; those that the time was not enough for are left out.
+            limit_s: no further id is read after so many seconds; the first one always is.
+            on_slow: called with words for people when it takes long, and again now and then.
+
         Raises:
-            ContractError: it raises, or gives no dict of plain values.
+            ContractError: it raises, ends the process, or gives no dict of plain values.
             MachineError: a signal ended the process.
         """
-        configs: list[dict[str, Any]] | None = self._ask(
-            "get_config", {"do": "configs", "ids": list(ids)}, "configs"
-        )["configs"]
+        request = {"do": "configs", "ids": list(ids), "limit_s": limit_s}
+        reply = self._ask("get_config", request, "configs", on_slow)
+        configs: list[dict[str, Any]] | None = reply["configs"]
         return configs
 
     def draw_candidates(
@@ -360,7 +373,8 @@ class ScriptHost:
             while not (messages := self._interpreter.exchange()):
                 if not self._interpreter.wait(patience_s) and on_slow is not None:
                     patience_s = _STILL_SLOW_S
-                    on_slow(slow("import", self._interpreter.scene(), time.monotonic() - began_s))
+                    so_far_s = time.monotonic() - began_s
+                    on_slow(slow(self._interpreter.doing, self._interpreter.scene(), so_far_s))
         finally:
             self._interpreter.finish()
         (message,) = messages
