@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from hyperband.script.id_text import is_number, pieces_of
+from hyperband.script.id_marks import is_number
+from hyperband.script.id_text import pieces_of
 
 #: a hyperparameter's value
 Value: TypeAlias = bool | int | float | str | None

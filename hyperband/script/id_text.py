@@ -7,50 +7,39 @@ second `lr` is `lr#2`. Must not know what a text means as a value.
     mapping := a dict, or tuples of a name and a value, in the spelling of JSON or Python
     call    := word ( id ), such as Namespace(lr=0.1); the word is a piece without a name
     flags   := [id] (-name | --name) value* ...; a flag without a value is True
-    pairs   := [value] (name sign value) ...; a sign is : or =, and any of STRONG and WEAK joins pairs
+    pairs   := [value] (name sign value) ...; a sign is : or =, and a mark (id_marks.py) joins pairs
     tokens  := words, numbers and labelled numbers (lr0.1) between marks; a word before a number is its name
     value   := literal | bracketed id | call | texts; several texts are a list if all are numbers
 """
 
-import ast
-import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-#: longer ones are no numbers that anybody searches, and take the time of their square to be looked at
-_LONGEST_NUMBER = 400
+from hyperband.script.id_marks import (
+    BETWEEN_TOKENS,
+    CLAUSE,
+    EDGES,
+    LONG_NAME,
+    LONGEST_NUMBER,
+    STRONG,
+    WEAK,
+    Token,
+    call_of,
+    cut,
+    inside_of,
+    is_number,
+    literal_of,
+    outside_of,
+    split_name,
+)
+
 #: brackets in brackets beyond this are text
 _DEEPEST = 20
-_NUMBER_PATTERN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_NUMBER = re.compile(_NUMBER_PATTERN)
-#: these end a value for certain: no name has them in it
-_STRONG = ",;&|/? \t\n"
-#: these end a value when a name follows; a dot, for one, is part of 0.03 as well
-_WEAK = "._-+"
-#: of the strong ones, those that are seldom part of a text
-_CLAUSE = re.compile(r"[,;&|\s]+")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*|_[A-Za-z0-9_]+")
-#: beside separators that no name has in it, names may be dotted or hyphenated: model.depth, weight-decay
-_LONG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_IN_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-_LABELLED = re.compile(rf"([A-Za-z_]*[A-Za-z])({_NUMBER_PATTERN})")
-#: lr0.1 or lr1e-3 is a number with its label and no name; conv1 may be one
-_LABELLED_FRACTION = re.compile(r"[A-Za-z_]*[A-Za-z][+-]?(?:[0-9]*\.[0-9]+|[0-9]+\.?[eE][+-]?[0-9]+)")
-_WORD = re.compile(r"[^\W\d_]+")
+#: an option of a command line
 _FLAG = re.compile(r"--?([A-Za-z_][A-Za-z0-9_.-]*)(?:([:=])(.*))?", re.DOTALL)
-_CALL = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)\s*([(\[{<])")
 #: a number of numpy's says its type: np.float64(0.1)
 _NUMPY = re.compile(r"(?:np|numpy)\.[a-z0-9_]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">"}
-_CLOSING = frozenset(_BRACKETS.values())
-_EDGES = _STRONG + "()[]{}<>:='\""
-#: a dot between digits, and a sign in front of a number or in its exponent, are no separators
-_BETWEEN_TOKENS = re.compile(
-    rf"[{re.escape(_EDGES)}_]+|(?<![0-9])\.(?![0-9])|(?<=[^\W\d_])\.|\.(?=[^\W\d_]|$)"
-    rf"|(?<=[^{re.escape(_EDGES + _WEAK)}eE])[-+]|(?<=[A-Za-z][eE])[-+]"
-)
 
 
 def pieces_of(config_id: str) -> dict[str, object] | None:
@@ -68,11 +57,6 @@ def pieces_of(config_id: str) -> dict[str, object] | None:
         return None
     has_any = any(not isinstance(piece, str) or _has_text(piece) for piece in found.pieces.values())
     return found.pieces if has_any else None
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a decimal number of a length that somebody may mean."""
-    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
 
 
 def _has_text(piece: str) -> bool:
@@ -98,21 +82,21 @@ class _Pieces:
         """
         if depth > _DEEPEST:
             return False
-        literal = _literal(text) if text[:1] in ("(", "[", "{", '"', "'") else None
+        literal = literal_of(text) if text[:1] in ("(", "[", "{", '"', "'") else None
         if isinstance(literal, str):
             return self.read(prefix, literal.strip(), depth + 1, is_whole=is_whole)
         if literal is not None:
             return self._read_literal(prefix, literal)
-        inside = _inside(text)
+        inside = inside_of(text)
         if inside is not None:
             return self.read(prefix, inside, depth + 1, is_whole=is_whole)
-        call = _call(text)
+        call = call_of(text)
         if call is not None:
             self._add(prefix, "", call[0])
             if not self.read(prefix, call[1], depth + 1):
                 self._read_value(prefix, "", call[1], depth + 1)
             return True
-        outside = _outside(text)
+        outside = outside_of(text)
         if self._read_flags(prefix, text, outside, depth):
             return True
         return self._read_pairs(prefix, text, outside, depth) or self._read_tokens(prefix, text, is_whole)
@@ -150,7 +134,7 @@ class _Pieces:
         """`--lr 0.1 --bs=32 --bn`, and what stands before."""
         if "-" not in text:
             return False
-        words = list(_cut(text, outside, re.compile(r"\s+")))
+        words = list(cut(text, outside, re.compile(r"\s+")))
         flags = [_FLAG.fullmatch(word) for word in words]
         if not any(flags):
             return False
@@ -184,8 +168,8 @@ class _Pieces:
         name: str | None = None
         for mark in marks:
             part = text[begin:mark]
-            split = _split(part, is_first=not sign) if part else None
-            if sign == ":" and not pairs and text[mark] == "=" and _LONG_NAME.fullmatch(part.strip()):
+            split = split_name(part, is_first=not sign) if part else None
+            if sign == ":" and not pairs and text[mark] == "=" and LONG_NAME.fullmatch(part.strip()):
                 # adam: lr=0.1, wd=0.01
                 assert name is not None
                 split = (name, part.strip(), True)
@@ -205,14 +189,14 @@ class _Pieces:
 
     def _read_value(self, prefix: str, name: str, text: str, depth: int, *, may_nest: bool = False) -> None:
         """A text that belongs to a name."""
-        text = re.sub(rf"(?<=[{re.escape(_STRONG)}])[{re.escape(_WEAK)}]+$", "", text).strip(_STRONG)
+        text = re.sub(rf"(?<=[{re.escape(STRONG)}])[{re.escape(WEAK)}]+$", "", text).strip(STRONG)
         text = text.lstrip(":=>").lstrip() or text
-        literal = _literal(text) if text[:1] in ("(", "[", "{", '"', "'") else None
+        literal = literal_of(text) if text[:1] in ("(", "[", "{", '"', "'") else None
         if literal is not None:
             self._add(prefix, name, literal)
             return
-        inside = _inside(text)
-        if inside is None and (call := _call(text)) is not None:
+        inside = inside_of(text)
+        if inside is None and (call := call_of(text)) is not None:
             if not _NUMPY.fullmatch(call[0]):
                 key = self._add(prefix, name, call[0])
                 self._read_inner(f"{key}.", call[1], depth)
@@ -226,7 +210,7 @@ class _Pieces:
             return
         if may_nest and "=" in text:
             inner = _Pieces()
-            if inner._read_pairs("", text, _outside(text), depth + 1):
+            if inner._read_pairs("", text, outside_of(text), depth + 1):
                 for key, piece in inner.pieces.items():
                     self._add(f"{prefix}{name}." if name else prefix, key, piece)
                 return
@@ -242,17 +226,17 @@ class _Pieces:
 
     def _read_texts(self, prefix: str, name: str, text: str, depth: int) -> None:
         """One text, or several side by side."""
-        texts = [part for part in _cut(text, _outside(text), _CLAUSE) if part]
+        texts = [part for part in cut(text, outside_of(text), CLAUSE) if part]
         if len(texts) > 1 and not all(map(is_number, texts)):
             for place, part in enumerate(texts):
                 self._read_value(prefix, "" if place else name, part, depth)
             return
         if len(texts) <= 1:
-            tokens = [token for token in _BETWEEN_TOKENS.split(text) if token]
+            tokens = [token for token in BETWEEN_TOKENS.split(text) if token]
             # 0.1-adam is a number and something; resnet-50 and 12:30 are texts
-            is_cut = len(tokens) > 1 and is_number(tokens[0]) and not set(text) & set(_EDGES)
-            if not is_cut or len(text) > _LONGEST_NUMBER:
-                bare = text.strip(_EDGES).rstrip(_WEAK)  # of a bracket that does not close, or of 0.1--bs
+            is_cut = len(tokens) > 1 and is_number(tokens[0]) and not set(text) & set(EDGES)
+            if not is_cut or len(text) > LONGEST_NUMBER:
+                bare = text.strip(EDGES).rstrip(WEAK)  # of a bracket that does not close, or of 0.1--bs
                 self._add(prefix, name, bare if is_number(bare) else text)
                 return
             texts = tokens
@@ -268,7 +252,7 @@ class _Pieces:
 
     def _read_tokens(self, prefix: str, text: str, is_whole: bool) -> bool:
         """Numbers, words and labelled numbers between marks."""
-        parts = list(_Token.all(text))
+        parts = list(Token.all(text))
         n_odd = sum(part.is_odd for part in parts)
         numbers = [part.number for part in parts if part.number is not None]
         if is_whole and (not numbers or 2 * n_odd > len(parts) or _is_index(numbers)):
@@ -279,7 +263,7 @@ class _Pieces:
             for place, part in enumerate(parts)
             if part.number is not None and not part.label
         )
-        names: list[_Token] = []
+        names: list[Token] = []
         for place, part in enumerate(parts):
             follows = parts[place + 1] if place + 1 < len(parts) else None
             is_before = are_names and part.is_word and follows is not None
@@ -294,38 +278,7 @@ class _Pieces:
         return bool(parts)
 
 
-class _Token:
-    """What stands between two marks."""
-
-    def __init__(self, before: str, text: str) -> None:
-        """Begin with what stands before it."""
-        self.before = before
-        self.text = text
-        labelled = _LABELLED.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
-        is_bare = is_number(text)
-        self.label = labelled[1] if labelled is not None and not is_bare else ""
-        #: as text; None: it is no number
-        self.number = text if is_bare else labelled[2] if labelled is not None else None
-        self.is_bare_number = is_bare
-        self.is_word = _WORD.fullmatch(text) is not None
-        #: letters and digits, as in a hash or in 3x3
-        self.is_odd = self.number is None and not self.is_word
-
-    @classmethod
-    def all(cls, text: str) -> Iterator["_Token"]:
-        """The tokens of a text, in order."""
-        begin, before = 0, ""
-        for mark in _BETWEEN_TOKENS.finditer(text):
-            if mark.start() > begin:
-                yield cls(before, text[begin : mark.start()])
-                before = ""
-            before += mark[0]
-            begin = mark.end()
-        if begin < len(text):
-            yield cls(before, text[begin:])
-
-
-def _is_one_name(parts: Sequence[_Token], place: int) -> bool:
+def _is_one_name(parts: Sequence[Token], place: int) -> bool:
     """Whether the words from this place on are one name: `batch_size-64`, but not `adam_lr_0.1`."""
     at = place + 1
     while at < len(parts) and parts[at].is_word:
@@ -333,98 +286,9 @@ def _is_one_name(parts: Sequence[_Token], place: int) -> bool:
     if at == len(parts) or not parts[at].is_bare_number:
         return False
     joints, last = {part.before for part in parts[place + 1 : at]}, parts[at].before
-    return (joints == {"_"} and last != "_") or (joints in ({"-"}, {"."}) and last[0] in _STRONG)
+    return (joints == {"_"} and last != "_") or (joints in ({"-"}, {"."}) and last[0] in STRONG)
 
 
 def _is_index(numbers: Sequence[str]) -> bool:
     """True for one whole number, labelled or not: `17`, `config17`, `run_3` say nothing by themselves."""
     return len(numbers) == 1 and numbers[0].lstrip("+-").isdigit()
-
-
-def _split(text: str, *, is_first: bool) -> tuple[str, str, bool] | None:
-    """A value, empty only at the beginning, and the name after it, as much of the text as can be one.
-
-    The third: whether what parts them is in no value.
-    """
-    text = text.rstrip()
-    if text[-1:] in ("'", '"'):
-        begin = text.rfind(text[-1], 0, -1)
-        return (text[:begin], text[begin + 1 : -1], True) if 0 <= begin < len(text) - 2 else None
-    at = len(text)
-    while at and text[at - 1] in _IN_NAMES:
-        at -= 1
-    tail = text[at:].lstrip("-+")
-    at = len(text) - len(tail)
-    is_name = _LONG_NAME.fullmatch(tail) is not None and _LABELLED_FRACTION.fullmatch(tail) is None
-    joint = text[:at].rstrip("-+")
-    if is_name and not joint.strip(_EDGES) and (is_first or joint):
-        return "", tail, True
-    if is_name and joint and joint[-1] in _STRONG:
-        return joint, tail, _CLAUSE.fullmatch(joint[-1]) is not None
-    begin = max(tail.rfind("."), tail.rfind("-"))
-    places = [begin, *(place for place in range(begin + 1, len(tail)) if tail[place] == "_")]
-    for place in places:
-        cut = at + place
-        if cut < 1 or text[cut] not in _WEAK + _STRONG:
-            continue
-        is_exponent = text[cut - 1] in "eE" and text[cut] in "+-" and cut > 1
-        if not is_exponent and _NAME.fullmatch(tail, place + 1):
-            return text[:cut], tail[place + 1 :], False
-    return None
-
-
-def _literal(text: str) -> object:
-    """What a text means in JSON or Python; None: nothing."""
-    try:
-        found: object = json.loads(text)
-        return found
-    except (ValueError, RecursionError):
-        pass  # Python's spelling, maybe
-    try:
-        with warnings.catch_warnings():  # of a spelling that Python takes and does not like
-            warnings.simplefilter("ignore")
-            found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None  # TypeError: {[1]: 2} has no hash
-    return None if isinstance(found, (set, frozenset)) else found
-
-
-def _inside(text: str) -> str | None:
-    """What stands in the brackets that are round all of a text; None: there are none."""
-    if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
-        return None
-    return None if any(_outside(text)[1:-1]) else text[1:-1].strip()
-
-
-def _call(text: str) -> tuple[str, str] | None:
-    """A word and what stands in the brackets after it, up to the end; None: that is not what it is."""
-    match = _CALL.match(text)
-    if match is None or (inside := _inside(text[match.end() - 1 :])) is None:
-        return None
-    return match[1], inside
-
-
-def _outside(text: str) -> list[bool]:
-    """Which characters stand in no brackets; all of them where brackets do not match."""
-    outside = []
-    waited_for: list[str] = []
-    for character in text:
-        if waited_for and character == waited_for[-1]:
-            waited_for.pop()
-            outside.append(False)
-        elif character in _BRACKETS and (character != "<" or waited_for or not outside):
-            waited_for.append(_BRACKETS[character])
-            outside.append(False)
-        else:
-            outside.append(not waited_for)
-    return [True] * len(text) if waited_for else outside
-
-
-def _cut(text: str, outside: Sequence[bool], between: re.Pattern[str]) -> Iterator[str]:
-    """The parts between separators that stand in no brackets."""
-    begin = 0
-    for mark in between.finditer(text):
-        if outside[mark.start()]:
-            yield text[begin : mark.start()]
-            begin = mark.end()
-    yield text[begin:]
