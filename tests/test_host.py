@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from hyperband.script import child
 from hyperband.script.candidates import Candidates
 from hyperband.script.failures import NoFunctionError, ProcessEndedError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
+from hyperband.script.interpreter import END_THREAD
 
 PYTHON = Path(sys.executable)
 GOOD = """
@@ -72,7 +74,10 @@ def start(folder: Path) -> Iterator[Start]:
     yield start
     for host in hosts:
         host.close()
-        assert not psutil.pid_exists(host.pid)
+    for thread in threading.enumerate():
+        if thread.name == END_THREAD:
+            thread.join(PATIENCE_MS / 1000)  # of a script that ignores SIGTERM
+    assert [host.pid for host in hosts if psutil.pid_exists(host.pid)] == []
     assert len(list(Path("/proc/self/fd").iterdir())) == n_descriptors
 
 
@@ -454,6 +459,16 @@ def test_a_script_that_disturbs_its_process_is_heard(start: Start, trick: str) -
     group = [pid for pid in psutil.pids() if _group_of(pid) == host.pid and pid != host.pid]
     with ends_of(group) as ends:
         host.close()
+        wait_for(ends)
+
+
+def test_letting_a_script_go_that_ignores_signals_takes_no_time(start: Start) -> None:
+    host = start(HOSTILE["ignores signals"] + "\n" + GOOD)
+    host.load()
+    with ends_of([host.pid]) as ends:
+        began_s = time.monotonic()
+        host.close()
+        assert time.monotonic() - began_s < 0.5
         wait_for(ends)
 
 

@@ -383,7 +383,7 @@ class ScriptHost:
         return message
 
     def close(self) -> None:
-        """End the process and all others of its group; a second call does nothing."""
+        """End the process and all others of its group, soon; a second call does nothing."""
         self._is_sampling = False
         self._interpreter.close()
 
