@@ -18,7 +18,7 @@ demo: .venv/package.stamp
 	$(IN_VENV) hyperband.py dummy.py
 
 digits: .venv/examples.stamp
-	$(IN_VENV) hyperband.py examples/digits.py
+	$(IN_VENV) hyperband.py examples/digits.py --slots 2
 
 test: .venv/test.stamp
 	$(IN_VENV) -m pytest $(PYTEST_ARGS)

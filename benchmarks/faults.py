@@ -4,14 +4,16 @@
 
 Each run is a real search in a folder of its own. A fault is injected at a random moment, and the same command
 is started again until the search is finished; its result must be that of an undisturbed search of the same
-script. Kinds take turns. The script keeps a record of when it ran and what it trained, which is held
-against the journal and the files of the jobs.
+script. A guided search is like no other: its result must be what its journal gives when it is replayed. Kinds
+take turns. The script keeps a record of when it ran and what it trained, which is held against journal
+and files of the jobs.
 
 results lost        a job that ended well is not in the journal, or otherwise; or is there alone
 run twice           a job ran again after it had finished, twice at once, or trained an epoch again that its
                     checkpoint held
 left over           processes or leases of GPUs, 10 s after the end
-not as undisturbed  other config ids, promotions, losses or best, or not what the kind must lead to
+not as undisturbed  other config ids, promotions, losses or best, or not what the kind must lead to; guided:
+                    other than the journal gives when it is replayed, or a journal that was rewritten
 unclear ends        a traceback, an exit code that is none of ours, a hang, an error that says no next step
 
 Run n has the seed --seed + n, so `--kinds KIND --runs 1 --seed SEED` repeats one that failed. The folder of a
@@ -36,12 +38,12 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fault_campaign import devices, places, processes, warm
+from fault_campaign import devices, guided, places, processes, warm
 from fault_campaign.checks import COLUMNS, check
 from fault_campaign.kind import Kind
 from fault_campaign.scene import Scene
 
-KINDS = (*processes.KINDS, *places.KINDS, *devices.KINDS, *warm.KINDS)
+KINDS = (*processes.KINDS, *places.KINDS, *devices.KINDS, *warm.KINDS, *guided.KINDS)
 
 
 @dataclass
@@ -60,8 +62,7 @@ class Campaign:
         """Put every run into a folder below `root`; keep: also of runs in which nothing was wrong."""
         self._root = root
         self._keep = keep
-        # without the guide, so that what is tried does not depend on when jobs end
-        self._plan = ("--max-epochs", str(max_epochs), "--guide", "none")
+        self._plan = ("--max-epochs", str(max_epochs))
         self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
         self._lock = threading.Lock()
         self._locks: dict[Hashable, threading.Lock] = collections.defaultdict(threading.Lock)
@@ -76,7 +77,7 @@ class Campaign:
             kind.story(scene)
             if not scene.document or not scene.is_over():
                 scene.settle()
-            check(scene, wanted)
+            check(scene, wanted, is_guided=kind.is_guided)
         except Exception:  # noqa: BLE001 - one broken run must not end the campaign
             scene.complain("unclear ends", f"the run itself broke: {traceback.format_exc()[-1500:]}")
         finally:
@@ -96,7 +97,7 @@ class Campaign:
 
     def _undisturbed(self, kind: Kind) -> tuple[dict[str, Any], float]:
         """What an undisturbed search prints, and how long it takes in seconds; kinds may share one."""
-        key = (kind.undisturbed or kind.script, kind.options, kind.prepare)
+        key = (kind.undisturbed or kind.script, kind.options, kind.prepare, kind.is_guided)
         with self._lock:
             lock = self._locks[key]
         with lock:
@@ -115,7 +116,9 @@ class Campaign:
             scene.close()
 
     def _scene(self, kind: Kind, name: str, seed: int, script: str) -> Scene:
-        scene = Scene(self._root / name, seed, (*self._plan, *kind.options))
+        # without the guide, where it does not matter, what is tried does not depend on when jobs end
+        guide = ("--guide", "model" if kind.is_guided else "none")
+        scene = Scene(self._root / name, seed, (*self._plan, *guide, *kind.options))
         scene.script.write_text(script)
         kind.prepare(scene)
         return scene

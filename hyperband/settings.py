@@ -54,6 +54,8 @@ class Settings:
     max_trials: int | None = None
     #: of all jobs together when each goes on from a checkpoint; None: no limit
     max_total_epochs: int | None = None
+    #: that there is no such limit was said, so that a study's own may be taken away
+    lifts_max_total_epochs: bool = False
     #: trials of brackets go on without waiting for their rung
     asynchronous: bool = False
     seed: int = 42
@@ -148,3 +150,19 @@ class Settings:
             "debug": self.debug,
             "script_args": list(self.script_args),
         }
+
+
+def changed_words(name: str, was: object, is_now: object) -> str:
+    """An option that had another value before, in the words of the command line.
+
+    Args:
+        name: as in `Settings.document`.
+        was: the value before; None where the option was left out.
+        is_now: the value now.
+    """
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(is_now, bool):
+        return f"{option} was not given and now is" if is_now else f"{option} was given and now is not"
+    if was is None:
+        return f"{option} was not given and is now {is_now}"
+    return f"{option} was {was} and is {'not given now' if is_now is None else f'now {is_now}'}"

@@ -574,6 +574,14 @@ def test_more_may_be_asked_for_later_and_less_is_refused(searches: Searches) -> 
     forgotten = searches.run(*options[:-1])
     assert forgotten.exit_code == 2
     assert "--max-total-epochs was 25 and is left out now" in forgotten.err
+    assert "--max-total-epochs none" in forgotten.err
+    lifted = searches.run(*options, "none")
+    assert lifted.exit_code == 0, lifted.err
+    assert n_epochs_of(lifted.document) > 25
+    assert "of at most" not in searches.command("report", str(searches.study)).out.partition("epochs  ")[2]
+    again = searches.run(*options[:-1])
+    assert again.exit_code == 0, again.err
+    assert again.document["jobs"] == lifted.document["jobs"]
 
 
 def test_a_study_without_a_limit_of_epochs_gets_none_later(searches: Searches) -> None:
@@ -597,7 +605,7 @@ def test_barriers_cannot_be_taken_away_later(searches: Searches) -> None:
     assert searches.run(*options).exit_code == 0
     refused = searches.run(*options, "--async")
     assert refused.exit_code == 2
-    assert "--async was False and is now True" in refused.err
+    assert "--async was not given and now is; leave it out" in refused.err
 
 
 #: goes on from a checkpoint, and crashes where one should be and is not
@@ -637,12 +645,25 @@ def starts_of(searches: Searches) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("asha", "--max-trials", "9"), "the plan is complete"),
+        (("asha", "--max-trials", "9"), "all 9 trials were tried, and nobody is left to go on"),
         (
             ("asha", "--max-total-epochs", "5"),
-            "the plan is complete, within --max-total-epochs 5; no trial went on beyond 3 epochs",
+            "--max-total-epochs 5 is used up; no trial went on beyond 3 epochs",
         ),
-        (("pasha", "--max-trials", "4"), "the plan is complete; no trial went on beyond 3 epochs"),
+        (
+            ("asha", "--max-total-epochs", "4"),
+            "--max-total-epochs 4 is used up: no job fits into the 1 epoch left;"
+            " no trial went on beyond 1 epoch",
+        ),
+        (
+            ("asha", "--max-total-epochs", "5", "--max-trials", "9"),
+            "--max-total-epochs 5 is used up, after 3 of at most 9 trials; no trial went on beyond 3 epochs",
+        ),
+        (
+            ("pasha", "--max-trials", "4"),
+            "all 4 trials were tried, and their rankings at epochs 1 and 3 agree, so no higher rung was"
+            " needed; no trial went on beyond 3 epochs",
+        ),
     ],
 )
 def test_the_end_says_how_far_a_search_without_barriers_got(

@@ -49,12 +49,23 @@ def test_what_runs_is_counted_as_left_whatever_the_limit() -> None:
     assert search.engine.is_complete
 
 
-def test_the_plans_total_is_never_more_than_the_limit_of_epochs() -> None:
-    lines = plan_table(asha_plan(1000, 81, total=20)).splitlines()
-    (total,) = [line for line in lines if line.startswith("total")]
-    assert "at most 20" in total
-    assert "3,646" not in total
-    assert "at most" not in plan_table(asha_plan(9, total=3000)).split("\n\n")[0]
+def test_the_plans_numbers_are_what_the_limit_of_epochs_pays_for() -> None:
+    table, notes = plan_table(asha_plan(1000, 9, total=20)).split("\n\n")
+    assert [cell.strip() for cell in table.splitlines()[-1].split("  ") if cell.strip()] == [
+        "about 8 @ 1",
+        "about 2 @ 3",
+        "about 0 @ 9",
+        "about 10",
+        "about 12",
+        "about 14",
+    ]
+    assert "what 20 epochs (--max-total-epochs) pay for." in notes
+    assert "more than 20 epochs in all, resuming, and after 1,000 trials at the latest" in notes
+    # a limit that is large enough changes no number
+    assert plan_table(asha_plan(9, 9, total=3000)).startswith(plan_table(asha_plan(9, 9)).split("\n\n")[0])
+    notes = plan_table(asha_plan(100, 27, total=50, algorithm=Algorithm.PASHA)).split("\n\n")[1]
+    assert "pay for if all rungs are used." in notes
+    assert "more than the noise of the losses" in notes
 
 
 def test_a_ladder_of_one_rung_has_no_estimates() -> None:

@@ -52,7 +52,7 @@ def test_a_draw_depends_on_seed_and_number_alone(start: Start) -> None:
     assert [part.first for part in whole][:1] == [1]
     assert [part.is_last for part in whole] == [False] * (len(whole) - 1) + [True]
     assert ids_of(drawn(host, 7, 800, 400)) == ids_of(whole)[799:1199]
-    assert ids_of(host.draw_candidates(7, 5, limit_s=60)) == ids_of(whole)[:5]
+    assert ids_of(list(host.draw_candidates(7, 5, limit_s=60))) == ids_of(whole)[:5]
 
 
 def test_the_stream_is_none_of_the_trials(start: Start) -> None:

@@ -15,7 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from search_fixture import until
+from study_fixture import settings
 
+from hyperband.check.findings import Report
+from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
 from hyperband.check.pulse import Pulse
 from hyperband.check.reads import ReadWatch
@@ -184,6 +187,47 @@ def test_a_sampler_with_dice_of_its_own_and_one_search_for_all_options(tmp_path:
     assert "both would be one search" in found.words("options")
     assert found.all_but("sampler", "decoding", "options", "gpu_memory") == {"ok"}
     assert "does not hold: sampler, config ids; not known: options" in found.lines
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "words"),
+    [
+        ("return {'lr': config_id[3:]}", "ok", ["lr is '0.", "let get_config return numbers"]),
+        ("return {'lr': float('nan')}", "FAILS", ["lr = nan", "finite numbers"]),
+        ("return {}", "FAILS", ["gives {} for", "return for each id a dict"]),
+        ("return {'lr': random.random()}", "FAILS", ["is not deterministic", "depend on the id"]),
+        ("raise ValueError('no')", "FAILS", ["ValueError: no", "it may also be left out"]),
+        ("os._exit(3)", "FAILS", ["ended the whole process", "it may also be left out"]),
+        ("time.sleep(0.5); return {'lr': 1.0}", "unknown", ["it takes 0.5 s for an id", "only read the id"]),
+    ],
+)
+def test_a_get_config_with_a_mistake_is_reported_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, status: str, words: list[str]
+) -> None:
+    monkeypatch.setattr("hyperband.check.decoding._READ_S", 1.0)
+    path = tmp_path / "train.py"
+    path.write_text(f"{GOOD}\n".replace("if __name__", f"def get_config(config_id): {source}\nif __name__"))
+    lines: list[str] = []
+    report = Report(settings(tmp_path, python=Path(sys.executable)), lines.append)
+    assert inspect(report.settings, report), lines
+    (found,) = [finding for finding in report.findings if finding.check == "decoding"]
+    assert found.status == status
+    assert found.fix
+    assert [word for word in words if word not in found.text()] == []
+    assert found.text().count("Traceback") <= 1
+
+
+def test_what_is_not_read_from_ids_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    ids = 'return f"(k{rng.randint(10**9):x}q, lr={rng.uniform():.4f}, {rng.randint(9)})"'
+    path.write_text(changed(('return f"lr:{rng.uniform():.9f}"', ids)))
+    report = Report(settings(tmp_path, python=Path(sys.executable)), lambda _: None)
+    assert inspect(report.settings, report)
+    (found,) = [finding for finding in report.findings if finding.check == "decoding"]
+    assert found.status == "ok"
+    assert "the ids say #1 (" in found.words
+    assert "#k is the k-th piece of an id" in found.words
+    assert "not read: #1 (another text in each id" in found.words
 
 
 def test_a_sampler_that_remembers(tmp_path: Path) -> None:

@@ -391,6 +391,16 @@ def test_a_search_on_a_terminal_has_live_lines_and_leaves_none(folder: Path) -> 
     assert "[red]'q'" in result.replace("'\"'\"'", "'")
 
 
+def test_json_on_a_terminal_is_indented(folder: Path) -> None:
+    assert search(folder, "--max-epochs", "1").returncode == 0
+    exit_code, seen = on_terminal(folder, ["report", "logs/study", "--json"])
+    assert exit_code == 0
+    assert '{\r\n  "identity": "study",\r\n' in seen
+    piped = run(folder, "report", "logs/study", "--json")
+    assert piped.stdout.count("\n") == 1
+    assert json.loads(seen) == json.loads(piped.stdout)
+
+
 def test_a_search_whose_terminal_vanishes_goes_on(folder: Path) -> None:
     words = ["--max-epochs", "9", "--gpus", "none", "train.py"]
     exit_code, text = on_terminal(folder, words, until=lambda seen: b"trial 0 " in seen)

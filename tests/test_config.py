@@ -3,12 +3,14 @@
 import json
 import string
 import time
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband.script.config import Value, decode, flatten, same_names
+from hyperband.script.id_text import pieces_of
 
 UUID = "3f2a9c1e-4512-4e4a-9bcd-112233445566"
 
@@ -43,8 +45,92 @@ def test_the_spellings_that_scripts_use(config_id: str, expected: dict[str, Valu
 
 
 @pytest.mark.parametrize(
+    ("config_id", "expected"),
+    [
+        # options of a command line
+        ("lr=0.003 --bs=78", {"lr": 0.003, "bs": 78}),
+        ("cfg --lr=0.01 --bs=32", {"#1": "cfg", "lr": 0.01, "bs": 32}),
+        ("lr 0.003 --bs 78", {"lr": 0.003, "bs": 78}),
+        ("--lr 0.003 --bs 78", {"lr": 0.003, "bs": 78}),
+        ("-lr -0.5 --bn --opt adam", {"lr": -0.5, "bn": True, "opt": "adam"}),
+        ("--hidden 64 32 --lr:1e-3", {"hidden.0": 64, "hidden.1": 32, "lr": 0.001}),
+        ("lr=0.1--bs=3", {"lr": 0.1, "bs": 3}),
+        # calls and dicts of Python
+        ("(lr=0.00339, bs=78)", {"lr": 0.00339, "bs": 78}),
+        ("optimizer:adam(lr=0.003),bs:78", {"optimizer": "adam", "optimizer.lr": 0.003, "bs": 78}),
+        ("optimizer=sgd(0.1),bs=78", {"optimizer": "sgd", "optimizer.#1": 0.1, "bs": 78}),
+        ("adam(lr=0.1, wd=0.01)", {"#1": "adam", "lr": 0.1, "wd": 0.01}),
+        (
+            "Namespace(lr=0.1, opt='adam', hidden=[64, 32])",
+            {"#1": "Namespace", "lr": 0.1, "opt": "adam", "hidden.0": 64, "hidden.1": 32},
+        ),
+        ("{'lr': np.float64(0.003), 'opt': 'adam'}", {"lr": 0.003, "opt": "adam"}),
+        ("(('bs', 64), ('lr', 0.003))", {"bs": 64, "lr": 0.003}),
+        ("OrderedDict([('lr', 0.1), ('bs', 3)])", {"#1": "OrderedDict", "lr": 0.1, "bs": 3}),
+        ("(0.1, 64, 'adam')", {"#1": 0.1, "#2": 64, "#3": "adam"}),
+        ("[0.1, [64, 32]]", {"#1": 0.1, "#2.0": 64, "#2.1": 32}),
+        ("{[1]: 2}", {"#1": 1, "#2": 2}),
+        # others with signs
+        ("{lr: 0.1, bs: 64}", {"lr": 0.1, "bs": 64}),
+        ("lr: 0.1, bs: 64", {"lr": 0.1, "bs": 64}),
+        ("lr = 0.1, bs = 64", {"lr": 0.1, "bs": 64}),
+        ("lr->0.1;bs->3", {"lr": 0.1, "bs": 3}),
+        ('"lr=0.1,bs=3"', {"lr": 0.1, "bs": 3}),
+        ("?lr=0.1&bs=32", {"lr": 0.1, "bs": 32}),
+        ("a.b=1,c=2", {"a.b": 1, "c": 2}),
+        ("+a.b=1 ++c=2 opt=adam", {"a.b": 1, "c": 2, "opt": "adam"}),
+        ("model/encoder=resnet,lr=0.1", {"#1": "model", "encoder": "resnet", "lr": 0.1}),
+        ("lr=0.1,opt:adam", {"lr": 0.1, "opt": "adam"}),
+        ("adam: lr=0.1, wd=0.2", {"#1": "adam", "lr": 0.1, "wd": 0.2}),
+        ("url=http://a/b,lr=0.1", {"url": "http://a/b", "lr": 0.1}),
+        ("lr=0.1,lr=0.2", {"lr": 0.1, "lr#2": 0.2}),
+        # values beside each other
+        ("lr=0.1,adam,bs=32", {"lr": 0.1, "#2": "adam", "bs": 32}),
+        ("lr=0.001-adam-bs=32", {"lr": 0.001, "#2": "adam", "bs": 32}),
+        ("hidden=64,32,lr=0.1", {"hidden.0": 64, "hidden.1": 32, "lr": 0.1}),
+        ("hidden:64-32,lr:0.1", {"hidden.0": 64, "hidden.1": 32, "lr": 0.1}),
+        ("model=resnet-50,lr=0.1", {"model": "resnet-50", "lr": 0.1}),
+        # names of files
+        ("learning_rate-1e-3-batch_size-64", {"learning_rate": 0.001, "batch_size": 64}),
+        ("learning-rate 0.1, batch-size 64", {"learning-rate": 0.1, "batch-size": 64}),
+        ("lr_0.001_bs_32", {"lr": 0.001, "bs": 32}),
+        ("lr_.9_x_-3", {"lr": 0.9, "x": -3}),
+        ("opt_adam_lr_0.1_bs_32", {"#1": "opt", "#2": "adam", "lr": 0.1, "bs": 32}),
+        ("opt_adam-lr_0.1-bs_32", {"#1": "opt", "#2": "adam", "lr": 0.1, "bs": 32}),
+        ("resnet_18_0.1", {"#1": "resnet", "#2": 18, "#3": 0.1}),
+        ("lr0.001-bs32", {"lr": 0.001, "bs": 32}),
+        ("lr0.1:bs64", {"lr": 0.1, "bs": 64}),
+        ("resnet50v2_lr0.1_bs64_3x3", {"#1": "resnet50v2", "lr": 0.1, "bs": 64, "#4": "3x3"}),
+        ("adam(0.1)_64", {"#1": "adam", "#2": 0.1, "#3": 64}),
+        ("0.1:64:adam", {"#1": 0.1, "#2": 64, "#3": "adam"}),
+        ("seed=123", {"seed": 123}),
+    ],
+)
+def test_no_piece_of_an_id_is_lost(config_id: str, expected: dict[str, Value]) -> None:
+    found = decode(config_id)
+    assert found == expected
+    assert found is not None
+    assert list(found) == list(expected)
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
     "config_id",
-    ["a3f9c2d4", UUID, "17", "config_17", "trial17", "resnet", "x", "{", "=", "{[1]: 2}", "{{1: 2}, 3}"],
+    [
+        "a3f9c2d4",
+        UUID,
+        "17",
+        "config_17",
+        "trial17",
+        "resnet",
+        "x",
+        "{",
+        "=",
+        "brave-turing-12",
+        "run_3f2a9c1e_5",
+        "eyJsciI6IDAuMX0=",
+        "ab==",
+    ],
 )
 def test_an_id_without_structure_is_recognised(config_id: str) -> None:
     assert decode(config_id) is None
@@ -55,11 +141,12 @@ def test_a_number_that_has_no_decimal_digits_is_text() -> None:
     assert decode("{'a': 0x" + digits + ", 'b': 1}") == {"a": "0x" + digits, "b": 1}
 
 
-@pytest.mark.parametrize("config_id", ["a=%sx", "a%sx_1", "%sx_1"])
-def test_an_id_of_very_many_digits_is_read_at_once(config_id: str) -> None:
+@pytest.mark.parametrize("part", ["9", "9,", "1_", "_", "a=1,", "[", "a(", "-a ", "1-", "'", "a:"])
+@pytest.mark.parametrize("config_id", ["a=%sx", "a%sx_1", "%sx_1", "a=%s b=1"])
+def test_a_very_long_id_is_read_soon(config_id: str, part: str) -> None:
     began_s = time.process_time()
-    decode(config_id % ("9" * 100_000))
-    assert time.process_time() - began_s < 2.0
+    decode(config_id % (part * (100_000 // len(part))))
+    assert time.process_time() - began_s < 4.0
 
 
 def test_a_nested_configuration_becomes_flat() -> None:
@@ -123,6 +210,21 @@ def test_json_comes_back(config: dict[str, Value]) -> None:
 def test_any_text_is_read_without_an_error(text: str) -> None:
     found = decode(text)
     assert found is None or all(isinstance(name, str) for name in found)
+
+
+words_and_numbers = ["lr", "opt", "adam", "0.1", "1e-3", "-5", "64", "3x3", "é"]
+marks = ["=", ":", ",", " ", "_", "-", ".", "/", "(", ")", "[", "]", "--", " --", ", "]
+pieces = st.sampled_from(words_and_numbers + marks)
+
+
+@given(st.lists(pieces, min_size=1, max_size=14).map("".join))
+def test_each_letter_and_digit_is_in_a_name_or_a_piece(config_id: str) -> None:
+    found = pieces_of(config_id)
+    if found is None or not all(isinstance(piece, str) or piece is True for piece in found.values()):
+        return  # what a literal means is told apart from how it is written
+    kept = "".join(found) + "".join(str(piece) for piece in found.values())
+    lost = Counter(filter(str.isalnum, config_id)) - Counter(filter(str.isalnum, kept))
+    assert not lost, found
 
 
 @given(st.binary(min_size=16, max_size=32))

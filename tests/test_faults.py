@@ -15,7 +15,7 @@ from fault_campaign import checks, scripts  # type: ignore[import-not-found]  # 
 from fault_campaign.scene import Scene  # type: ignore[import-not-found]  # noqa: E402
 
 FAULTS = BENCHMARKS / "faults.py"
-N_GROUPS = 6
+N_GROUPS = 7
 
 
 def kinds() -> list[str]:
@@ -109,6 +109,41 @@ def test_a_process_left_over_is_found(finished: Scene, monkeypatch: pytest.Monke
 def test_another_decision_is_found(finished: Scene) -> None:
     wanted = {**finished.document, "best": {"config_id": "x:0.5", "loss": 0.0, "epochs": 3}}
     assert columns(finished, wanted) == {"not as undisturbed"}
+
+
+def guided_columns(scene: Scene, wanted: Mapping[str, object]) -> set[str]:
+    """The same for a guided search, which is held against its own journal."""
+    checks.check(scene, wanted, is_guided=True)
+    return {column for column, _ in scene.wrong}
+
+
+def test_a_search_that_is_what_its_journal_says_has_nothing_wrong(finished: Scene) -> None:
+    finished.note_journal()
+    others = [{**trial, "config_id": "x:0.5"} for trial in finished.document["trials"]]
+    assert len(finished.journals) == 1
+    assert guided_columns(finished, {**finished.document, "trials": others, "best": None}) == set()
+
+
+def test_a_decision_that_the_journal_does_not_give_is_found(finished: Scene) -> None:
+    wanted = finished.document
+    finished.document = {**wanted, "best": {"config_id": "x:0.5", "loss": 0.0, "epochs": 3}}
+    assert guided_columns(finished, wanted) == {"not as undisturbed"}
+
+
+def test_a_journal_that_was_rewritten_is_found(finished: Scene) -> None:
+    finished.note_journal()
+    (rows,) = finished.journals
+    rows[3] = rows[2]
+    assert guided_columns(finished, finished.document) == {"not as undisturbed"}
+
+
+def test_a_job_that_ran_another_id_than_its_trials_is_found(finished: Scene) -> None:
+    lines = finished.record.read_text().splitlines()
+    place, start = next((place, line) for place, line in enumerate(lines) if line.startswith("start "))
+    word, folder, _, *rest = start.split()
+    lines[place] = " ".join([word, folder, "x:0.5", *rest])
+    finished.record.write_text("\n".join(lines) + "\n")
+    assert guided_columns(finished, finished.document) == {"not as undisturbed"}
 
 
 def test_an_unclear_end_is_found(finished: Scene) -> None:

@@ -3,35 +3,17 @@
 import select
 from pathlib import Path
 
-import pytest
-from test_guiding import PATIENCE_MS, SCRIPT, guided, quiet
+from test_guiding import PATIENCE_MS, guided, many_trials, quiet, script
 
-from hyperband.search.brackets import make_plan
 from hyperband.search.trial import Algorithm
 from hyperband.study.drawing import MAX_UNUSED
 
-__all__ = ["quiet"]
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    return path
+__all__ = ["quiet", "script"]
 
 
 def n_drawn_before_the_first_proposal(script: Path, quiet: int, *, max_total_epochs: int | None) -> int:
     """Draw for asha with a million trials until one of them may have its id."""
-    plan = make_plan(
-        algorithm=Algorithm.ASHA,
-        max_epochs=81,
-        eta=3,
-        min_epochs=1,
-        brackets=None,
-        repeat=1,
-        max_trials=1_000_000,
-        max_total_epochs=max_total_epochs,
-    )
+    plan = many_trials(Algorithm.ASHA, 1_000_000, max_epochs=81, max_total_epochs=max_total_epochs)
     ids, _ = guided(script, plan, quiet)
     try:
         poll = select.poll()

@@ -6,18 +6,21 @@ import math
 import os
 import signal
 import statistics
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from search_fixture import Ran, Searches, script, searches, until
-from study_fixture import write_study
+from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
+from study_fixture import loss_by_number, play, settings, small_plan, write_study
 
 from hyperband.errors import JournalError
 from hyperband.folder import GUIDE_FILE, LOG_FILE
-from hyperband.journal import read_events
+from hyperband.journal import Journal, read_events
 from hyperband.journal.rows import row_of
 from hyperband.search.events import (
     Event,
@@ -30,6 +33,8 @@ from hyperband.search.events import (
     StudyCreated,
 )
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn
+from hyperband.search.trial import Outcome
+from hyperband.study.learning import read_lessons
 
 __all__ = ["searches"]
 
@@ -50,12 +55,30 @@ def get_random_config_id(rng):
 X_ALONE = "print(float(config_id[2:]) + 1 / epochs)"
 ONE_RUNG = ("--algorithm", "random", "--max-epochs", "1")
 SMALL = ("--max-epochs", "9")
+TINY = ("--max-epochs", "3")
 MODEL = ("--guide", "model")
 NONE = ("--guide", "none")
 
 
 def write(searches: Searches, sampler: str = PLANE, main: str = VALLEY, top: str = "") -> None:
     searches.write(script(main, sampler=sampler, top=top))
+
+
+def write_old(
+    searches: Searches,
+    id_of: Callable[[int], str] = lambda trial: f"x:0.{trial:02},y:0.5",
+    *,
+    fails: bool = False,
+) -> Path:
+    """A finished study of 17 trials to learn from, of events alone."""
+    old = searches.folder / "old" / "study"
+
+    def failure(*_: object) -> tuple[Outcome, None]:
+        return Outcome.CRASHED, None
+
+    outcome_of = failure if fails else loss_by_number
+    write_study(old, play(small_plan(9), settings(searches.folder), outcome_of=outcome_of, id_of=id_of))
+    return old
 
 
 def proposals(searches: Searches) -> list[IdProposed]:
@@ -130,8 +153,7 @@ def test_the_model_finds_the_good_region_and_random_turns_stay_random(searches: 
     assert len(set(ids(ran))) == 45
     plan = (
         "guide     a model of the losses chooses among the sampler's draws; 10 % of the trials stay random\n"
-        "          the config ids say x, y\n"
-        "plan "
+        "          the config ids say the numbers x (such as 0."
     )
     assert plan in ran.err
     told = [event for event in proposals(searches) if event.source is IdSource.MODEL]
@@ -144,8 +166,8 @@ def test_the_model_finds_the_good_region_and_random_turns_stay_random(searches: 
 
 
 def test_jobs_that_run_at_the_same_time_are_not_all_at_one_point(searches: Searches) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.3)")
-    ran = searches.run(*ONE_RUNG, "--max-trials", "32", "--slots", "4", *MODEL)
+    write(searches, main=VALLEY + "import time; time.sleep(0.2)")
+    ran = searches.run(*ONE_RUNG, "--max-trials", "28", "--slots", "4", *MODEL)
     assert ran.exit_code == 0, ran.err
     points = {
         trial["number"]: tuple(float(part[2:]) for part in trial["config_id"].split(","))
@@ -165,11 +187,11 @@ def test_jobs_that_run_at_the_same_time_are_not_all_at_one_point(searches: Searc
 def test_start_with_comes_first(searches: Searches) -> None:
     write(searches)
     (searches.folder / "known.txt").write_text("x:0.9,y:0.9\nx:0.8,y:0.8\n")
-    ran = searches.run(*SMALL, *MODEL, "--slots", "2", "--start-with", "known.txt")
+    ran = searches.run(*TINY, *MODEL, "--slots", "2", "--start-with", "known.txt")
     assert ids(ran)[:2] == ["x:0.9,y:0.9", "x:0.8,y:0.8"]
     assert sources(ran)[:2] == ["start_with", "start_with"]
     assert "start_with" not in sources(ran)[2:]
-    assert len(ran.document["trials"]) == 17
+    assert len(ran.document["trials"]) == 5
 
 
 def test_a_scripts_own_get_config_says_what_ids_mean(searches: Searches) -> None:
@@ -182,11 +204,11 @@ def test_a_scripts_own_get_config_says_what_ids_mean(searches: Searches) -> None
     def get_config(config_id):
         return {"opt": {"lr": float(base64.b16decode(config_id)), "name": "sgd"}}
     """
-    write(searches, sampler, "print(get_config(config_id)['opt']['lr']); import time; time.sleep(0.2)")
+    write(searches, sampler, "print(get_config(config_id)['opt']['lr']); import time; time.sleep(0.1)")
     (searches.folder / "known.txt").write_text("302E35303030\nnot hexadecimal\n")
     ran = searches.run(*SMALL, *MODEL, "--slots", "2", "--start-with", "known.txt")
     assert ran.exit_code == 0, ran.err
-    assert "get_config gives opt.lr\n" in ran.err
+    assert "get_config gives the number opt.lr (such as 0." in ran.err
     assert "model" in sources(ran)
     refused = "Warning: some config ids are tried at random only. get_config in "
     assert ran.err.count(refused) == 1, ran.err
@@ -194,16 +216,19 @@ def test_a_scripts_own_get_config_says_what_ids_mean(searches: Searches) -> None
 
 def test_a_get_config_that_refuses_all_is_told(searches: Searches) -> None:
     write(searches, PLANE + "\ndef get_config(config_id): return {'x': 1}[config_id]\n")
-    ran = searches.run(*SMALL, *MODEL, "--slots", "2")
+    ran = searches.run(*TINY, *MODEL, "--slots", "2")
     assert ran.exit_code == 0, ran.err
-    refused = "Warning: get_config refuses the config ids, and their text is read instead. get_config in"
+    refused = "Warning: get_config refuses the config ids, and the text of the ids is read instead."
     assert refused in ran.err
-    assert "the config ids say x, y" in ran.err
+    assert "the config ids say the numbers x (such as 0." in ran.err
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [((), "10 % of the trials stay random\n          the config ids say x, y\n"), (NONE, "")],
+    [
+        ((), "10 % of the trials stay random\n          the config ids say the numbers x (such as 0."),
+        (NONE, ""),
+    ],
 )
 def test_a_dry_run_says_the_guide(searches: Searches, options: Sequence[str], words: str) -> None:
     write(searches)
@@ -236,7 +261,7 @@ def test_a_space_that_turns_out_to_be_small_is_tried_to_its_end(searches: Search
     def get_random_config_id(rng):
         global n_calls
         n_calls += 1
-        if n_calls < 80:
+        if n_calls < 40:
             time.sleep(0.05)
         return f"x:{rng.randint(14)}"
     """
@@ -252,9 +277,9 @@ def test_a_space_that_turns_out_to_be_small_is_tried_to_its_end(searches: Search
 def test_ids_without_structure_are_drawn_as_without_a_guide(searches: Searches) -> None:
     sampler = "import hashlib\ndef get_random_config_id(rng): return hashlib.md5(rng.bytes(8)).hexdigest()"
     write(searches, sampler, "print(len(config_id) + 1 / epochs)")
-    guided = searches.run(*SMALL, *MODEL, "--slots", "2", "--logs", "guided")
+    guided = searches.run(*TINY, *MODEL, "--slots", "2", "--logs", "guided")
     assert "guide     none: no hyperparameters are recognised in ids like " in guided.err
-    plain = searches.run(*SMALL, *NONE, "--slots", "2", "--logs", "plain")
+    plain = searches.run(*TINY, *NONE, "--slots", "2", "--logs", "plain")
     assert guided.document["trials"] == plain.document["trials"]
     assert not list(searches.folder.glob("guided/*/guide.err"))
 
@@ -263,8 +288,8 @@ def test_without_a_guide_ids_depend_on_seed_and_trial_alone(searches: Searches) 
     from numpy.random import MT19937, RandomState, SeedSequence
 
     write(searches)
-    ran = searches.run(*SMALL, *NONE, "--seed", "5", "--slots", "2")
-    rngs = [RandomState(MT19937(SeedSequence([5, trial]))) for trial in range(17)]
+    ran = searches.run(*TINY, *NONE, "--seed", "5", "--slots", "2")
+    rngs = [RandomState(MT19937(SeedSequence([5, trial]))) for trial in range(5)]
     assert ids(ran) == [f"x:{rng.uniform():.6f},y:{rng.uniform():.6f}" for rng in rngs]
     assert set(sources(ran)) == {"random"}
     assert proposals(searches) == []
@@ -275,7 +300,7 @@ def test_without_a_guide_ids_depend_on_seed_and_trial_alone(searches: Searches) 
 
 def test_a_guide_that_stands_still_holds_nobody_up(searches: Searches) -> None:
     write(searches)
-    search = searches.start(*ONE_RUNG, "--max-trials", "60", "--slots", "2", *MODEL)
+    search = searches.start(*ONE_RUNG, "--max-trials", "40", "--slots", "2", *MODEL)
     guide = guide_of(search.pid)
     guide.suspend()
     n_before = len(proposals(searches))
@@ -291,29 +316,29 @@ def test_a_guide_that_stands_still_holds_nobody_up(searches: Searches) -> None:
 
 def test_a_guide_that_is_killed_comes_back(searches: Searches) -> None:
     write(searches, main=VALLEY + "import time; time.sleep(0.1)")
-    search = searches.start(*ONE_RUNG, "--max-trials", "40", "--slots", "2", *MODEL)
+    search = searches.start(*ONE_RUNG, "--max-trials", "24", "--slots", "2", *MODEL)
     guide = guide_of(search.pid)
     until_there_are(5, IdProposed, searches)
     guide.kill()
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     assert "The guide's process has ended (signal 9, Killed); it starts again" in ran.err
-    assert len(ran.document["trials"]) == 40
+    assert len(ran.document["trials"]) == 24
 
 
 @pytest.mark.slow
 def test_a_script_host_that_is_killed_again_and_again_is_replaced(searches: Searches) -> None:
     write(searches, main=VALLEY + "import time; time.sleep(0.1)")
-    search = searches.start(*ONE_RUNG, "--max-trials", "60", "--slots", "2", *MODEL)
+    search = searches.start(*ONE_RUNG, "--max-trials", "36", "--slots", "2", *MODEL)
 
     # far enough from each other for draws in between
-    for n_trials in (3, 15, 27, 39):
+    for n_trials in (3, 11, 19, 27):
         until_there_are(n_trials, IdProposed, searches)
         for host in children_of(search.pid, "/child.py"):
             host.kill()
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
-    assert len(set(ids(ran))) == 60
+    assert len(set(ids(ran))) == 36
 
 
 def test_a_slow_sampler_gives_what_it_can(searches: Searches) -> None:
@@ -374,15 +399,11 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_journal(searches: Searche
     # every job has the id that the journal has for its trial
     known = {event.trial: event.config_id for event in proposals(searches)}
     assert all(job["config_id"] == known[job["trial"]] for job in ran.document["jobs"])
-
-
-def test_each_id_is_in_the_journal_just_before_its_first_start(searches: Searches) -> None:
-    write(searches)
-    assert searches.run(*SMALL, "--slots", "1", *MODEL).exit_code == 0
-    events: list[Event] = read_events(searches.study)
-    for place, event in enumerate(events):
+    # and each id stands just before the first start of its trial
+    written = read_events(searches.study)
+    for place, event in enumerate(written):
         if isinstance(event, IdProposed):
-            started = events[place + 1]
+            started = written[place + 1]
             assert isinstance(started, JobStarted)
             assert started.trial == event.trial
 
@@ -392,7 +413,7 @@ def test_the_guide_may_change_between_starts(searches: Searches) -> None:
     write(searches)
     n_seen = 0
     for options, n_trials in ((MODEL, 4), (NONE, 8), (MODEL, 12)):
-        search = searches.start(*SMALL, *options, "--slots", "1")
+        search = searches.start(*SMALL, *options, "--slots", "2")
         until_there_are(n_trials, JobStarted, searches)
         searches.kill(search)
         assert len(events_of(searches)) > n_seen
@@ -408,9 +429,10 @@ def test_the_guide_may_change_between_starts(searches: Searches) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["interrupt", "stop"])
 def test_it_stops_and_takes_the_guide_along(searches: Searches, way: str) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.2)")
-    search = searches.start(*SMALL, "--slots", "2", *MODEL)
-    until_there_are(3, IdProposed, searches)
+    write(searches, main=VALLEY + "import time; time.sleep(1.0)")
+    options = (*TINY, "--slots", "2", *MODEL)
+    search = searches.start(*options)
+    until_there_are(2, IdProposed, searches)
     guides = guides_of(search.pid)
     assert len(guides) == 1
     if way == "interrupt":
@@ -421,9 +443,9 @@ def test_it_stops_and_takes_the_guide_along(searches: Searches, way: str) -> Non
     assert ran.exit_code == 130, ran.err
     assert not guides[0].is_running()
     n_before = len(proposals(searches))
-    ran = searches.run(*SMALL, "--slots", "2", *MODEL)
+    ran = searches.run(*options)
     assert ran.exit_code == 0
-    assert len(proposals(searches)) == 17 > n_before
+    assert len(proposals(searches)) == 5 > n_before
     assert ran.err.count("Traceback") == 0
 
 
@@ -443,12 +465,11 @@ def test_the_guide_has_no_gpu_and_steps_back_for_the_jobs(searches: Searches) ->
 
 def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches) -> None:
     write(searches)
-    assert searches.run(*SMALL, "--slots", "2", *NONE, "--logs", "old").exit_code == 0
+    old = write_old(searches)
     search = searches.run(
-        *SMALL, "--slots", "1", *MODEL, "--logs", "new", "--learn-from", "old/study", "--seed", "7"
+        *SMALL, "--slots", "2", *MODEL, "--logs", "new", "--learn-from", "old/study", "--seed", "7"
     )
     assert search.exit_code == 0, search.err
-    old = searches.folder / "old" / "study"
     assert f"it learns from {old} (22 losses)" in search.err
     assert "Warning" not in search.err
     assert search.document["settings"]["learn_from"] == [str(old)]
@@ -463,19 +484,39 @@ def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches
     }
 
 
-def test_a_guide_that_stands_still_holds_what_was_learned_up_for_seconds_only(searches: Searches) -> None:
-    write(searches)
-    assert searches.run("--max-epochs", "3", *NONE, "--logs", "old").exit_code == 0
-    search = searches.start("--max-epochs", "3", *MODEL, "--learn-from", "old/study")
-    guide_of(search.pid).suspend()
-    ran = searches.wait(search)
-    assert ran.exit_code == 0, ran.err
-    assert "New trials wait for what the model learns from other studies, for at most 10 s." in ran.err
-    assert "The model has not yet learned from other studies: trials start at random until" in ran.err
-    started = min(job["started_at"] for job in ran.document["jobs"])
-    begun = next(event.at for event in read_events(searches.study) if isinstance(event, SearchStarted))
-    assert 9.0 < started - begun < 20.0
-    assert "model" not in sources(ran)
+#: a search whose guide never says a word, and which waits for it a second only
+MUTE = f"""
+import sys
+sys.path.insert(0, {str(HYPERBAND.parent)!r})
+from hyperband.cli.main import main
+from hyperband.guide import service
+from hyperband.study import prelude
+service._SERVE = "import time; time.sleep(1000)"
+prelude.MOST_S, prelude._WORTH_TELLING_S = 1.0, 0.2
+sys.exit(main())
+"""
+
+
+def test_what_is_to_be_learned_holds_the_first_trials_up_for_a_while_only(searches: Searches) -> None:
+    write(searches, main="import time; time.sleep(0.2); print(epochs)")
+    write_old(searches)
+    options = ("--gpus", "none", *ONE_RUNG, "--max-trials", "2", "--learn-from", "old/study")
+    ran = subprocess.run(
+        [sys.executable, "-c", MUTE, *options, str(searches.path)],
+        cwd=searches.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "New trials wait for what the model learns from other studies, for at most 1 s." in ran.stdout
+    assert "The model has not yet learned from other studies: trials start at random until" in ran.stdout
+    events = read_events(searches.study)
+    started = min(event.at for event in events if isinstance(event, JobStarted))
+    begun = next(event.at for event in events if isinstance(event, SearchStarted))
+    assert started - begun > 0.8
+    assert {event.source for event in proposals(searches)} <= {IdSource.UNREADY, IdSource.RANDOM}
 
 
 def test_a_study_that_is_to_teach_is_not_removed_first(searches: Searches) -> None:
@@ -508,35 +549,22 @@ def test_a_study_does_not_learn_from_itself(searches: Searches) -> None:
     # one that is finished, and one that is being written
     finished = searches.run("--max-epochs", "1", *MODEL, "--learn-from", "link")
     assert (finished.exit_code, "learns from itself anyway" in finished.err) == (2, True), finished.err
-    write(searches, main="import time; time.sleep(100)")
-    running = searches.start("--max-epochs", "1", *MODEL, "--repeat", "2")
-    until_there_are(2, JobStarted, searches)
-    second = searches.run("--max-epochs", "1", *MODEL, "--repeat", "2", "--learn-from", "link")
+    with contextlib.closing(Journal.open(searches.study)):
+        second = searches.run("--max-epochs", "1", *MODEL, "--repeat", "2", "--learn-from", "link")
     assert (second.exit_code, "learns from itself anyway" in second.err) == (2, True), second.err
-    running.send_signal(signal.SIGTERM)
-    assert searches.wait(running).exit_code == 130
 
 
-def test_a_study_of_another_kind_is_warned_of(searches: Searches) -> None:
-    write(searches, "def get_random_config_id(rng): return f'a:{rng.uniform():.6f}'", "print(epochs)")
-    assert searches.run(*SMALL, *NONE, "--slots", "2", "--logs", "old").exit_code == 0
+def test_studies_that_teach_nothing_are_warned_of_and_left_out(searches: Searches) -> None:
+    write_old(searches, lambda trial: f"a:0.{trial:02}").rename(searches.folder / "other")
+    write_old(searches, fails=True).rename(searches.folder / "failed")
     write(searches)
-    options: tuple[Any, ...] = (*MODEL, "--learn-from", "old/study", "--dry-run")
+    options: tuple[Any, ...] = (*MODEL, "--learn-from", "other", "--learn-from", "failed", "--dry-run")
     ran = searches.run(*SMALL, *options)
     assert ran.exit_code == 0
-    assert (
-        "teaches the model nothing, and is left out: of 17 config ids looked at, 0 have what this script's "
-        "have (x, y); they say a."
-    ) in ran.err
-    assert "it learns from" not in ran.err
-
-
-def test_a_study_without_losses_is_warned_of(searches: Searches) -> None:
-    write(searches, main="sys.exit(1)")
-    assert searches.run("--max-epochs", "1", *NONE, "--logs", "old").exit_code == 1
-    write(searches)
-    ran = searches.run(*SMALL, *MODEL, "--learn-from", "old/study", "--dry-run")
-    assert "teaches the model nothing, and is left out: it has no losses yet." in ran.err
+    left_out = "teaches the model nothing, and is left out"
+    found = "of 17 config ids looked at, 0 have what this script's have (x, y); they say a."
+    assert f"/other {left_out}: {found}\n" in ran.err
+    assert f"/failed {left_out}: it has no losses yet.\n" in ran.err
     assert "it learns from" not in ran.err
 
 
@@ -545,11 +573,12 @@ def test_a_journal_that_contradicts_itself_is_left_out(searches: Searches) -> No
     created = StudyCreated("other", "/train.py", (), "/", ())
     write_study(searches.folder / "odd", [created, IdProposed(3, "x:0,y:0", IdSource.RANDOM, 0)])
     write_study(searches.folder / "empty", [])
-    for name, words in (("odd", "contradicts itself"), ("empty", "holds no study yet")):
-        ran = searches.run(*SMALL, *MODEL, "--learn-from", name)
-        assert ran.exit_code == 1
-        assert f"{name}: its journal {words}" in ran.err
-        assert not (searches.folder / "logs").exists()
+    with pytest.raises(JournalError, match=r"/empty: its journal holds no study yet"):
+        read_lessons([searches.folder / "empty"])
+    ran = searches.run(*SMALL, *MODEL, "--learn-from", "odd")
+    assert ran.exit_code == 1
+    assert "odd: its journal contradicts itself" in ran.err
+    assert not (searches.folder / "logs").exists()
 
 
 def test_a_slow_get_config_holds_no_slot_up(searches: Searches) -> None:
@@ -569,27 +598,3 @@ def get_config(config_id):
     # two slots: the third job starts when the first one ends
     waits = [start - end for start, end in zip(starts[2:], ends, strict=False)]
     assert statistics.median(waits) < 1.0
-
-
-def test_a_get_config_that_ends_its_process_again_and_again_is_told_and_the_search_goes_on_without(
-    searches: Searches,
-) -> None:
-    top = """
-import os, signal
-def get_config(config_id):
-    if config_id.endswith("77"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"x": float(config_id[2:])}
-"""
-    sampler = """
-def get_random_config_id(rng):
-    return f"x:{rng.uniform():.4f}"
-"""
-    write(searches, sampler=sampler, main=X_ALONE, top=top)
-    options = (*ONE_RUNG, "--max-trials", "40")
-    ended = searches.run(*options, *MODEL)
-    assert ended.exit_code == 1
-    assert "--guide none goes on without it" in ended.err
-    gone_on = searches.run(*options, *NONE)
-    assert gone_on.exit_code == 0, gone_on.err
-    assert len(set(ids(gone_on))) == 40

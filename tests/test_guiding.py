@@ -2,7 +2,6 @@
 
 import select
 import sys
-import textwrap
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -90,20 +89,33 @@ def guided(script: Path, plan: Plan, quiet: int) -> tuple[Guiding, Engine]:
     return ids, engine
 
 
-def test_draws_do_not_run_out_because_the_guide_asks_for_none(tmp_path: Path, quiet: int) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT))
-    n_trials = 3000
-    plan = make_plan(
-        algorithm=Algorithm.RANDOM,
-        max_epochs=1,
+def many_trials(
+    algorithm: Algorithm, n_trials: int, *, max_epochs: int, max_total_epochs: int | None = None
+) -> Plan:
+    """A plan of so many trials, in which they are not spread over brackets."""
+    return make_plan(
+        algorithm=algorithm,
+        max_epochs=max_epochs,
         eta=3,
         min_epochs=1,
         brackets=None,
         repeat=1,
         max_trials=n_trials,
+        max_total_epochs=max_total_epochs,
     )
-    ids, engine = guided(path, plan, quiet)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A script whose sampler never repeats itself."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_draws_do_not_run_out_because_the_guide_asks_for_none(script: Path, quiet: int) -> None:
+    n_trials = 3000
+    ids, engine = guided(script, many_trials(Algorithm.RANDOM, n_trials, max_epochs=1), quiet)
     try:
         poll = select.poll()
         (host,) = ids.watched

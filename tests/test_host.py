@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from other_pythons import find_python
 from hyperband.errors import ContractError, HyperbandError, InternalError, MachineError, UsageError
 from hyperband.script import child
 from hyperband.script.candidates import Candidates
-from hyperband.script.failures import NoFunctionError
+from hyperband.script.failures import NoFunctionError, ProcessEndedError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
+from hyperband.script.interpreter import END_THREAD
 
 PYTHON = Path(sys.executable)
 GOOD = """
@@ -72,7 +74,10 @@ def start(folder: Path) -> Iterator[Start]:
     yield start
     for host in hosts:
         host.close()
-        assert not psutil.pid_exists(host.pid)
+    for thread in threading.enumerate():
+        if thread.name == END_THREAD:
+            thread.join(PATIENCE_MS / 1000)  # of a script that ignores SIGTERM
+    assert [host.pid for host in hosts if psutil.pid_exists(host.pid)] == []
     assert len(list(Path("/proc/self/fd").iterdir())) == n_descriptors
 
 
@@ -110,8 +115,8 @@ def refusal(kind: type[HyperbandError], host: ScriptHost, *words: str) -> str:
     with pytest.raises(kind) as caught:
         use()
     message = str(caught.value)
-    # who must act is told by the class; a missing function is one case of a broken contract
-    expected = (ContractError, NoFunctionError) if kind is ContractError else (kind,)
+    # who must act is told by the class; a broken contract has cases of its own
+    expected = (ContractError, NoFunctionError, ProcessEndedError) if kind is ContractError else (kind,)
     assert type(caught.value) in expected, message
     for word in words:
         assert word in message
@@ -454,6 +459,16 @@ def test_a_script_that_disturbs_its_process_is_heard(start: Start, trick: str) -
     group = [pid for pid in psutil.pids() if _group_of(pid) == host.pid and pid != host.pid]
     with ends_of(group) as ends:
         host.close()
+        wait_for(ends)
+
+
+def test_letting_a_script_go_that_ignores_signals_takes_no_time(start: Start) -> None:
+    host = start(HOSTILE["ignores signals"] + "\n" + GOOD)
+    host.load()
+    with ends_of([host.pid]) as ends:
+        began_s = time.monotonic()
+        host.close()
+        assert time.monotonic() - began_s < 0.5
         wait_for(ends)
 
 

@@ -323,6 +323,17 @@ def test_both_damaged_at_the_same_place_are_refused_and_left_as_they_are(tmp_pat
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_copy_whose_end_is_overwritten_is_not_taken_for_all_there_was(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    overwrite(JOURNAL_FILE, 0.0)(tmp_path)
+    lines = (tmp_path / COPY_FILE).read_bytes().split(b"\n")
+    (tmp_path / COPY_FILE).write_bytes(b"\n".join(lines[:2]) + b"\n\xff\x00 rubbish\nand more")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(JournalError, match=r"damaged too: event 3 of 3 or more .*backup"):
+        events_now(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def change(folder: Path, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(folder / JOURNAL_FILE)) as connection:
         connection.execute(statement)

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperband import __version__
+from hyperband.cli.commands import Help, ReportOptions, StopOptions
 from hyperband.cli.definitions import search_parser
-from hyperband.cli.options import Help, ReportOptions, StopOptions, parse
+from hyperband.cli.options import parse
 from hyperband.cli.words import within_one_edit
 from hyperband.errors import UsageError
 from hyperband.search.trial import Algorithm
-from hyperband.settings import GuideKind, Settings
+from hyperband.settings import GuideKind, Settings, changed_words
 
 
 @pytest.fixture
@@ -271,6 +272,11 @@ def test_gpu_lists_that_are_refused(folder: Path, value: str) -> None:
             "--max-total-epochs 9 --min-epochs 10 --algorithm pasha",
             ["--max-total-epochs is 9", "--min-epochs is 10"],
         ),
+        ("--repeat 2 --algorithm asha", ["--repeat is 2", "asha, which has no brackets", "--max-trials"]),
+        ("--repeat 2 --algorithm pasha --max-trials 9", ["--repeat is 2", "pasha", "--max-total-epochs"]),
+        ("--repeat 2 --algorithm random --max-trials 9", ["--repeat is 2", "--max-trials is 9", "one of"]),
+        ("--max-time never", ["--max-time", "'never'", "seconds"]),
+        ("--timeout=", ["--timeout", "''"]),
         ("--clean --dry-run", ["--clean", "--dry-run"]),
         ("--json=yes", ["--json takes no value"]),
         ("--eta", ["--eta", "the end of the command"]),
@@ -301,6 +307,25 @@ def test_several_studies_to_learn_from(folder: Path) -> None:
         assert message.startswith(f"--learn-from: found {found!r}, expected the folder of a study")
     message = refusal(folder, "train.py", "--guide", "none", "--learn-from", "a")
     assert message == "--learn-from feeds the model of --guide model; found --guide none."
+
+
+def test_none_is_how_no_limit_is_spelt(folder: Path) -> None:
+    words = "--timeout none --timeout-per-epoch=none --stall-timeout none --max-time none"
+    assert read(folder, "train.py", "--timeout", "3", *words.split()) == read(folder, "train.py")
+    ladder = ["train.py", "--algorithm", "asha"]
+    left_out, lifted = read(folder, *ladder), read(folder, *ladder, "--max-total-epochs", "none")
+    assert (left_out.max_total_epochs, left_out.lifts_max_total_epochs) == (None, False)
+    assert (lifted.max_total_epochs, lifted.lifts_max_total_epochs) == (None, True)
+    limited = read(folder, *ladder, "--max-total-epochs", "none", "--max-total-epochs", "9")
+    assert (limited.max_total_epochs, limited.lifts_max_total_epochs) == (9, False)
+
+
+def test_what_changed_is_said_in_the_words_of_the_command_line() -> None:
+    assert changed_words("async", False, True) == "--async was not given and now is"
+    assert changed_words("async", True, False) == "--async was given and now is not"
+    assert changed_words("brackets", None, 2) == "--brackets was not given and is now 2"
+    assert changed_words("brackets", 2, None) == "--brackets was 2 and is not given now"
+    assert changed_words("max_epochs", 9, 27) == "--max-epochs was 9 and is now 27"
 
 
 @pytest.mark.parametrize("argv", [[], ["--seed", "3"], ["nothing.py"], ["bin"], [""], ["--"]])

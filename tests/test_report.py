@@ -18,16 +18,15 @@ from hyperband.folder import JOURNAL_FILE
 from hyperband.journal import Journal
 from hyperband.report.document import JOB_COLUMNS, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
-from hyperband.report.tables import (
+from hyperband.report.results import (
     best_table,
     outcomes_table,
-    plan_table,
-    plan_text,
     report_text,
     result_text,
     retrain_command,
     sources_text,
 )
+from hyperband.report.tables import plan_table, plan_text
 from hyperband.report.text import command_line, duration, shortened, shown
 from hyperband.report.view import study_view
 from hyperband.search.events import (
@@ -405,6 +404,28 @@ def test_report_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.Captu
     assert "is empty" in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+def test_report_on_a_folder_of_studies_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("vgg", "resnet"):
+        write_study(tmp_path / name, play(small_plan(), settings(tmp_path)))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / JOURNAL_FILE).write_bytes(b"no journal" * 1000)
+    (tmp_path / "other").mkdir()
+    assert main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.split("\n\n")[0].splitlines()[2:]]
+    assert [row[0] for row in rows] == ["damaged", "resnet", "vgg"]
+    assert rows[0][1:] == ["cannot", "be", "read"]
+    assert rows[1][1:] == rows[2][1:]
+    assert rows[1][1] == "finished"
+    assert rows[1][-1] == "9"
+    assert "damaged" in printed.err
+    for form in ("--json", "--csv"):
+        assert main(["report", str(tmp_path), form]) == 2
+        assert "Give the folder of one, such as" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "other")]) == 1
+    assert "holds no study" in capsys.readouterr().err
 
 
 def test_report_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:

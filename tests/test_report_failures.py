@@ -16,7 +16,7 @@ from hyperband.report.document import study_document
 from hyperband.report.export import jobs_csv
 from hyperband.report.failures import failures_of
 from hyperband.report.log import StudyLog
-from hyperband.report.tables import report_text, result_text, retrain_command
+from hyperband.report.results import report_text, result_text, retrain_command
 from hyperband.report.text import size
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import StudyView, study_view

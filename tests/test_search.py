@@ -308,7 +308,7 @@ def test_max_time_starts_nothing_more(searches: Searches) -> None:
         (("--max-epochs", "9", "--eta", "2"), "--eta was 3 and is now 2"),
         (("--max-epochs", "9", "--seed", "1"), "--seed was 42 and is now 1"),
         (("--max-epochs", "9", "--min-epochs", "3"), "--min-epochs was 1 and is now 3"),
-        (("--max-epochs", "9", "--brackets", "1"), "--brackets was None and is now 1"),
+        (("--max-epochs", "9", "--brackets", "1"), "--brackets was not given and is now 1; leave it out"),
         (("--max-epochs", "9", "--algorithm", "halving"), "--algorithm was hyperband and is now halving"),
     ],
 )

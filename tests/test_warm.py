@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from other_pythons import find_python
-from search_fixture import until
+from search_fixture import Searches, script, searches, until
 
 from hyperband.launch import warm_ahead
 from hyperband.launch.base import Ending, Lease, Order, Slot, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.launch.warm import WarmHost
 from hyperband.machine import proc
+
+__all__ = ["searches"]
 
 SLOT = Slot("cpu:0", ("--gpu", "0"), {})
 ENVIRONMENT: dict[str, str | None] = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -793,3 +795,26 @@ def test_a_script_that_sets_a_variable_for_some_configurations_before_a_late_imp
     )
     for arguments, printed in ((), "None"), (("7",), "7"), ((), "None"), (("9",), "9"):
         assert warm.run(*arguments) == (0, f"{printed}\n", "")
+
+
+def test_a_guided_search_forks_its_jobs_and_the_process_that_draws_stays_another(searches: Searches) -> None:
+    (searches.folder / "marker.py").write_text("")
+    # what draws is no fork of the warm host, where the module is there already
+    sampler = """
+    def get_random_config_id(rng):
+        assert not AHEAD
+        return f"x:{rng.uniform():.6f}"
+    """
+    main = "import time; time.sleep(0.2); print('ahead', AHEAD); print(float(config_id[2:]) + 1 / epochs)"
+    searches.write(script(main, sampler=sampler, top=AHEAD))
+    options = ("--algorithm", "asha", "--max-epochs", "3", "--max-trials", "16", "--slots", "2")
+    ran = searches.run(*options, "--warm", "--guide", "model")
+    assert ran.exit_code == 0, ran.err
+    document = ran.document
+    assert len({trial["config_id"] for trial in document["trials"]}) == 16
+    assert "model" in {trial["source"] for trial in document["trials"]}
+    assert all(job["outcome"] == "Loss" for job in document["jobs"])
+    n_ahead = sum(Path(job["stdout"]).read_text().startswith("ahead True") for job in document["jobs"])
+    assert n_ahead >= len(document["jobs"]) // 2, ran.err
+    left = [line for line in ran.err.splitlines() if line.startswith("Warning")]
+    assert left == []

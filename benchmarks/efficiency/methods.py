@@ -56,7 +56,7 @@ def code_sha256() -> str:
 
 _FAR = {1: 20.0, 8: 20.0, 32: 20.0}
 #: a Gaussian process that is fitted anew for each proposal takes minutes a cell
-_SLOW = {1: 10.0, 8: 1.0, 32: 0.5}
+_SLOW = {1: 10.0, 8: 2.0, 32: 0.5}
 #: a conformal model of boosted trees takes seconds for each
 _SLOWEST = {1: 2.0, 8: 0.5, 32: 0.5}
 _MEDIUM = {1: 20.0, 8: 5.0, 32: 2.0}

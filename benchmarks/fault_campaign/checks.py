@@ -7,6 +7,7 @@ import collections
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ from fault_campaign.scene import Scene
 from hyperband.errors import HyperbandError
 from hyperband.folder import job_folder
 from hyperband.journal import read_events
-from hyperband.search.events import JobEnded
+from hyperband.journal.rows import row_of
+from hyperband.search.engine import Engine
+from hyperband.search.events import Event, JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
 COLUMNS = ("results lost", "run twice", "left over", "not as undisturbed", "unclear ends")
 _PATIENCE_S = 10.0
 
 
-def check(scene: Scene, wanted: dict[str, Any]) -> None:
+def check(scene: Scene, wanted: dict[str, Any], *, is_guided: bool = False) -> None:
     """Judge a run that is over.
 
     Args:
         scene: the run.
         wanted: what the undisturbed search of the same script printed.
+        is_guided: a model chose what was tried: it may be other trials than there.
     """
     _check_left_over(scene)
     try:
@@ -40,7 +44,10 @@ def check(scene: Scene, wanted: dict[str, Any]) -> None:
     errors = scene.study / "keepers.err"
     if errors.exists() and errors.stat().st_size:
         scene.complain("unclear ends", f"keepers.err: {errors.read_text(errors='replace')[-600:]}")
-    _check_same(scene, wanted)
+    if is_guided:
+        _check_replay(scene, events, wanted)
+    else:
+        _check_same(scene, wanted)
 
 
 def _check_left_over(scene: Scene) -> None:
@@ -144,6 +151,41 @@ def _check_same(scene: Scene, wanted: dict[str, Any]) -> None:
     if found_last != wanted_last:
         difference = set(found_last.items()) ^ set(wanted_last.items())
         scene.complain("not as undisturbed", f"last attempts: {sorted(difference, key=str)[:4]}")
+
+
+def _check_replay(scene: Scene, events: Sequence[Event], wanted: dict[str, Any]) -> None:
+    """The journal only ever grew, and when it is replayed it gives what the search printed."""
+    rows = [row_of(event) for event in events]
+    for before in scene.journals:
+        if rows[: len(before)] != before:
+            scene.complain("not as undisturbed", f"what the journal held, {len(before)} events, is changed")
+    engine = Engine()
+    try:
+        for event in events:
+            engine.handle(event)
+        engine.validate()
+    except HyperbandError as err:
+        scene.complain("not as undisturbed", f"the journal cannot be replayed: {err}")
+        return
+    trials = [(trial["number"], trial["config_id"]) for trial in scene.document.get("trials", ())]
+    best, shown = engine.best(), scene.document.get("best")
+    held = {
+        "complete": (engine.is_complete, True),
+        "plan": (scene.document.get("plan"), wanted["plan"]),
+        "trials": (trials, list(enumerate(engine.ids()))),
+        "best": (shown, best and {"config_id": best.config_id, "loss": best.loss, "epochs": best.epochs}),
+        "different trials": (len({config_id for _, config_id in trials}), len(wanted["trials"])),
+    }
+    for name, (found, expected) in held.items():
+        if found != expected:
+            scene.complain("not as undisturbed", f"{name}: {found} and not {expected}")
+    ids = engine.ids()
+    starts = {(event.job, event.attempt): event.trial for event in events if isinstance(event, JobStarted)}
+    for line in scene.record.read_text().splitlines():
+        word, folder, config_id, *_ = line.split()
+        job, attempt = map(int, folder.split("-"))
+        if word == "start" and ids[starts[job, attempt]] != config_id:
+            scene.complain("not as undisturbed", f"{folder} ran {config_id}, which is not its trial's id")
 
 
 def _last_attempts(document: dict[str, Any]) -> dict[tuple[int, int], tuple[str, float]]:

@@ -41,6 +41,8 @@ class Kind:
     missing: Callable[[], str | None] = everything
     #: the undisturbed search runs this script (by default the same)
     undisturbed: str = ""
+    #: a model chooses what is tried: no search is like another, and each is held against its own journal
+    is_guided: bool = False
 
 
 @functools.cache

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fault_campaign.living import children, command, lives, marked
+from hyperband.errors import JournalError
+from hyperband.journal import read_events
+from hyperband.journal.rows import row_of
 
 HYPERBAND = Path(__file__).resolve().parents[2] / "hyperband.py"
 _MARK = "FAULTS_MARK"
@@ -82,6 +85,8 @@ class Scene:
     machine: Any = None
     #: standard error of every search so far
     said: str = ""
+    #: the journal as it was at some moments without a search, to the letter
+    journals: list[list[tuple[str, str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Prepare the folder and the environment; nothing is started."""
@@ -187,6 +192,12 @@ class Scene:
         last = err.rpartition("hyperband: ")[2] if "hyperband: " in err else ""
         if code in (1, 2) and not any(step in last for step in _NEXT_STEPS):
             self.complain("unclear ends", f"{where} does not say what to do next: {err[-300:]}")
+
+    def note_journal(self) -> None:
+        """Remember the journal, if there is one: what it holds by now may never change."""
+        if self.is_over():
+            with contextlib.suppress(JournalError):  # none yet
+                self.journals.append([row_of(event) for event in read_events(self.study)])
 
     def complain(self, column: str, words: str) -> None:
         """Something is wrong."""

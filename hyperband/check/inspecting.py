@@ -5,13 +5,12 @@ Nothing is trained here, and nothing waits but for the script's own code.
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+from hyperband.check.decoding import check_decoding
 from hyperband.check.findings import Report, Status
 from hyperband.errors import ContractError, HyperbandError, MachineError
 from hyperband.report.text import counted, duration
-from hyperband.script.config import Value, decode, flatten, same_names
 from hyperband.script.contract import shortened
 from hyperband.script.failures import NoFunctionError
 from hyperband.script.host import ScriptHost
@@ -21,7 +20,6 @@ _N_DRAWS = 1000
 #: a sampler may be slow: then fewer are drawn
 _DRAW_S = 5.0
 _N_CANDIDATES = 40
-_N_SHOWN = 8
 
 
 def inspect(settings: Settings, report: Report) -> tuple[str, ...]:
@@ -42,7 +40,7 @@ def inspect(settings: Settings, report: Report) -> tuple[str, ...]:
         drawn = _sampler(host, settings, report)
         if drawn is None:
             return ()
-        _decoding(host, drawn, report)
+        check_decoding(host, drawn, report)
         _options(host, settings, report)
         # Another seed each time: what an earlier check trained must not answer for this one.
         seed = int.from_bytes(os.urandom(6))
@@ -129,44 +127,6 @@ def _sampler(host: ScriptHost, settings: Settings, report: Report) -> tuple[str,
             f"the same ids for one seed in two processes; {len(distinct):,} distinct in {len(drawn):,} draws",
         )
     return distinct
-
-
-def _decoding(host: ScriptHost, ids: Sequence[str], report: Report) -> None:
-    try:
-        own = host.configs(ids)
-    except (ContractError, MachineError) as error:
-        report.add("decoding", Status.FAILS, str(error))
-        return
-    if own is not None:
-        configs: list[dict[str, Value] | None] = [flatten(config) for config in own]
-        source = "get_config gives"
-    else:
-        configs = [decode(config_id) for config_id in ids]
-        source = "without a get_config, the ids say"
-    read = [config for config in configs if config]
-    fix = "for a search that learns from losses, add: def get_config(config_id): return {'lr': 0.01, ...}"
-    if not read:
-        report.add("decoding", Status.UNKNOWN, f"nothing can be read out of {shortened(ids[0])}", fix)
-        return
-    if len(read) < len(configs):
-        n = len(configs) - len(read)
-        report.add("decoding", Status.UNKNOWN, f"{source} nothing in {n:,} of {len(configs):,} ids", fix)
-        return
-    report.names = tuple(dict.fromkeys(name for config in read for name in config))
-    others = "" if same_names(read) else "; not every id has all of them"
-    shown = [_range(name, [config[name] for config in read if name in config]) for name in report.names]
-    more = f", and {len(shown) - _N_SHOWN} more" if len(shown) > _N_SHOWN else ""
-    report.add("decoding", Status.OK, f"{source} {', '.join(shown[:_N_SHOWN])}{more}{others}")
-
-
-def _range(name: str, values: Sequence[Value]) -> str:
-    """`lr 0.0001 to 0.98`, or `opt (adam, sgd)`."""
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if len(numbers) == len(values):
-        low, high = min(numbers), max(numbers)
-        return f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
-    words = sorted({shortened(str(value), 20)[1:-1] for value in values})
-    return f"{name} ({', '.join(words[:4])}{', ...' if len(words) > 4 else ''})"
 
 
 def _options(host: ScriptHost, settings: Settings, report: Report) -> None:

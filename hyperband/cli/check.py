@@ -5,7 +5,7 @@ import sys
 from hyperband.check.interrupts import CheckStoppedError
 from hyperband.check.run import check_script
 from hyperband.cli.options import CheckOptions
-from hyperband.cli.output import print_out
+from hyperband.cli.output import is_terminal, print_out
 from hyperband.report.export import json_text
 from hyperband.report.screen import Console
 
@@ -33,5 +33,5 @@ def _check(options: CheckOptions) -> int:
         console.line(f"\n{report.summary()}")
         console.drain()
         if as_json:
-            print_out(json_text(report.document()))
+            print_out(json_text(report.document(), is_for_people=is_terminal(sys.stdout)))
     return 0 if report.holds else 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.cli import values
-from hyperband.cli.definitions import Parser
+from hyperband.cli.groups import Group, Parser
 from hyperband.cli.words import Words
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
@@ -32,61 +32,45 @@ def check_parser(prog: str) -> Parser:
         description=_HELP,
         epilog=_EXAMPLE.format(prog=prog),
     )
-    group = parser.add_argument_group("how jobs run")
-    group.add_argument(
-        "--gpus",
-        metavar="LIST",
-        type=values.gpu_choice("--gpus"),
-        default="all",
-        help="all, none, or a list of PCI order indices or UUIDs: 0,2 (default: all)",
-    )
-    group.add_argument(
+    group = Group(parser, "how jobs run")
+    group.gpus()
+    group.whole(
         "--slots",
-        metavar="N",
-        type=values.whole_number("--slots", at_least=1),
+        "N",
+        at_least=1,
         help="jobs at a time where there are no GPUs; more than 2 are not used (default: 2)",
     )
-    group.add_argument("--isolate", action="store_true", help="each job sees its own GPU only, as --gpu 0")
-    group.add_argument(
+    group.flag("--isolate", help="each job sees its own GPU only, as --gpu 0")
+    group.number(
         "--timeout",
-        metavar="S",
-        type=values.finite_number("--timeout", unit="seconds", above=0),
+        "S",
+        unit="seconds",
+        above=0,
         default=600.0,
         help="seconds that one job may take (default: 600 seconds)",
     )
-    group.add_argument(
+    group.text(
         "--checkpoints",
-        metavar="PATTERN",
+        "PATTERN",
         help="a configuration's checkpoint files: 'runs/{config_id}/**', relative to the folder that jobs run"
         " in (default: whatever files a job makes there)",
     )
-    group.add_argument(
-        "--python",
-        metavar="PATH",
-        help="interpreter of the script; it needs numpy, not hyperband (default: the one running this)",
-    )
-    group = parser.add_argument_group("what is kept")
-    group.add_argument(
+    group.python()
+    group = Group(parser, "what is kept")
+    group.whole(
         "--seed",
-        metavar="N",
-        type=values.whole_number("--seed", at_least=0),
+        "N",
+        at_least=0,
         default=42,
         help="of the draws that are compared; what is trained is new each time (default: 42)",
     )
-    group.add_argument(
+    group.text(
         "--logs",
-        metavar="DIR",
+        "DIR",
         default="logs",
         help="folder of all studies, where the verdict on resuming is kept for searches (default: logs)",
     )
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json",
-        action="store_true",
-        help="one JSON object on standard output at the end; all else on standard error",
-    )
-    group.add_argument("--debug", action="store_true", help="a traceback with every error")
-    group.add_argument("-h", "--help", action="store_true", help="this text")
+    Group(parser, "output").output()
     return parser
 
 

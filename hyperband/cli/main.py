@@ -7,7 +7,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperband.cli.options import CheckOptions, Help, ReportOptions, SlotsOptions, StopOptions, parse
+from hyperband.cli.commands import Help, ReportOptions, SlotsOptions, StopOptions
+from hyperband.cli.options import CheckOptions, parse
 from hyperband.cli.output import complain, prepare_streams, print_out
 from hyperband.errors import HyperbandError, InternalError, UsageError
 

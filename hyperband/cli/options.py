@@ -12,7 +12,17 @@ from pathlib import Path
 from hyperband import __version__
 from hyperband.cli import values
 from hyperband.cli.check_options import check_parser, refuse_others, script_in
-from hyperband.cli.definitions import Parser, search_parser
+from hyperband.cli.commands import (
+    Help,
+    ReportOptions,
+    SlotsOptions,
+    StopOptions,
+    parse_report,
+    parse_slots,
+    parse_stop,
+)
+from hyperband.cli.definitions import search_parser
+from hyperband.cli.groups import Parser
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
 from hyperband.machine.checkpoint_files import check_pattern
@@ -22,43 +32,6 @@ from hyperband.settings import GuideKind, KeepCheckpoints, Settings, WhenShared
 
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check")
-
-
-@dataclass(frozen=True, slots=True)
-class Help:
-    """A text to print instead of doing anything."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """`report STUDY_DIR`."""
-
-    folder: Path
-    #: `text`, `json` or `csv`
-    form: str
-    #: how many of the best trials the text shows
-    top: int
-    debug: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopOptions:
-    """`stop STUDY_DIR`."""
-
-    folder: Path
-    debug: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SlotsOptions:
-    """`slots STUDY_DIR`."""
-
-    folder: Path
-    #: name of the slot to give back from quarantine, or `all`
-    release: str | None
-    debug: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +58,11 @@ def parse(
     """
     command = argv[0] if argv else ""
     if command == "report":
-        return _parse_report(argv[1:], cwd, prog)
+        return parse_report(argv[1:], cwd, prog)
     if command == "stop":
-        return _parse_stop(argv[1:], cwd, prog)
+        return parse_stop(argv[1:], cwd, prog)
     if command == "slots":
-        return _parse_slots(argv[1:], cwd, prog)
+        return parse_slots(argv[1:], cwd, prog)
     if command == "check":
         return _parse_check(argv[1:], cwd, environ, prog)
     _refuse_misspelt(command, cwd)
@@ -154,6 +127,7 @@ def _settings(
         if value is not None and algorithm not in goes_with:
             names = " or ".join(goes_with)
             raise UsageError(f"{option} goes with --algorithm {names} only; found {algorithm}.")
+    _refuse_repeat(found, algorithm)
     if found.max_total_epochs is not None and found.max_total_epochs < found.min_epochs:
         raise UsageError(
             f"--max-total-epochs is {found.max_total_epochs} and --min-epochs is {found.min_epochs}; expected"
@@ -182,6 +156,8 @@ def _settings(
         repeat=found.repeat,
         max_trials=found.max_trials,
         max_total_epochs=found.max_total_epochs,
+        lifts_max_total_epochs=found.max_total_epochs is None
+        and any(name == "--max-total-epochs" for name, _ in words.ours),
         asynchronous=found.asynchronous,
         seed=found.seed,
         start_with=None
@@ -217,6 +193,23 @@ def _settings(
         json=found.json,
         debug=found.debug,
     )
+
+
+def _refuse_repeat(found: argparse.Namespace, algorithm: Algorithm) -> None:
+    """Raise for repeats of what is not repeated: they would be left out, or double something else."""
+    if found.repeat == 1:
+        return
+    if algorithm.has_one_ladder:
+        raise UsageError(
+            f"--repeat is {found.repeat} and --algorithm is {algorithm}, which has no brackets to go through"
+            " again; expected --algorithm hyperband, halving or random with it. For a longer search leave it"
+            " out and raise --max-trials or --max-total-epochs."
+        )
+    if found.max_trials is not None:
+        raise UsageError(
+            f"--repeat is {found.repeat} and --max-trials is {found.max_trials}; expected one of the two:"
+            " each says how many trials there are. Leave out --repeat."
+        )
 
 
 def _learn_from(found: argparse.Namespace, cwd: Path) -> tuple[Path, ...]:
@@ -264,78 +257,3 @@ def _parse_check(
             debug=found.debug,
         )
     )
-
-
-def _parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:
-    parser = Parser(
-        "report",
-        usage=f"{prog} report STUDY_DIR [--json|--csv] [--top N]",
-        description="Show a study that runs, was stopped, was killed or is finished. Writes nothing.",
-        epilog=f"example:\n  {prog} report logs/default --top 3\n",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="everything, as one JSON object")
-    form.add_argument("--csv", action="store_true", help="the jobs, one a line")
-    parser.add_argument(
-        "--top",
-        metavar="N",
-        type=values.whole_number("--top", at_least=1),
-        default=10,
-        help="how many of the best trials the text shows (default: 10)",
-    )
-    found = _parse_study_command(parser, argv)
-    if isinstance(found, Help):
-        return found
-    chosen = "json" if found.json else "csv" if found.csv else "text"
-    return ReportOptions(_folder(found.folder, cwd), chosen, found.top, found.debug)
-
-
-def _parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
-    parser = Parser(
-        "stop",
-        usage=f"{prog} stop STUDY_DIR",
-        description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
-        epilog=f"example:\n  {prog} stop logs/default\n",
-    )
-    found = _parse_study_command(parser, argv)
-    return found if isinstance(found, Help) else StopOptions(_folder(found.folder, cwd), found.debug)
-
-
-def _parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:
-    parser = Parser(
-        "slots",
-        usage=f"{prog} slots STUDY_DIR [--release SLOT]",
-        description="Show what each slot of a study did, and which are in quarantine; or give one back.",
-        epilog=f"example:\n  {prog} slots logs/default --release gpu:1\n",
-    )
-    parser.add_argument(
-        "--release",
-        metavar="SLOT",
-        help="give a slot back from quarantine, for example gpu:1; all: every one (default: show only)",
-    )
-    found = _parse_study_command(parser, argv)
-    return (
-        found
-        if isinstance(found, Help)
-        else SlotsOptions(_folder(found.folder, cwd), found.release, found.debug)
-    )
-
-
-def _parse_study_command(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | Help:
-    parser.add_argument("folder", metavar="STUDY_DIR", help="the study's folder, for example logs/default")
-    parser.add_argument("--debug", action="store_true", help="a traceback with every error")
-    parser.add_argument("-h", "--help", action="store_true", help="this text")
-    own = argv[: argv.index("--")] if "--" in argv else argv
-    if "-h" in own or "--help" in own:
-        return Help(parser.format_help())
-    return parser.parse_args(argv)
-
-
-def _folder(found: str, cwd: Path) -> Path:
-    folder = values.absolute(found, cwd)
-    if not found or not folder.is_dir():
-        raise UsageError(
-            f"Found no folder {shown(str(folder))}, expected that of a study: the one that the search named"
-            " when it began, for example logs/default."
-        )
-    return folder

@@ -50,9 +50,14 @@ def complain(text: str) -> None:
     _write(sys.stderr, f"hyperband: {lines}\n")
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads the stream as it is written."""
+    return stream is not None and stream.isatty()
+
+
 def width_of(stream: TextIO | None) -> int:
     """Columns of the terminal that the stream is, or a readable width where it is none."""
-    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else _WIDTH
+    return shutil.get_terminal_size().columns if is_terminal(stream) else _WIDTH
 
 
 def _write(stream: TextIO | None, text: str) -> OSError | None:

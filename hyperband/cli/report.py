@@ -3,14 +3,17 @@
 import sys
 from pathlib import Path
 
-from hyperband.cli.options import ReportOptions
-from hyperband.cli.output import complain, print_out, width_of
-from hyperband.folder import holder
+from hyperband.cli.commands import ReportOptions
+from hyperband.cli.output import complain, is_terminal, print_out, width_of
+from hyperband.errors import JournalError, UsageError
+from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
-from hyperband.report.tables import report_text
-from hyperband.report.view import study_view
+from hyperband.report.results import report_text
+from hyperband.report.studies import studies_table
+from hyperband.report.text import shown
+from hyperband.report.view import StudyView, study_view
 
 
 def report(options: ReportOptions, *, cwd: Path) -> int:
@@ -18,19 +21,53 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
 
     Raises:
         JournalError: the folder holds no study that can be read.
+        UsageError: the folder holds several studies, which have no one document.
     """
-    # Asked before the events are read: a search that ends in between has told its events how it ended.
-    running = holder(options.folder) is not None
-    study = study_view(read_events(options.folder, say=complain), folder=options.folder, running=running)
+    folder = options.folder
+    within = [] if has_study(folder) else _studies_in(folder)
+    if within:
+        print_out(_list(within, options))
+        return 0
+    study = _read(folder)
     match options.form:
         case "json":
-            text = json_text(document_of(study))
+            text = json_text(document_of(study), is_for_people=is_terminal(sys.stdout))
         case "csv":
             text = jobs_csv(document_of(study))
         case _:
-            text = (
-                report_text(study, options.folder, cwd=cwd, top=options.top, width=width_of(sys.stdout))
-                + "\n"
-            )
+            text = report_text(study, folder, cwd=cwd, top=options.top, width=width_of(sys.stdout)) + "\n"
     print_out(text)
     return 0
+
+
+def _read(folder: Path) -> StudyView:
+    # Asked before the events are read: a search that ends in between has told its events how it ended.
+    running = holder(folder) is not None
+    return study_view(read_events(folder, say=complain), folder=folder, running=running)
+
+
+def _studies_in(folder: Path) -> list[Path]:
+    """The studies right below a folder, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and has_study(path))
+    except OSError as err:
+        raise JournalError(f"cannot look into {folder}: {err.strerror or err}") from err
+
+
+def _list(studies: list[Path], options: ReportOptions) -> str:
+    """All studies of a folder, a line each."""
+    example = shown(str(studies[0]))
+    if options.form != "text":
+        names = ", ".join(shown(path.name) for path in studies[:5]) + (", .." if len(studies) > 5 else "")
+        raise UsageError(
+            f"--{options.form} is of one study, found a folder of studies: {names}. Give the folder of one,"
+            f" such as {example}."
+        )
+    found: list[tuple[Path, StudyView | str]] = []
+    for path in studies:
+        try:
+            found.append((path, _read(path)))
+        except JournalError as err:
+            complain(str(err))
+            found.append((path, "cannot be read"))
+    return f"{studies_table(found)}\n\nmore on one of them: report {example}\n"

@@ -4,17 +4,19 @@ Owns what stands around a search: the question of `--clean`, and the output at t
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hyperband.cli.output import print_out, width_of
+from hyperband.cli.output import is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
 from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
+from hyperband.report.results import result_text
 from hyperband.report.screen import Console
-from hyperband.report.tables import plan_text, result_text
+from hyperband.report.tables import plan_text
 from hyperband.report.view import study_view
 from hyperband.settings import Settings
 from hyperband.study import SearchResult, dry_run, open_script, run_search
@@ -48,7 +50,7 @@ def run(settings: Settings, *, cwd: Path) -> int:
         except Exception as error:
             # One object also with exit 1: programs that started us read standard output alone.
             if settings.json and getattr(error, "exit_code", 1) == 1:
-                print_out(json_text(_document_without_result(settings)))
+                _print_json(_document_without_result(settings))
             raise
         _show_result(result, settings, console, cwd)
     if result.error is not None:
@@ -64,7 +66,7 @@ def _show_plan(settings: Settings, console: Console) -> int:
         console.line(warning)
     console.drain()
     if settings.json:
-        print_out(json_text(planned_document(settings, found.identity, found.plan)))
+        _print_json(planned_document(settings, found.identity, found.plan))
     return 0
 
 
@@ -80,7 +82,11 @@ def _show_result(result: SearchResult, settings: Settings, console: Console, cwd
         console.line("the same command goes on from here")
     console.drain()
     if settings.json:
-        print_out(json_text(document_of(study)))
+        _print_json(document_of(study))
+
+
+def _print_json(document: Mapping[str, object]) -> None:
+    print_out(json_text(document, is_for_people=is_terminal(sys.stdout)))
 
 
 def _document_without_result(settings: Settings) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import signal
 
-from hyperband.cli.options import SlotsOptions
+from hyperband.cli.commands import SlotsOptions
 from hyperband.cli.output import complain, print_out
 from hyperband.folder import holder
 from hyperband.journal import read_events

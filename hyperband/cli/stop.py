@@ -2,7 +2,7 @@
 
 import signal
 
-from hyperband.cli.options import StopOptions
+from hyperband.cli.commands import StopOptions
 from hyperband.cli.output import print_out
 from hyperband.report.text import shown
 from hyperband.study import stop_study

@@ -60,6 +60,11 @@ def finite_number(
     return read
 
 
+def or_none(read: Callable[[str], object]) -> Callable[[str], object]:
+    """A reader of limits: `none` for no limit, or what `read` takes."""
+    return lambda found: None if found == "none" else read(found)
+
+
 def one_of(option: str, choices: tuple[str, ...]) -> Callable[[str], str]:
     """A reader of one word out of a few."""
 

@@ -88,10 +88,13 @@ def salvage(folder: Path, copy: Copy, rows: Sequence[Row], why: str) -> list[Row
     lines = copy.lines()
     merged = merge(lines, rows)
     n_known = max(lines, default=0)
-    if len(merged) < max(n_known, 1):
+    # what stood in a bad line at the end of the copy was an event as well
+    n_lost = 1 if len(merged) == n_known > 0 and copy.ends_badly() else 0
+    if len(merged) < max(n_known + n_lost, 1):
+        of_all = f"{n_known + n_lost:,}{' or more' if n_lost else ''}" if n_known else "them"
         raise JournalError(
             f"{folder / JOURNAL_FILE} {why}, and {copy.path.name} is damaged too: event {len(merged) + 1} of "
-            f"{n_known or 'them'} can be read from neither; restore the folder from a backup, or move it "
+            f"{of_all} can be read from neither; restore the folder from a backup, or move it "
             "away and "
             "start anew"
         )

@@ -124,6 +124,13 @@ class Copy:
                 found.setdefault(*parsed)
         return found
 
+    def ends_badly(self) -> bool:
+        """Whether the last line that has an end is no event; one without an end was torn by a kill."""
+        if not self.is_open:
+            return False
+        *whole, _ = self._bytes(0, os.fstat(self._descriptor).st_size).split(b"\n")
+        return len(whole) > 0 and _parsed(whole[-1]) is None
+
     def _read_end(self) -> None:
         """Find `n` and `total` in the last two lines; look at all if they are few, or those are bad."""
         size = os.fstat(self._descriptor).st_size

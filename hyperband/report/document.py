@@ -53,6 +53,7 @@ def study_document(events: Iterable[Event], *, folder: Path | None, running: boo
 def document_of(study: StudyView) -> dict[str, object]:
     """The JSON object of a study: plain dicts, lists, strings, finite numbers and None."""
     best = study.best
+    has_brackets = study.has_brackets
     return {
         "identity": study.identity,
         "script": study.script,
@@ -61,12 +62,12 @@ def document_of(study: StudyView) -> dict[str, object]:
         "best": None
         if best is None
         else {"config_id": best.config_id, "loss": best.loss, "epochs": best.epochs},
-        "plan": _plan_rows(study.plan),
+        "plan": _plan_rows(study.plan, has_brackets=has_brackets),
         "trials": [
             {
                 "number": trial.number,
                 "config_id": trial.config_id,
-                "bracket": trial.bracket,
+                "bracket": trial.bracket if has_brackets else None,
                 "rung": trial.rung,
                 "state": str(trial.state),
                 "loss": study.shown_loss(trial),
@@ -74,7 +75,15 @@ def document_of(study: StudyView) -> dict[str, object]:
             }
             for trial in study.trials
         ],
-        "jobs": [_job_row(job, study.penalty, str(study.sources[job.trial])) for job in study.jobs],
+        "jobs": [
+            _job_row(
+                job,
+                study.penalty,
+                str(study.sources[job.trial]),
+                bracket=job.bracket if has_brackets else None,
+            )
+            for job in study.jobs
+        ],
         "failures": [
             {
                 "fingerprint": group.fingerprint,
@@ -103,7 +112,7 @@ def planned_document(
         "settings": settings.document(),
         "state": state,
         "best": None,
-        "plan": _plan_rows(plan),
+        "plan": _plan_rows(plan, has_brackets=not settings.algorithm.has_one_ladder),
         "trials": [],
         "jobs": [],
         "failures": [],
@@ -112,20 +121,23 @@ def planned_document(
     }
 
 
-def _plan_rows(plan: Plan) -> list[dict[str, object]]:
+def _plan_rows(plan: Plan, *, has_brackets: bool) -> list[dict[str, object]]:
     return [
-        {"bracket": place, "rungs": [{"n": rung.n, "epochs": rung.epochs} for rung in bracket.rungs]}
+        {
+            "bracket": place if has_brackets else None,
+            "rungs": [{"n": rung.n, "epochs": rung.epochs} for rung in bracket.rungs],
+        }
         for place, bracket in enumerate(plan.brackets)
     ]
 
 
-def _job_row(job: JobView, penalty: float | None, source: str) -> dict[str, object]:
+def _job_row(job: JobView, penalty: float | None, source: str, *, bracket: int | None) -> dict[str, object]:
     start, end = job.start, job.end
     folder = job.folder
     row = (
         start.trial,
         job.config_id,
-        job.bracket,
+        bracket,
         start.rung,
         start.epochs,
         start.slot,

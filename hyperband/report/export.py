@@ -9,15 +9,15 @@ from hyperband.errors import InternalError
 from hyperband.report.document import JOB_COLUMNS
 
 
-def json_text(document: Mapping[str, object]) -> str:
-    """One JSON object on one line: ASCII, never NaN.
+def json_text(document: Mapping[str, object], *, is_for_people: bool = False) -> str:
+    """One JSON object: ASCII, never NaN; on one line, or indented for people.
 
     Raises:
         InternalError: a number in it is not finite.
     """
     try:
         # Without an indent the encoder in C is used: 100,000 jobs in a fraction of a second.
-        return json.dumps(document, allow_nan=False) + "\n"
+        return json.dumps(document, allow_nan=False, indent=2 if is_for_people else None) + "\n"
     except ValueError as err:
         raise InternalError(
             f"A number of the report is not finite ({err}), which JSON cannot hold; expected losses to be"

@@ -15,8 +15,12 @@ from hyperband.search.trial import Outcome, Start
 class StudyLog:
     """Appends to one study's log. Reading it is for people: programs read the journal."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, has_brackets: bool = True) -> None:
         """Open the log.
+
+        Args:
+            path: of the file, which may be there already.
+            has_brackets: False where all trials climb the same rungs.
 
         Raises:
             JournalError: it cannot be written.
@@ -28,6 +32,7 @@ class StudyLog:
                 f"cannot write {path}: {err.strerror or err}; make it writable and start again"
             ) from err
         self._path = path
+        self._has_brackets = has_brackets
 
     def line(self, text: str) -> None:
         """Write one line with the time before it.
@@ -51,10 +56,10 @@ class StudyLog:
         removed = [word for name, value in environment.items() if value is None for word in ("-u", name)]
         added = [f"{name}={value}" for name, value in environment.items() if value is not None]
         command = command_line(["env", *removed, *added, *argv])
+        bracket = f"bracket {start.bracket}, " if self._has_brackets else ""
         self.line(
-            f"start  job {start.job} attempt {start.attempt}: trial {start.trial}, bracket "
-            f"{start.bracket}, rung {start.rung}, "
-            f"to epoch {start.epochs} on {slot}: {command_line(['cd', cwd])} && {command}"
+            f"start  job {start.job} attempt {start.attempt}: trial {start.trial}, {bracket}"
+            f"rung {start.rung}, to epoch {start.epochs} on {slot}: {command_line(['cd', cwd])} && {command}"
         )
 
     def end(self, event: JobEnded, trial: int, last_error_lines: str) -> None:
@@ -75,7 +80,7 @@ class StudyLog:
 
     def decision(self, decision: Decision) -> None:
         """Write a decision of the engine with its reason."""
-        self.line(f"decide {describe(decision)}")
+        self.line(f"decide {describe(decision, has_brackets=self._has_brackets)}")
 
     def close(self) -> None:
         """Close the file."""
@@ -90,12 +95,14 @@ class StudyLog:
         self.close()
 
 
-def describe(decision: Decision) -> str:
+def describe(decision: Decision, *, has_brackets: bool = True) -> str:
     """Return one decision in words: what, about which trials, and why."""
     name = type(decision).__name__
+    if not has_brackets:
+        name = name.replace("Bracket", "Rungs")
     about = [
         f"{field} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for field in ("job", "trial", "attempt", "bracket", "rung", "trials")
-        if (value := getattr(decision, field, None)) is not None
+        if (has_brackets or field != "bracket") and (value := getattr(decision, field, None)) is not None
     ]
     return f"{name}{': ' if about else ''}{', '.join(about)}: {decision.reason}"

@@ -164,10 +164,12 @@ def status_lines(status: Status) -> list[str]:
     # the estimate is one of the whole plan: a search that ends early has much less to do
     if status.time_left_s is not None and not status.draining:
         left = f" · about {duration(status.time_left_s)} left"
-    planned = f"{'~' if progress.is_estimate else ''}{progress.n_jobs_planned}"
+    # an estimate where there are no brackets either: the losses decide who goes on
+    planned = f"{'about ' if progress.is_estimate else ''}{progress.n_jobs_planned}"
+    bracket = "" if progress.is_estimate else f"bracket {progress.bracket}, "
     # Short enough for 80 columns: the time left stands at the end.
     first = (
-        f"bracket {progress.bracket}, rung {progress.rung}"
+        f"{bracket}rung {progress.rung}"
         f" · {progress.n_jobs_running}/{status.n_slots} running"
         f" · {progress.n_jobs_final}/{planned} done, {progress.n_jobs_failed} failed{left}"
     )

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from hyperband.errors import JournalError
 from hyperband.folder import job_folder_name
+from hyperband.search.decisions import Decision, RungAdded
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
     CheckpointsRemoved,
@@ -27,7 +28,7 @@ from hyperband.search.events import (
     SpaceExhausted,
     StudyCreated,
 )
-from hyperband.search.trial import Best, Outcome, Plan, TrialState, TrialView
+from hyperband.search.trial import Algorithm, Best, Outcome, Plan, Promotion, TrialState, TrialView
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,14 @@ class StudyView:
     quarantined: tuple[SlotQuarantined, ...]
     #: what deleting the checkpoints of trials that were left behind gave back
     checkpoints_freed_bytes: int
+    #: the highest rung that pasha uses; None: all of them are used
+    top_rung: int | None = None
+
+    @property
+    def has_brackets(self) -> bool:
+        """False for asha and pasha, whose trials all climb the same rungs."""
+        algorithm = self.settings.get("algorithm")
+        return not self.plan.promotion.is_open and algorithm not in (Algorithm.ASHA, Algorithm.PASHA)
 
     @property
     def penalty(self) -> float | None:
@@ -173,7 +182,7 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
     engine = Engine()
     told = _Told()
     for event in events:
-        engine.handle(event)
+        told.heed(engine.handle(event))
         told.hear(event)
     created = told.created
     if created is None:
@@ -208,6 +217,7 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         jobs=tuple(jobs),
         quarantined=tuple(told.quarantined[slot] for slot in sorted(told.quarantined)),
         checkpoints_freed_bytes=told.checkpoints_freed_bytes,
+        top_rung=_top_rung(engine.plan, told.rung_added) if told.has_plan else None,
     )
 
 
@@ -228,6 +238,13 @@ class _Told:
         #: by slot
         self.quarantined: dict[str, SlotQuarantined] = {}
         self.checkpoints_freed_bytes = 0
+        #: the highest rung that was added to those of the beginning
+        self.rung_added: int | None = None
+
+    def heed(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            if isinstance(decision, RungAdded):
+                self.rung_added = decision.rung
 
     def hear(self, event: Event) -> None:
         match event:
@@ -261,6 +278,12 @@ class _Told:
                 self.checkpoints_freed_bytes += event.n_bytes
             case _:
                 assert_never(event)
+
+
+def _top_rung(plan: Plan, added: int | None) -> int | None:
+    if plan.promotion is not Promotion.PASHA:
+        return None
+    return min(1, len(plan.brackets[0].rungs) - 1) if added is None else added
 
 
 def _state(ended: SearchEnded | None, engine: Engine, *, running: bool) -> str:

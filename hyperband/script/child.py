@@ -4,6 +4,10 @@ Owns the talk on one inherited descriptor: JSON lines, never standard input or o
 ours that runs under `--python`: standard library and numpy >= 1.17 alone, Python >= 3.8, and nothing
 of hyperband. Started as `python child.py DESCRIPTOR SCRIPT_FOLDER SCRIPT [ARGUMENTS]`.
 Must not know the search.
+
+It is one file, and longer than others, because it is started by its path: before the script's first line
+`sys.path[0]` becomes the script's folder, and neighbours of ours would be names that the script could no
+longer use for its own.
 """
 
 from __future__ import annotations
@@ -242,27 +246,36 @@ class Script:
                 break
         return {"kind": "drawn", "ids": ids}
 
-    def configs(self, ids: Sequence[str]) -> dict[str, Any]:
-        """What the script's own `get_config` makes of these ids, as plain values; None: it has none."""
+    def configs(self, ids: Sequence[str], limit_s: float) -> dict[str, Any]:
+        """What the script's own `get_config` makes of these ids, as plain values; None: it has none.
+
+        No further id is read after `limit_s` seconds; the first one always is.
+        """
         function = getattr(self._module, "get_config", None)
         if function is None:
             return {"kind": "configs", "configs": None}
         if not callable(function):
             return {"kind": "no_config", "found": type(function).__name__, "repr": None}
-        configs = []
+        configs: list[object] = []
+        ends_at = monotonic() + limit_s
         for config_id in ids:
+            if configs and monotonic() >= ends_at:
+                break
             message = _config(function, config_id)
             if message["kind"] != "config":
                 return message
             configs.append(message["config"])
         return {"kind": "configs", "configs": configs}
 
-    def candidates(self, seed: int, first: int, count: int, limit_s: float) -> Iterator[dict[str, Any]]:
+    def candidates(
+        self, seed: int, first: int, count: int, limit_s: float, with_configs: bool
+    ) -> Iterator[dict[str, Any]]:
         """Draws first, first + 1, ... of a stream beside that of the trials, repeats and all, in batches.
 
         Draw k is what RandomState(MT19937(SeedSequence([seed, 1, k]))) gives first; k begins with 1, since
         SeedSequence takes a last 0 for nothing, and trial 1 has [seed, 1]. With each id comes what
-        `get_config` makes of it. No further draw begins after `limit_s` seconds; the first one always does.
+        `get_config` makes of it, if that is wanted. No further draw begins after `limit_s` seconds; the first
+        one always does.
         """
         try:
             from numpy.random import MT19937, RandomState, SeedSequence
@@ -277,7 +290,7 @@ class Script:
             if not isinstance(config_id, str):
                 yield _no_text("get_random_config_id", config_id)
                 return
-            batch.add(config_id, self._read(config_id))
+            batch.add(config_id, self._read(config_id) if with_configs else None)
             if draw == first + count - 1 or monotonic() >= ends_at:
                 break
             if batch.is_due:
@@ -414,12 +427,14 @@ def answer(script: Script, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     elif request["do"] == "draw":
         yield script.draw(request["seed"], request["trials"], request["limit_s"])
     elif request["do"] == "configs":
-        yield script.configs(request["ids"])
+        yield script.configs(request["ids"], request["limit_s"])
     elif request["do"] == "read":
         yield from script.read(request["ids"], request["limit_s"])
     elif request["do"] == "candidates":
-        limit_s = request["limit_s"]
-        yield from script.candidates(request["seed"], request["first"], request["count"], limit_s)
+        limit_s, with_configs = request["limit_s"], request["with_configs"]
+        yield from script.candidates(
+            request["seed"], request["first"], request["count"], limit_s, with_configs
+        )
     else:
         seen = set(request["seen"])
         yield from script.sample(request["seed"], request["first"], request["count"], seen)

@@ -31,6 +31,10 @@ class NoFunctionError(ContractError):
     """The script was imported and lacks one of the functions that it must have."""
 
 
+class ProcessEndedError(ContractError):
+    """The script ended the process that imported it, where it should have returned."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Where it went wrong."""
@@ -83,19 +87,27 @@ def ended(doing: str, exit_status: int, scene: Scene) -> HyperbandError:
             f"the process that imports the script was {how} during {what}. Look for a library "
             f"that crashes, or for a lack of memory (dmesg).{printed}"
         )
-    return ContractError(
+    return ProcessEndedError(
         f"{what} ended the whole process ({how}) where it should return. Something there calls os._exit or "
         f"closes descriptors that it did not open; put what runs the experiment under `{_GUARD}`.{printed}"
     )
 
 
-def slow(scene: Scene, so_far_s: float) -> str:
-    """Words for people who wait for an import, which has taken so long so far."""
+def slow(doing: str, scene: Scene, so_far_s: float) -> str:
+    """Words for people who wait.
+
+    Args:
+        doing: `import`, or the name of the function that was asked.
+        scene: where.
+        so_far_s: for how long it has been waited.
+    """
     printed = scene.output.splitlines()
     last = f"; it last printed: {printed[-1]}" if printed else ""
     # many scripts import for a while: only a long time is a sign that one trains
-    hint = f". If it trains there, put that under `{_GUARD}`." if so_far_s >= _LONG_IMPORT_S else ""
-    return f"importing {scene.script} ({so_far_s:.0f} s so far){last}{hint}"
+    is_long = doing == "import" and so_far_s >= _LONG_IMPORT_S
+    hint = f". If it trains there, put that under `{_GUARD}`." if is_long else ""
+    what = f"importing {scene.script}" if doing == "import" else f"waiting for {doing} in {scene.script}"
+    return f"{what} ({so_far_s:.0f} s so far){last}{hint}"
 
 
 def too_old(version: list[int], scene: Scene) -> UsageError:
@@ -121,7 +133,7 @@ def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
         answer = _ANSWERS[message["doing"]]
         return ContractError(
             f"{message['doing']} in {scene.script} raised {error}. It must return {answer} "
-            f"for whatever it is given.{_below('Traceback', _end_of(message['traceback']))}"
+            f"for whatever it is given.{_below_traceback(message['traceback'])}"
         )
     if message["exits"]:
         return ContractError(
@@ -132,7 +144,7 @@ def _raised(message: dict[str, Any], scene: Scene) -> ContractError:
     return ContractError(
         f"importing {scene.script} raised {error}. Importing it under {scene.python} must be safe: install "
         "what is missing there, or name the interpreter that has it with --python, or put what runs the "
-        f"experiment under `{_GUARD}`.{_below('Traceback', _end_of(message['traceback']))}"
+        f"experiment under `{_GUARD}`.{_below_traceback(message['traceback'])}"
     )
 
 
@@ -161,8 +173,10 @@ def _no_numpy(found: str | None, scene: Scene) -> UsageError:
     )
 
 
-def _end_of(traceback: str) -> str:
-    return last_printable_lines(traceback, _N_TRACEBACK_LINES)
+def _below_traceback(traceback: str) -> str:
+    """The end of a traceback, which has a heading of its own unless that was cut off."""
+    end = last_printable_lines(traceback, _N_TRACEBACK_LINES)
+    return f"\n{end}" if end.startswith("Traceback") else _below("Traceback", end)
 
 
 def _below(title: str, text: str) -> str:

@@ -7,6 +7,7 @@ be slow, crash or take a GPU: never in ours. Must not know studies, plans or jou
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,8 @@ from hyperband.script.interpreter import Interpreter
 #: after so long it is said that the import takes long, and then again after each of the longer times
 _SLOW_S = 3.0
 _STILL_SLOW_S = 30.0
+#: where nobody waits
+_LONG_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,12 @@ class ScriptHost:
         self._script = script
         self._script_args = list(script_args)
         self._is_sampling = False
-        #: what is called for a candidate, for messages
-        self._drawing = "get_random_config_id"
+        #: known when it is loaded
+        self.has_get_config = False
         #: the trial whose id comes next, and the one after the last
         self._next = self._end = 0
-        self._interpreter = Interpreter(python, script, script_args, cwd=cwd, write_bytecode=write_bytecode)
+        self._open = partial(Interpreter, python, script, script_args, cwd=cwd, write_bytecode=write_bytecode)
+        self._interpreter = self._open()
 
     def __enter__(self) -> Self:
         """The host itself; closed at the end of the block."""
@@ -111,8 +115,17 @@ class ScriptHost:
         hello = self._ask("start", None, "hello")
         if tuple(hello["version"]) < OLDEST_PYTHON:
             raise too_old(hello["version"], self._interpreter.scene())
-        if self._ask("import", {"do": "load"}, "loaded", on_slow)["has_get_config"]:
-            self._drawing = "get_random_config_id or get_config"
+        self.has_get_config = self._ask("import", {"do": "load"}, "loaded", on_slow)["has_get_config"]
+
+    def load_again(self) -> None:
+        """End the process, whatever it does, and import the script in another; waits for that.
+
+        Raises:
+            ContractError, UsageError, MachineError: as `load` says, and where it could not be started.
+        """
+        self.close()
+        self._interpreter = self._open()
+        self.load()
 
     def identity(self, argv: Sequence[str] | None = None) -> str:
         """What `run_identity` answers for the arguments that are handed on to the script.
@@ -171,31 +184,53 @@ class ScriptHost:
         source = f"get_random_config_id in {self._script}"
         return tuple(check_config_id(config_id, source) for config_id in reply["ids"])
 
-    def configs(self, ids: Sequence[str]) -> list[dict[str, Any]] | None:
+    def configs(
+        self,
+        ids: Sequence[str],
+        *,
+        limit_s: float = _LONG_S,
+        on_slow: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]] | None:
         """What the script's own `get_config` makes of config ids, as nested plain values; None: it has none.
 
+        Args:
+            ids: in order; those that the time was not enough for are left out.
+            limit_s: no further id is read after so many seconds; the first one always is.
+            on_slow: called with words for people when it takes long, and again now and then.
+
         Raises:
-            ContractError: it raises, or gives no dict of plain values.
+            ContractError: it raises, ends the process, or gives no dict of plain values.
             MachineError: a signal ended the process.
         """
-        configs: list[dict[str, Any]] | None = self._ask(
-            "get_config", {"do": "configs", "ids": list(ids)}, "configs"
-        )["configs"]
+        request = {"do": "configs", "ids": list(ids), "limit_s": limit_s}
+        reply = self._ask("get_config", request, "configs", on_slow)
+        configs: list[dict[str, Any]] | None = reply["configs"]
         return configs
 
-    def draw_candidates(self, seed: int, count: int, *, limit_s: float) -> list[Candidates]:
-        """The first draws of the stream of candidates, with what they say; waits for them.
+    def draw_candidates(
+        self,
+        seed: int,
+        count: int,
+        *,
+        limit_s: float,
+        with_configs: bool = True,
+        on_slow: Callable[[str, float], None] | None = None,
+    ) -> Iterator[Candidates]:
+        """The first draws of the stream of candidates, with what they say, as they come; waits for them.
 
         Args:
             seed: of the search.
             count: how many at most, at least 1.
             limit_s: as `start_candidates` says.
+            with_configs: as `start_candidates` says.
+            on_slow: called, with words for people and the seconds since the last draw, when none comes for
+                long, and again now and then; it may raise to end the wait, and then `load_again` is needed.
 
         Raises:
             ContractError, UsageError, MachineError: as `draw_one` says.
         """
-        self.start_candidates(seed, 1, count, limit_s=limit_s)
-        return self._wait_for_candidates()
+        self.start_candidates(seed, 1, count, limit_s=limit_s, with_configs=with_configs)
+        yield from self._wait_for_candidates(on_slow)
 
     def read(self, ids: Sequence[str], *, limit_s: float) -> list[Candidates]:
         """What the script's own `get_config` makes of config ids, at least one; waits for it.
@@ -208,14 +243,20 @@ class ScriptHost:
             MachineError: a signal ended the process.
         """
         self.start_reading(ids, limit_s=limit_s)
-        return self._wait_for_candidates()
+        return list(self._wait_for_candidates())
 
-    def _wait_for_candidates(self) -> list[Candidates]:
-        found: list[Candidates] = []
+    def _wait_for_candidates(
+        self, on_slow: Callable[[str, float], None] | None = None
+    ) -> Iterator[Candidates]:
+        began_s = time.monotonic()
         while self._is_sampling:
-            self._interpreter.wait()
-            found += [part for part in self.receive() if isinstance(part, Candidates)]
-        return found
+            if not self._interpreter.wait(None if on_slow is None else _SLOW_S) and on_slow is not None:
+                so_far_s = time.monotonic() - began_s
+                on_slow(slow(self._interpreter.doing, self._interpreter.scene(), so_far_s), so_far_s)
+            for part in self.receive():
+                assert isinstance(part, Candidates)
+                began_s = time.monotonic()
+                yield part
 
     def start_sampling(self, seed: int, first: int, count: int, seen: Sequence[str]) -> None:
         """Ask for the config ids of `count` trials from number `first` on.
@@ -232,7 +273,9 @@ class ScriptHost:
         request = {"do": "sample", "seed": seed, "first": first, "count": count, "seen": list(seen)}
         self._start("get_random_config_id", request)
 
-    def start_candidates(self, seed: int, first: int, count: int, *, limit_s: float) -> None:
+    def start_candidates(
+        self, seed: int, first: int, count: int, *, limit_s: float, with_configs: bool = True
+    ) -> None:
         """Ask for `count` draws, repeats included, of the stream of candidates from draw `first` on.
 
         Args:
@@ -240,9 +283,21 @@ class ScriptHost:
             first: number of the first draw.
             count: how many, at least 1.
             limit_s: no further draw begins after so many seconds; the first one always does.
+            with_configs: the script's `get_config`, if it has one, reads each id.
         """
-        request = {"do": "candidates", "seed": seed, "first": first, "count": count, "limit_s": limit_s}
-        self._start(self._drawing, request)
+        self._start(
+            "get_random_config_id or get_config"
+            if with_configs and self.has_get_config
+            else "get_random_config_id",
+            {
+                "do": "candidates",
+                "seed": seed,
+                "first": first,
+                "count": count,
+                "limit_s": limit_s,
+                "with_configs": with_configs,
+            },
+        )
 
     def start_reading(self, ids: Sequence[str], *, limit_s: float) -> None:
         """Ask what the script's own `get_config` makes of config ids, at least one; see `read`."""
@@ -318,7 +373,8 @@ class ScriptHost:
             while not (messages := self._interpreter.exchange()):
                 if not self._interpreter.wait(patience_s) and on_slow is not None:
                     patience_s = _STILL_SLOW_S
-                    on_slow(slow(self._interpreter.scene(), time.monotonic() - began_s))
+                    so_far_s = time.monotonic() - began_s
+                    on_slow(slow(self._interpreter.doing, self._interpreter.scene(), so_far_s))
         finally:
             self._interpreter.finish()
         (message,) = messages
@@ -327,7 +383,7 @@ class ScriptHost:
         return message
 
     def close(self) -> None:
-        """End the process and all others of its group; a second call does nothing."""
+        """End the process and all others of its group, soon; a second call does nothing."""
         self._is_sampling = False
         self._interpreter.close()
 

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ _READ_BYTES = 1 << 18
 _MOST_OUTPUT_BYTES = 1 << 20
 #: how long the processes may take to end by SIGTERM before they are killed
 _TERM_WAIT_S = 1.0
+#: so long it is waited for that; then the rest is waited for beside
+_TERM_SHORT_S = 0.05
+#: name of the thread that does
+END_THREAD = "end of a script"
 
 
 class Interpreter:
@@ -50,7 +55,7 @@ class Interpreter:
         self._python = python
         self._script = script
         #: what the process is asked for, for messages
-        self._doing = "start"
+        self.doing = "start"
         self._to_send = memoryview(b"")
         self._received = bytearray()
         self._is_line_closed = False
@@ -112,7 +117,7 @@ class Interpreter:
 
     def begin(self, doing: str, request: Mapping[str, object] | None) -> None:
         """Expect answers, to a request if there is one; `doing` names it in messages."""
-        self._doing = doing
+        self.doing = doing
         if os.fstat(self._output).st_size > _MOST_OUTPUT_BYTES:
             os.truncate(self._output, 0)  # it is memory, and a sampler that prints may draw for days
         if request is not None:
@@ -150,7 +155,7 @@ class Interpreter:
             self._send_some()
             n_read = self._read_some()
         if n_read == 0 and exit_status is not None:
-            raise ended(self._doing, exit_status, self.scene())
+            raise ended(self.doing, exit_status, self.scene())
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines]
 
@@ -194,18 +199,37 @@ class Interpreter:
         return Scene(self._python, self._script, last_lines(self._output))
 
     def close(self) -> None:
-        """End the process and all others of its group; waits for that, a second call does nothing."""
+        """End the process and all others of its group; a second call does nothing.
+
+        Waits for a moment only: a script that does not heed SIGTERM is killed a second later, by a thread.
+        """
         self._resources.close()
 
     def _end_process(self) -> None:
         """SIGTERM to the group, a moment to end, SIGKILL, then reap: until then the group's id is ours."""
         os.killpg(self._process.pid, signal.SIGTERM)
-        pidfd = os.pidfd_open(self._process.pid)
-        try:
-            end = select.poll()
-            end.register(pidfd, select.POLLIN)
-            end.poll(_TERM_WAIT_S * 1000)
-        finally:
-            os.close(pidfd)
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        if _has_ended(self._process.pid, _TERM_SHORT_S):
+            _kill(self._process)
+        else:
+            threading.Thread(target=_kill_later, args=(self._process,), name=END_THREAD).start()
+
+
+def _kill_later(process: subprocess.Popen[bytes]) -> None:
+    _has_ended(process.pid, _TERM_WAIT_S)
+    _kill(process)
+
+
+def _has_ended(pid: int, limit_s: float) -> bool:
+    """Wait for the end of a process that nobody reaps meanwhile; False: the time was up before."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        end = select.poll()
+        end.register(pidfd, select.POLLIN)
+        return bool(end.poll(limit_s * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

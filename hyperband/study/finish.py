@@ -4,15 +4,18 @@ Owns the word that nothing more is started. The loop asks for it; jobs are stopp
 """
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hyperband.errors import HyperbandError, MachineError, SearchFailedError
 from hyperband.launch.base import StopReason
+from hyperband.report.ladder import why_complete
 from hyperband.report.screen import Console
 from hyperband.report.text import counted
+from hyperband.report.view import study_view
 from hyperband.script.contract import describe_exit
 from hyperband.search.engine import Engine
-from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.events import Event, JobEnded, JobStarted
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
@@ -98,14 +101,23 @@ class Finish:
             return None
         return self._began_s + limit_s - time.monotonic()
 
-    def verdict(self) -> Verdict:
-        """Return how the search ended, when no job runs any more."""
+    def verdict(self, events: Callable[[], Iterable[Event]]) -> Verdict:
+        """Return how the search ended, when no job runs any more.
+
+        Args:
+            events: gives all events of the study; asked only where they are needed.
+        """
         if self._early is not None and (self._early.error is not None or not self._engine.is_complete):
             return self._early
         if self._engine.best() is None:
             words = f"the search ended without a single loss: every job failed.{self._last_words()}"
             return Verdict("failed", 1, "no job gave a loss", SearchFailedError(words))
-        return Verdict("finished", 0, _why_complete(self._engine))
+        return Verdict("finished", 0, self._why_complete(events))
+
+    def _why_complete(self, events: Callable[[], Iterable[Event]]) -> str:
+        if not self._engine.plan.promotion.is_open:
+            return "the plan is complete"
+        return why_complete(study_view(events(), folder=None, running=False))
 
     def _heed_signals(self) -> None:
         wake = self._wake
@@ -154,14 +166,3 @@ class Finish:
         started, event = self._last_failure
         lines = self._voice.error_lines(started) or event.note
         return f" The last lines of job {started.job} (trial {started.trial}):\n{lines}" if lines else ""
-
-
-def _why_complete(engine: Engine) -> str:
-    """Why nothing is left to start; where rungs have no size, the plan's numbers alone do not say it."""
-    plan, best = engine.plan, engine.best()
-    words = "the plan is complete"
-    if plan.max_total_epochs is not None:
-        words += f", within --max-total-epochs {plan.max_total_epochs}"
-    if plan.promotion.is_open and best is not None and best.epochs < plan.max_epochs:
-        words += f"; no trial went on beyond {counted(best.epochs, 'epoch')}"
-    return words

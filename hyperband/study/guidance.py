@@ -3,6 +3,7 @@
 Owns the words about it in the plan.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyperband.script.host import ScriptHost
@@ -24,21 +25,22 @@ class Guidance:
     def describe(self) -> tuple[str, ...]:
         """In words, for the plan, a line each."""
         if not self.look.names:
-            return (f"none: {self.look.describe()}",)
+            return (f"none: {self.look.describe()[0]}",)
         share = f"{100 * RANDOM_SHARE:g} % of the trials stay random"
         return (
             f"a model of the losses chooses among the sampler's draws; {share}",
-            self.look.describe(),
+            *self.look.describe(),
             *(f"it learns from {lesson.describe()}" for lesson in self.lessons),
         )
 
 
-def guidance_of(settings: Settings, host: ScriptHost) -> Guidance | None:
+def guidance_of(settings: Settings, host: ScriptHost, say: Callable[[str], None]) -> Guidance | None:
     """Look at the script's ids and read the studies to learn from; waits for that. None: no guide is wanted.
 
     Args:
         settings: of the search.
         host: of the script, loaded and idle.
+        say: told when reading the ids takes long.
 
     Raises:
         UsageError: the interpreter's numpy is missing.
@@ -49,6 +51,6 @@ def guidance_of(settings: Settings, host: ScriptHost) -> Guidance | None:
     if settings.guide is GuideKind.NONE:
         return None
     lessons = read_lessons(settings.learn_from)
-    look = look_at(host, settings.seed)
+    look = look_at(host, settings.seed, say)
     useful, warnings = sorted_lessons(lessons if look.names else (), look, host)
     return Guidance(look, useful, (*look.warnings(), *warnings))

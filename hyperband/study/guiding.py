@@ -2,21 +2,15 @@
 
 Joins the script's sampler, whose draws are the candidates, the guide, which ranks them, and the rule of the
 random share. No slot waits for the model. Owns what is done where a space turns out to be small: then all is
-as without a guide.
+as without a guide. Must not know how the script's process is asked, and what becomes of it (asking.py).
 """
 
-import contextlib
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import assert_never
 
-from hyperband.errors import InternalError, MachineError
+from hyperband.errors import InternalError
 from hyperband.guide.client import FeaturesRead, Guide, NeedCandidates, NeedConfigs, Note, Proposal
-from hyperband.guide.messages import Config
-from hyperband.script.candidates import Candidates
 from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -29,21 +23,15 @@ from hyperband.search.events import (
     StudyCreated,
 )
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
+from hyperband.study.asking import Asking, Drawn, Read
 from hyperband.study.drawing import MAX_UNUSED, Draws
 from hyperband.study.looking import Look
 from hyperband.study.prelude import Prelude
-from hyperband.study.sampling import N_STARTS, Sampling, is_of_session
+from hyperband.study.sampling import Sampling
 from hyperband.study.wake import HasDescriptor
 
-#: so many draws that no trial has are to be there for random turns
-_N_AT_HAND = 64
-#: one request for draws: the script's process must be free for others soon
-_N_DRAWS = 512
-_DRAWS_S = 0.5
 #: more proposals than this are not kept ready
 _MOST_READY = 64
-#: of the script's process, once jobs run
-_NICENESS = 10
 #: a space that has so many ids is not small, whatever the plan
 _N_LARGE = 2000
 #: for so long the first start waits to know whether there are ids for the whole plan
@@ -82,14 +70,13 @@ class Guiding:
         self._engine = engine
         self._lessons = [tuple(lesson) for lesson in lessons]
         self._seed = seed
-        self._look = look
         self._n_slots = n_slots
         self._guide: Guide | None = None
         #: takes over for good where a guide is of no use
         self._sampling: Sampling | None = None
         #: what the guide must hear when it starts; None afterwards
         self._untold: list[Event] | None = []
-        self._early: list[Candidates] = []
+        self._early: list[Drawn] = []
         self._n_start_with = 0
         self._n_ids = 0
         self._draws = Draws()
@@ -98,22 +85,19 @@ class Guiding:
         self._has_proposed = False
         #: jobs may start: the space is not small, or that is known to make no difference
         self._is_open = False
-        #: ids that the guide knows nothing of, and whether they are what the script's process is asked for
-        self._to_read: deque[str] = deque()
-        self._is_reading = False
+        #: the guide is to hear that there are no more draws
+        self._owes_last = False
         self._n_ready = -1
         self._can_learn = any(isinstance(event, JobEnded) for lesson in self._lessons for event in lesson)
         #: new trials wait for the first proposal, which is held for them; None: there are no lessons
         self._prelude = Prelude() if self._can_learn else None
         self._held: Proposal | None = None
         self._reads_anything = True
-        self._was_refused = False
         self._news: list[str] = []
         for event in events:
             self.see(event)
-        self._n_starts = 1
         self._began_s = time.monotonic()
-        self._host: ScriptHost | None = open_host()
+        self._asking = Asking(open_host, seed=seed, look=look)
         self._ask()
 
     # What the loop reads.
@@ -123,37 +107,37 @@ class Guiding:
         """The script's process, and the guide."""
         if self._sampling is not None:
             return self._sampling.watched
-        return tuple(thing for thing in (self._host, self._guide) if thing is not None)
+        return tuple(thing for thing in (self._asking.host, self._guide) if thing is not None)
 
     @property
     def is_awaited(self) -> bool:
         """Whether there is an id, or one is being drawn."""
         if self._sampling is not None:
             return self._sampling.is_awaited
-        return self.can_propose or self._is_drawing or self._waits
+        return self.can_propose or self._asking.is_busy or self._waits
 
     @property
     def can_propose(self) -> bool:
         """Whether there is a draw that no trial has, and jobs may start."""
-        is_there = self._host is not None and self._is_open and self._draws.n_unused > 0
+        is_there = self._asking.is_open and self._is_open and self._draws.n_unused > 0
         return is_there and not self._waits
 
     def owns(self, pid: int) -> bool:
         """Whether a process of this machine is the script's, imported to draw, or of its session."""
         if self._sampling is not None:
             return self._sampling.owns(pid)
-        return is_of_session(pid, self._host)
+        return self._asking.owns(pid)
 
     def take_news(self) -> list[str]:
         """Lines for people, since the last call."""
-        news, self._news = self._news, []
-        if self._prelude is not None and self._host is not None:
+        news, self._news = [*self._asking.take_news(), *self._news], []
+        if self._prelude is not None and self._asking.is_open:
             news += self._prelude.take_news()
         return news
 
     def wait_s(self) -> float | None:
         """Seconds until `can_propose` may change, or there is news, although nothing comes in."""
-        return None if self._prelude is None or self._host is None else self._prelude.wait_s()
+        return None if self._prelude is None or not self._asking.is_open else self._prelude.wait_s()
 
     # What the loop does.
 
@@ -201,9 +185,12 @@ class Guiding:
         self._hear_guide()
         self._hear_script()
         events: list[Event] = []
-        if self._draws.is_exhausted and not self._is_settled and not self._is_drawing:
+        if self._draws.is_exhausted and not self._is_settled and not self._asking.is_busy:
             self._is_settled = True
             events = self._end_of_space()
+        if self._owes_last and self._guide is not None and self._asking.n_to_read == 0:
+            self._owes_last = False
+            self._guide.offer((), () if self._asking.wants_configs else None, is_last=True)
         self._ask()
         return events
 
@@ -242,88 +229,46 @@ class Guiding:
         if self._guide is not None:
             self._guide.close()
             self._guide = None
-        if self._host is not None:
-            self._host.close()
-            self._host = None
+        self._asking.close()
 
     # Draws.
-
-    @property
-    def _is_drawing(self) -> bool:
-        """Whether the script's process is busy."""
-        return self._host is not None and self._host.is_sampling
 
     def _use(self, first: int, ids: Sequence[str]) -> None:
         self._n_ids = max(self._n_ids, first + len(ids))
         self._draws.use(ids)
 
     def _hear_script(self) -> None:
-        if self._host is None:
-            return
-        try:
-            found = self._host.receive()
-        except MachineError as err:
-            self._restart(err)
-            return
-        for part in found:
-            if isinstance(part, Candidates):
-                self._n_starts = 1  # it lives for days: only kills without a draw between them count
-                self._take_in(part)
+        for heard in self._asking.receive():
+            if isinstance(heard, Drawn):
+                self._take_in(heard)
+            else:
+                self._take_read(heard)
 
-    def _restart(self, err: MachineError) -> None:
-        """Replace the script's process, killed from outside: its draws are those of the one before."""
-        if self._host is not None:
-            self._host.close()
-            self._host = None
-        while self._host is None:
-            if self._n_starts >= N_STARTS:
-                if self._look.by_get_config:
-                    raise MachineError(f"{err} If get_config is to blame, --guide none goes on without it.")
-                raise err
-            self._n_starts += 1
-            try:
-                self._host = self._open_host()
-            except MachineError as again:
-                err = again
-        self._step_back()
-
-    def _take_in(self, part: Candidates) -> None:
-        if part.refusal and self._look.by_get_config and not self._was_refused:
-            self._was_refused = True
-            self._news.append(f"Warning: some config ids are tried at random only. {part.refusal}")
-        if self._is_reading:
-            if self._guide is not None:
-                self._guide.describe(part.ids, self._configs(part))
-            for _ in part.ids:
-                self._to_read.popleft()
-            return
-        self._draws.add(part.ids)
+    def _take_in(self, drawn: Drawn) -> None:
+        self._draws.add(drawn.ids)
         if self._guide is None:
-            self._early.append(part)
-        else:
-            self._guide.offer(part.ids, self._configs(part))
+            self._early.append(drawn)
+        elif not drawn.is_unread:
+            self._guide.offer(drawn.ids, drawn.configs)
         self._open()
 
-    def _configs(self, part: Candidates) -> Sequence[Config] | None:
-        return part.configs if self._look.by_get_config else None
+    def _take_read(self, read: Read) -> None:
+        if self._guide is None:
+            return
+        if read.are_draws:
+            self._guide.offer(read.ids, read.configs)
+        else:
+            self._guide.describe(read.ids, read.configs)
 
     def _ask(self) -> None:
         """Ask the script's process for what is wanted most, if it is idle."""
-        if self._host is None or self._host.is_sampling:
-            return
-        n_wanted = _N_DRAWS
-        n_missing = self._n_slots() - self._draws.n_unused
-        if self._is_open:
-            n_guide = 0 if self._guide is None else self._guide.n_candidates_wanted
-            n_wanted = max(n_missing + _N_AT_HAND, n_guide)
-        # what slots may wait for comes first
-        is_urgent = n_missing > 0 and not self._draws.is_exhausted
-        self._is_reading = self._is_open and len(self._to_read) > 0 and not is_urgent
-        if self._is_reading:
-            self._host.start_reading(list(islice(self._to_read, _N_DRAWS)), limit_s=_DRAWS_S)
-        elif not self._draws.is_exhausted and n_wanted > 0:
-            n_draws = min(n_wanted, _N_DRAWS)
-            self._host.start_candidates(self._seed, self._draws.n_drawn + 1, n_draws, limit_s=_DRAWS_S)
+        self._asking.ask(
+            self._draws.n_drawn + 1,
+            n_short=self._n_slots() - self._draws.n_unused,
+            n_for_guide=0 if self._guide is None else self._guide.n_candidates_wanted,
+            is_open=self._is_open,
+            is_exhausted=self._draws.is_exhausted,
+        )
 
     def _open(self) -> None:
         """Let jobs start if the space is large enough for the plan, and the guide with them."""
@@ -346,8 +291,7 @@ class Guiding:
         """The sampler gives no further distinct id: what follows from that."""
         n_wanted = self._engine.n_ids_wanted()
         if self._draws.n_unused > n_wanted:
-            if self._guide is not None:
-                self._guide.offer((), () if self._look.by_get_config else None, is_last=True)
+            self._owes_last = True
             return []
         if not self._has_proposed:
             self._hand_over()
@@ -363,7 +307,7 @@ class Guiding:
 
     def _hand_over(self) -> None:
         """Go on as without a guide, with the script's process that is there."""
-        host, self._host = self._host, None
+        host = self._asking.let_go()
         self.close()
         hosts = [] if host is None else [host]
         self._sampling = Sampling(
@@ -372,30 +316,25 @@ class Guiding:
 
     # The guide.
 
-    def _step_back(self) -> None:
-        """Let the jobs have the processors first: from now on draws are no longer what slots wait for."""
-        if self._host is not None and self._guide is not None:
-            with contextlib.suppress(ProcessLookupError):  # killed: it is started again
-                os.setpriority(os.PRIO_PROCESS, self._host.pid, _NICENESS)
-
     def _start_guide(self) -> None:
         self._guide = guide = self._open_guide()
         for event in self._untold or ():
             guide.tell(event)
         for lesson in self._lessons:
             guide.learn(lesson)
-        for part in self._early:
-            guide.offer(part.ids, self._configs(part))
+        for drawn in self._early:
+            if not drawn.is_unread:
+                guide.offer(drawn.ids, drawn.configs)
         self._untold = None
         self._lessons.clear()
         self._early.clear()
-        self._step_back()
+        self._asking.step_back()
         self._tune()
 
     @property
     def _waits(self) -> bool:
         """Whether new trials wait for what other studies teach."""
-        return self._host is not None and self._prelude is not None and not self._prelude.is_over
+        return self._asking.is_open and self._prelude is not None and not self._prelude.is_over
 
     def _take(self, guide: Guide) -> Proposal | None:
         held, self._held = self._held, None
@@ -417,10 +356,10 @@ class Guiding:
                 case NeedCandidates():
                     pass  # the guide is asked how many by now when the script's process is idle
                 case NeedConfigs():
-                    if self._look.by_get_config:
-                        self._to_read.extend(news.ids)
-                    else:
+                    if not self._asking.wants_configs:
                         self._guide.describe(news.ids, None)
+                    elif (read := self._asking.read(news.ids)) is not None:
+                        self._take_read(read)
                 case FeaturesRead():
                     self._reads_anything = len(news.names) > 0
                     if not news.names:

@@ -4,22 +4,28 @@ Owns the choice between the script's own `get_config` and the text of the ids. T
 start of a study, and so is what is found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hyperband.errors import MachineError
 from hyperband.report import text
+from hyperband.report.text import counted
 from hyperband.script.candidates import Candidates
-from hyperband.script.config import Value, decode
+from hyperband.script.config import PLACES, Value, are_tags, decode, has_places, unread
 from hyperband.script.contract import shortened
+from hyperband.script.failures import ProcessEndedError
 from hyperband.script.host import ScriptHost
 
 #: so many draws are looked at, fewer of a sampler that is slow
 _N_DRAWS = 64
 _DRAW_S = 0.5
-#: text that differs in each of so many ids is a name of the id, such as a hash, and no hyperparameter
-_N_NAMES = 8
-#: a longer name loses its middle where it is shown
+#: one config id may take get_config so long before a search goes on without it
+_MOST_S = 10.0
+#: a longer name, or value, loses its middle where it is shown
 _NAME_WIDTH = 40
+_VALUE_WIDTH = 16
+_N_SHOWN = 12
+_N_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,46 +42,125 @@ class Look:
     example: str
     #: why `get_config` is not used although there is one; empty if it is, or if there is none
     refusal: str
+    #: what `get_config` does then
+    fault: str = "refuses the config ids"
+    #: fewer were looked at than wanted: nothing may wait for `get_config`
+    is_slow: bool = False
+    #: for people: the names with values of them, and what is not read
+    shown: str = ""
+    not_read: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
         """What the user should know."""
         if not self.refusal:
             return []
-        instead = (
-            "nothing else can be read from them either" if not self.names else "their text is read instead"
-        )
-        return [f"Warning: get_config refuses the config ids, and {instead}. {self.refusal}"]
+        instead = "the text of the ids is read instead"
+        if not self.names:
+            instead = "nothing can be read from the text of the ids either"
+        return [f"Warning: get_config {self.fault}, and {instead}. {self.refusal}"]
 
-    def describe(self) -> str:
-        """In words: what is read, or that nothing is."""
+    def describe(self) -> tuple[str, ...]:
+        """In words, a line each: what is read and what is not, or that nothing is."""
         if not self.names:
             return (
                 f"no hyperparameters are recognised in ids like {shortened(self.example, 60)}, so that all "
-                "trials are random draws"
+                "trials are random draws",
             )
-        shown = self.names if len(self.names) <= 12 else (*self.names[:11], f"{len(self.names) - 11} more")
         source = "get_config gives" if self.by_get_config else "the config ids say"
-        # names come from outside, as ids do
-        return f"{source} {', '.join(text.shortened(name, _NAME_WIDTH) for name in shown)}"
+        notes = [PLACES] if has_places(self.names) and not self.by_get_config else []
+        if self.not_read:
+            # names come from outside, as ids do
+            notes.append(f"not read: {text.shortened(', '.join(self.not_read), 120)}")
+        return (f"{source} {self.shown}", *(["; ".join(notes)] if notes else []))
 
 
-def look_at(host: ScriptHost, seed: int) -> Look:
+class _TooSlowError(Exception):
+    """One config id took get_config too long."""
+
+
+def look_at(host: ScriptHost, seed: int, say: Callable[[str], None]) -> Look:
     """Draw a few candidates and read them; waits for that.
+
+    Args:
+        host: loaded and idle; another process of it if `get_config` ended it, or was too slow.
+        seed: of the search.
+        say: told when that takes long.
 
     Raises:
         ContractError: the sampler raises, or gives something that is no config id.
         UsageError: the interpreter's numpy is missing or too old.
         MachineError: a signal ended the process.
     """
-    found = host.draw_candidates(seed, _N_DRAWS, limit_s=_DRAW_S)
+    found, fault, refusal = _drawn(host, seed, say)
     ids = tuple(dict.fromkeys(config_id for part in found for config_id in part.ids))
     given = own_configs(found)
     has_any = any(config is not None for config in given.values())
     configs = [given[config_id] if has_any else decode(config_id) for config_id in ids]
     names = varying_names(configs)
     common = frozenset(name for name in names if all(config and name in config for config in configs))
-    refusal = "" if has_any else next((part.refusal for part in found if part.refusal), "")
-    return Look(names, common, has_any, ids[0], refusal)
+    refusal = "" if has_any else refusal or next((part.refusal for part in found if part.refusal), "")
+    return Look(
+        names,
+        common,
+        has_any,
+        ids[0],
+        refusal,
+        fault=fault or "refuses the config ids",
+        is_slow=has_any and (bool(fault) or sum(len(part.ids) for part in found) < _N_DRAWS),
+        shown=_shown(names, [config for config in configs if config]),
+        not_read=tuple(unread(configs)),
+    )
+
+
+def _drawn(host: ScriptHost, seed: int, say: Callable[[str], None]) -> tuple[list[Candidates], str, str]:
+    """Some draws; what is wrong with get_config, if it held them up; and more words on that."""
+
+    def heed(words: str, so_far_s: float) -> None:
+        if so_far_s >= _MOST_S and host.has_get_config:
+            raise _TooSlowError
+        say(words)
+
+    found: list[Candidates] = []
+    try:
+        for part in host.draw_candidates(seed, _N_DRAWS, limit_s=_DRAW_S, on_slow=heed):
+            found.append(part)
+        return found, "", ""
+    except _TooSlowError:
+        fault = f"takes longer than {_MOST_S:g} s for one config id"
+        refusal = "Let it only read the id: load nothing, and wait for nothing."
+    except (MachineError, ProcessEndedError) as err:
+        if not host.has_get_config:
+            raise
+        fault, refusal = "ends its process", str(err)
+    host.load_again()
+    if not found:  # which of the two it was shows now
+        found += host.draw_candidates(
+            seed, _N_DRAWS, limit_s=_DRAW_S, with_configs=False, on_slow=lambda words, _: say(words)
+        )
+    return found, fault, refusal
+
+
+def _shown(names: Sequence[str], read: Sequence[Mapping[str, Value]]) -> str:
+    """`the numbers lr (such as 0.003), bs (64) and the words opt (adam, sgd)`."""
+    numbers: list[str] = []
+    words: list[str] = []
+    for name in names[:_N_SHOWN]:
+        values = list(dict.fromkeys(str(config[name]) for config in read if name in config))
+        kinds = {type(config[name]) for config in read if name in config}
+        are_numbers = not kinds.isdisjoint({int, float})
+        n_examples = 1 if are_numbers else _N_WORDS
+        examples = [text.shortened(value, _VALUE_WIDTH) for value in values[:n_examples]]
+        more = ", ..." if len(values) > n_examples and not are_numbers else ""
+        such_as = "such as " if are_numbers and not numbers else ""
+        line = f"{text.shortened(name, _NAME_WIDTH)} ({such_as}{', '.join(examples)}{more})"
+        (numbers if are_numbers else words).append(line)
+    kinds_shown = [
+        f"the {kind}{'' if len(lines) == 1 else 's'} {', '.join(lines)}"
+        for kind, lines in (("number", numbers), ("word", words))
+        if lines
+    ]
+    n_more = len(names) - _N_SHOWN
+    return " and ".join(kinds_shown) + (f" and {counted(n_more, 'other')}" if n_more > 0 else "")
 
 
 def own_configs(found: Sequence[Candidates]) -> dict[str, Mapping[str, Value] | None]:
@@ -99,6 +184,4 @@ def _differs(values: Sequence[object]) -> bool:
     """Whether the values of one name tell configurations apart, and are no names of them."""
     if len(values) == 1:
         return True  # a single draw, of a slow sampler: nothing is known against it
-    n_distinct = len({repr(value) for value in values})
-    are_names = n_distinct == len(values) >= _N_NAMES and all(isinstance(value, str) for value in values)
-    return n_distinct > 1 and not are_names
+    return len({repr(value) for value in values}) > 1 and not are_tags(values)

@@ -12,7 +12,7 @@ from hyperband.script.host import ScriptHost
 from hyperband.search.brackets import is_extension, make_plan
 from hyperband.search.events import Event, PlanMade, SearchStarted, StudyCreated
 from hyperband.search.trial import Plan
-from hyperband.settings import Settings
+from hyperband.settings import Settings, changed_words
 from hyperband.study.learning import refuse_itself
 
 #: a study is one search: these make it what it is
@@ -122,8 +122,12 @@ def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened
     now = settings.document()
     for name in _FIXED:
         if before[name] != now[name]:
-            raise UsageError(f"--{name.replace('_', '-')} was {before[name]} and is now {now[name]}; {back}")
+            was_given = before[name] is not None and before[name] is not False
+            what_now = back if was_given else f"leave it out, {ways_out}"
+            raise UsageError(f"{changed_words(name, before[name], now[name])}; {what_now}")
     plans = [event.plan for event in events if isinstance(event, PlanMade)]
+    if settings.lifts_max_total_epochs:
+        before["max_total_epochs"] = None
     _refuse_less(before, now, plans[-1] if plans else None, opened.plan, back)
 
 
@@ -147,8 +151,8 @@ def _refuse_less(
     if limit is not None and is_now is None:
         # forgotten, most likely: and what is trained without a limit cannot be taken back
         raise UsageError(
-            f"--max-total-epochs was {limit} and is left out now, but a limit may only grow; give "
-            f"--max-total-epochs {limit} or more, or begin a new study with --clean or another --logs"
+            f"--max-total-epochs was {limit} and is left out now, but a limit is not dropped by that; give "
+            f"--max-total-epochs {limit} again, a larger number, or --max-total-epochs none for no limit"
         )
     if old is None:
         return

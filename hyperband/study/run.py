@@ -24,9 +24,11 @@ from hyperband.launch.base import Slots
 from hyperband.launch.slots import make_slots
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
+from hyperband.report.ladder import why_complete
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
+from hyperband.report.view import study_view
 from hyperband.script.contract import last_lines
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -89,7 +91,7 @@ def dry_run(settings: Settings, *, console: Console) -> DryRun:
     """
     with open_script(settings, say=console.line) as opened:
         opened.host.draw_one(settings.seed)
-        guidance = guidance_of(settings, opened.host)
+        guidance = guidance_of(settings, opened.host, console.line)
         return DryRun(opened.identity, opened.plan, guidance)
 
 
@@ -119,7 +121,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         if not has_study(opened.folder):
             # a sampler that does not work leaves nothing behind
             opened.host.draw_one(settings.seed)
-            guidance = guidance_of(settings, opened.host)
+            guidance = guidance_of(settings, opened.host, console.line)
 
         def find_slots() -> Slots:
             return make_slots(
@@ -161,19 +163,19 @@ def _run(
             console.line(warning)
         if last_settings(events) != settings.document():
             again = SearchEnded(
-                time.time(), "finished" if engine.best() else "failed", "the plan was complete before"
+                time.time(), "finished" if engine.best() else "failed", _why_complete_before(events)
             )
             journal.append(_search_started(settings), again, durable=True)
         _clear_away(settings, created, engine, events, journal)
         return _finished_before(engine, events, journal.folder)
     if guidance is None and (grows or engine.n_ids_wanted() > 0):
-        guidance = guidance_of(settings, opened.host)
+        guidance = guidance_of(settings, opened.host, console.line)
     slots = found_slots() if callable(found_slots) else found_slots
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
         end_living_jobs(journal.folder, journal.lock)
     with (
-        StudyLog(journal.folder / LOG_FILE) as log,
+        StudyLog(journal.folder / LOG_FILE, has_brackets=not settings.algorithm.has_one_ladder) as log,
         contextlib.closing(launcher_of(settings, journal, created, slots)) as launcher,
     ):
         owners.append(launcher.owns)
@@ -203,6 +205,7 @@ def _run(
             cwd=created.cwd,
             best=engine.best(),
             failures=failures_of(events),
+            has_brackets=not settings.algorithm.has_one_ladder,
         )
         warnings = warnings_of(events, settings)
         warnings += [] if guidance is None else guidance.warnings
@@ -313,7 +316,7 @@ def _search_started(settings: Settings) -> SearchStarted:
 def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> SearchResult:
     """Return the result of a study that has nothing left to do."""
     if engine.best() is not None:
-        return SearchResult(folder, "finished", 0, "the plan was complete before", None)
+        return SearchResult(folder, "finished", 0, _why_complete_before(events), None)
     starts = {(event.job, event.attempt): event for event in events if isinstance(event, JobStarted)}
     failed = [event for event in events if isinstance(event, JobEnded) and event.outcome.is_failure]
     words = "the search ended without a single loss: every job failed."
@@ -324,6 +327,14 @@ def _finished_before(engine: Engine, events: Sequence[Event], folder: Path) -> S
         words += f" The last lines of job {last.job} (trial {trial}):\n{lines}"
     words += "\nMend the script and begin anew with --clean."
     return SearchResult(folder, "failed", 1, "no job gave a loss", SearchFailedError(words))
+
+
+def _why_complete_before(events: Sequence[Event]) -> str:
+    """Return why a study has nothing left to do."""
+    study = study_view(events, folder=None, running=False)
+    if not study.plan.promotion.is_open:
+        return "the plan was complete before"
+    return f"complete before: {why_complete(study)}"
 
 
 def _remove(folder: Path) -> None:

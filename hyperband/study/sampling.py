@@ -1,6 +1,7 @@
 """Config ids from the script's own sampler, in the background, as events for the journal."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -8,10 +9,14 @@ from hyperband.errors import InternalError, MachineError
 from hyperband.script.host import Exhausted, Sampled, ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, IdProposed, IdsDrawn, SpaceExhausted
+from hyperband.search.trial import Plan
 from hyperband.study.wake import HasDescriptor
 
 #: a script host that was killed is started anew so often
 N_STARTS = 3
+#: draws that hold up the first job are told of after so long, and then again and again
+_WORTH_TELLING_S = 2.0
+_AGAIN_S = 10.0
 
 
 class Ids(Protocol):
@@ -86,6 +91,7 @@ class Sampling:
         self._seed = seed
         self._n_starts = 0
         self._host: ScriptHost | None = None
+        self._tell_at_s = time.monotonic() + _WORTH_TELLING_S
         if engine.n_ids_wanted() > 0:
             self._start()
 
@@ -143,11 +149,21 @@ class Sampling:
         """Nothing: what is drawn depends on nothing that happens."""
 
     def take_news(self) -> list[str]:
-        """Nothing."""
-        return []
+        """How far it is, as long as jobs wait for it."""
+        now = time.monotonic()
+        if not self._holds_up or now < self._tell_at_s:
+            return []
+        self._tell_at_s = now + _AGAIN_S
+        n_ids, plan = len(self._engine.ids()), self._engine.plan
+        n_needed = min(plan.n_trials, n_trainable(plan) + 1)
+        return [
+            f"Config ids are drawn before the first job starts: {n_ids:,} of {n_needed:,} so far. With fewer "
+            "of them all would be trained to the full number of epochs."
+        ]
 
-    def wait_s(self) -> None:
-        """Never."""
+    def wait_s(self) -> float | None:
+        """Seconds until there is news although nothing comes in."""
+        return max(0.0, self._tell_at_s - time.monotonic()) if self._holds_up else None
 
     def rest(self) -> None:
         """Nothing: ids that are drawn now are there when the search goes on another day."""
@@ -158,11 +174,25 @@ class Sampling:
             self._host.close()
             self._host = None
 
+    @property
+    def _holds_up(self) -> bool:
+        """Whether the first job cannot start before more ids are there."""
+        engine = self._engine
+        if self._host is None or engine.progress().n_jobs_final > 0 or engine.n_running > 0:
+            return False
+        return len(engine.ids()) <= n_trainable(engine.plan) and engine.next_start() is None
+
     def _start(self) -> None:
         self._n_starts += 1
         ids = self._engine.ids()
         self._host = self._open_host()
         self._host.start_sampling(self._seed, len(ids), self._engine.n_ids_wanted(), ids)
+
+
+def n_trainable(plan: Plan) -> int:
+    """How many trials could be trained to the full number of epochs for the price of a plan."""
+    limit = plan.max_total_epochs
+    return (plan.epochs if limit is None else min(plan.epochs, limit)) // plan.max_epochs
 
 
 def is_of_session(pid: int, host: ScriptHost | None) -> bool:

@@ -125,7 +125,7 @@ class Search:
             if len(self._attempts) == 0 and (self._finish.is_near or self._engine.is_complete):
                 self._clear_away()
                 self._say()
-                return self._finish.verdict()
+                return self._finish.verdict(self._journal.events)
             self._refuse_deadlock()
             # who waits for a slot comes before who waits for words: they are said when nothing else is ready
             is_busy = self._unsaid or self._checkpoints.pending

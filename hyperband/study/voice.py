@@ -8,6 +8,7 @@ from hyperband.folder import job_folder
 from hyperband.launch.base import Order
 from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
+from hyperband.report.promotions import Promotions
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
 from hyperband.report.text import counted, duration, number, size
@@ -20,6 +21,7 @@ from hyperband.search.decisions import (
     PlanKept,
     Promoted,
     RungAdded,
+    WentOn,
 )
 from hyperband.search.events import (
     CheckpointsRemoved,
@@ -48,6 +50,7 @@ class Voice:
         cwd: str,
         best: Best | None,
         failures: Failures,
+        has_brackets: bool = True,
     ) -> None:
         """Begin to speak of a study.
 
@@ -58,6 +61,7 @@ class Voice:
             cwd: where its jobs run.
             best: the best so far.
             failures: those so far, by kind.
+            has_brackets: False where all trials climb the same rungs.
         """
         self._folder = folder
         self._cwd = cwd
@@ -65,6 +69,8 @@ class Voice:
         self._console = console
         self._best = best
         self._failures = failures
+        self._has_brackets = has_brackets
+        self._promotions = Promotions()
         self._waiting_for: str | None = None
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
@@ -84,7 +90,7 @@ class Voice:
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
         note += "; it is tried again" if event.retry else ""
-        about = "~" if progress.is_estimate else ""
+        about = "about " if progress.is_estimate else ""
         self._console.line(
             f"[{progress.n_jobs_final}/{about}{progress.n_jobs_planned}] trial {started.trial} to epoch "
             f"{started.epochs} on "
@@ -106,11 +112,20 @@ class Voice:
             case PlanChanged() | PlanKept():
                 self._console.line(f"plan: {decision.reason}")
                 if isinstance(decision, PlanChanged):
-                    self._console.line(f"\n{plan_table(decision.plan)}\n")
+                    self._console.line(f"\n{plan_table(decision.plan, has_brackets=self._has_brackets)}\n")
+            case WentOn():
+                words = self._promotions.words(decision, is_live=self._console.is_live)
+                if words is not None:
+                    self._of_bracket(decision.bracket, words)
+            case BracketDone() if not self._has_brackets:
+                pass  # it is the end of the search, which says why itself
             case Promoted() | RungAdded() | BracketDone() | BracketFailed():
-                self._console.line(f"bracket {decision.bracket}: {decision.reason}")
+                self._of_bracket(decision.bracket, decision.reason)
             case _:
                 pass  # of single trials: the log has them
+
+    def _of_bracket(self, bracket: int, words: str) -> None:
+        self._console.line(f"bracket {bracket}: {words}" if self._has_brackets else words)
 
     def slot(self, change: SlotQuarantined | SlotReleased) -> None:
         """Say that a slot is not used for a while, or is used again."""

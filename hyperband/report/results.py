@@ -1,0 +1,185 @@
+"""What a study has come to, for people: the end of a search, and the report. Owns layout; decides nothing."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from hyperband.report.failures import failures_of
+from hyperband.report.ladder import ladder_table, ladder_words
+from hyperband.report.tables import PLAN_WORDS, columns, plan_table
+from hyperband.report.text import command_line, counted, number, shortened, shown, size
+from hyperband.report.usage import rungs_table, slots_table
+from hyperband.report.view import JobView, StudyView
+from hyperband.script.contract import job_argv
+from hyperband.search.events import IdSource
+from hyperband.search.trial import Outcome
+
+#: columns of the ten best besides the config id take about this much
+_BEST_COLUMNS_WIDTH = 48
+#: where the output is no terminal
+DEFAULT_WIDTH = 120
+
+
+def best_table(study: StudyView, *, top: int, width: int = DEFAULT_WIDTH) -> str:
+    """The best trials: those trained for the most epochs first, then by loss, then by number.
+
+    Args:
+        study: where they are from.
+        top: how many at most.
+        width: columns of the screen; config ids are cut to fit.
+    """
+    ranked = sorted(
+        _last_losses(study),
+        key=lambda job: (-job.epochs, job.loss if job.loss is not None else 0.0, job.trial),
+    )
+    rows = [
+        [
+            str(place),
+            "" if job.loss is None else number(job.loss),
+            str(job.epochs),
+            str(job.trial),
+            *([str(job.bracket)] if study.has_brackets else []),
+            shortened(job.config_id, max(20, width - _BEST_COLUMNS_WIDTH)),
+        ]
+        for place, job in enumerate(ranked[:top], start=1)
+    ]
+    bracket = ["bracket"] if study.has_brackets else []
+    return columns(rows, ["best", "loss", "epochs", "trial", *bracket, "config id"])
+
+
+def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
+    """How attempts ended: outcome, how many, and the folder with the logs of the latest of each kind."""
+    latest: dict[str, JobView] = {}
+    counts: dict[str, int] = {}
+    for job in study.jobs:
+        if failures_only and not job.has_failed:
+            continue
+        kind = "running" if job.outcome is None else str(job.outcome)
+        latest[kind] = job
+        counts[kind] = counts.get(kind, 0) + 1
+    order = [*(str(outcome) for outcome in Outcome), "running"]
+    rows = [
+        [kind, str(counts[kind]), shown(latest[kind].folder), shortened(latest[kind].note, 100)]
+        for kind in order
+        if kind in counts
+    ]
+    return columns(rows, ["outcome", "attempts", "logs of the latest", "what was found"])
+
+
+def sources_text(study: StudyView) -> str:
+    """Where the config ids of the trials are from; empty unless a guide chose some of them."""
+    counts = Counter(study.sources)
+    if not counts[IdSource.MODEL] and not counts[IdSource.UNREADY]:
+        return ""
+    n_unready = counts[IdSource.UNREADY]
+    n_random = counts[IdSource.RANDOM] + n_unready
+    unready = f" ({n_unready:,} of them since no proposal of the model was ready)" if n_unready else ""
+    given = f", {counts[IdSource.START_WITH]:,} from --start-with" if counts[IdSource.START_WITH] else ""
+    trials = counted(counts[IdSource.MODEL], "trial")
+    return f"guide   {trials} chosen by the model, {n_random:,} at random{unready}{given}"
+
+
+def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
+    """The command that trains the best to the full number of epochs again, to be pasted into a shell.
+
+    It changes the folder first where the jobs' working directory is another than `cwd`: checkpoints with
+    relative paths are there. A best that saw one GPU alone sees that one again. None while there is no best.
+    """
+    if study.best is None:
+        return None
+    environment, gpu = _device_of_best(study)
+    argv = job_argv(
+        python=str(study.settings["python"]),
+        script=study.script,
+        config_id=study.best.config_id,
+        epochs=study.plan.max_epochs,
+        slot_arguments=("--gpu", gpu),
+        script_args=study.script_args,
+    )
+    command = command_line([*environment, *argv])
+    return command if Path(study.cwd) == cwd else f"{command_line(('cd', study.cwd))} && {command}"
+
+
+def result_text(
+    study: StudyView, folder: Path, *, cwd: Path, width: int = DEFAULT_WIDTH, top: int = 10
+) -> str:
+    """What a search leaves behind: the best, the command for the best, where logs of failures are."""
+    parts: list[str] = []
+    command = retrain_command(study, cwd=cwd)
+    if command is None:
+        parts.append("no trial has a loss yet")
+    else:
+        parts.append(best_table(study, top=top, width=width))
+        epochs = counted(study.plan.max_epochs, "epoch")
+        parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
+    failures = failures_of(study).text()
+    if failures:
+        parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
+    if study.checkpoints_freed_bytes:
+        parts.append(_freed(study))
+    parts.append(f"logs: {shown(str(folder))}")
+    return "\n\n".join(parts)
+
+
+def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: int = DEFAULT_WIDTH) -> str:
+    """Everything `report` says of a study."""
+    # A reason may end with a script's last lines; here its first line is enough.
+    reason = shown(study.reason.partition("\n")[0])
+    state = f"{study.state}: {reason}" if reason else study.state
+    script = command_line((study.script, *study.script_args))
+    head = f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}"
+    parts = [
+        f"{head}\n{ladder_words(study)}\n\n{ladder_table(study)}"
+        if study.plan.promotion.is_open
+        else f"{head}\nplan    {PLAN_WORDS}\n\n{plan_table(study.plan, has_brackets=study.has_brackets)}"
+    ]
+    if study.jobs:
+        parts.append(outcomes_table(study))
+    parts += filter(
+        None, (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
+    )
+    if study.checkpoints_freed_bytes:
+        parts.append(_freed(study))
+    command = retrain_command(study, cwd=cwd)
+    if command is not None:
+        parts.append(best_table(study, top=top, width=width))
+        epochs = counted(study.plan.max_epochs, "epoch")
+        parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
+    parts.append(f"logs: {shown(str(folder))}")
+    return "\n\n".join(parts)
+
+
+def _freed(study: StudyView) -> str:
+    return f"checkpoints deleted: {size(study.checkpoints_freed_bytes)}"
+
+
+def _last_losses(study: StudyView) -> list[JobView]:
+    """For each trial the job of its highest rung with a loss."""
+    last: dict[int, JobView] = {}
+    for job in study.jobs:
+        before = last.get(job.trial)
+        if job.outcome is Outcome.LOSS and (before is None or job.rung > before.rung):
+            last[job.trial] = job
+    return list(last.values())
+
+
+def _again(study: StudyView) -> str:
+    """The word for a best that was trained so far already; a search that was stopped has less."""
+    return " again" if study.best is not None and study.best.epochs == study.plan.max_epochs else ""
+
+
+def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
+    """What a command must begin with to see the device that the best ran on, and its K for `--gpu`."""
+    job = next((job for job in _last_losses(study) if study.best and job.trial == study.best.trial), None)
+    if job is None:
+        return (), "0"
+    found = re.search(r"[0-9]+", job.slot)
+    number = found.group() if found else "0"
+    if job.slot.startswith("cpu:"):
+        # where there are no GPUs, nothing has to be hidden from the script
+        return ("env", "CUDA_VISIBLE_DEVICES=") if study.settings.get("gpus") == "none" else (), number
+    # of several GPUs the first; journals of earlier versions do not have their UUIDs
+    first = next(iter(job.start.gpu_uuids), "")
+    if first and (study.settings.get("isolate") or first.startswith("MIG-")):
+        return ("env", f"CUDA_VISIBLE_DEVICES={first}"), "0"
+    return (), number

@@ -1,0 +1,130 @@
+"""What a search does with a get_config that crashes, hangs or refuses; real scripts, the real guide."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from search_fixture import Ran, Searches, script, searches
+
+__all__ = ["searches"]
+
+SAMPLER = """
+def get_random_config_id(rng):
+    return f"x:{rng.uniform():.4f}"
+"""
+LOSS = "print(abs(float(config_id[2:]) - 0.3)); import time; time.sleep(0.05)"
+ONE_RUNG = ("--algorithm", "random", "--max-epochs", "1", "--guide", "model", "--slots", "2")
+ENDED = "ended the whole process (exit code 3)"
+
+
+def run(searches: Searches, get_config: str, *options: str, sampler: str = SAMPLER) -> Ran:
+    head = "import os, signal, time\nn = 0\ndef get_config(config_id):\n    global n\n    n += 1\n"
+    top = f"{head}{get_config}\n"
+    searches.write(script(LOSS, sampler=sampler, top=top))
+    ran = searches.run(*ONE_RUNG, *options, guide=None)
+    assert ran.exit_code == 0, ran.err
+    return ran
+
+
+def sources(ran: Ran) -> Counter[str]:
+    return Counter(job["source"] for job in ran.document["jobs"])
+
+
+def waits_s(ran: Ran, n_slots: int) -> Sequence[float]:
+    """From the end of each job to the start of the one that has its place."""
+    ends = sorted(job["ended_at"] for job in ran.document["jobs"])
+    starts = sorted(job["started_at"] for job in ran.document["jobs"])
+    return [start - end for start, end in zip(starts[n_slots:], ends, strict=False)]
+
+
+def test_a_get_config_that_always_ends_its_process_gives_way_to_the_text(searches: Searches) -> None:
+    ran = run(searches, "    os._exit(3)", "--max-trials", "12")
+    assert "Warning: get_config ends its process, and the text of the ids is read instead." in ran.err
+    assert ENDED in ran.err
+    assert "the config ids say the number x (such as 0." in ran.err
+    assert sources(ran)["model"] > 0
+
+
+def test_without_text_to_read_either_all_is_random(searches: Searches) -> None:
+    sampler = "\ndef get_random_config_id(rng): return f'{rng.randint(10**9)}'\n"
+    searches.write(script("print(1)", sampler=sampler, top="import os\ndef get_config(c): os._exit(3)"))
+    ran = searches.run(*ONE_RUNG, "--max-trials", "6", guide=None)
+    assert ran.exit_code == 0, ran.err
+    assert "nothing can be read from the text of the ids either" in ran.err
+    assert sources(ran) == {"random": 6}
+
+
+def test_a_sampler_that_ends_its_process_is_to_blame_itself(searches: Searches) -> None:
+    sampler = """
+import os
+def get_random_config_id(rng):
+    config_id = f"x:{rng.uniform():.4f}"
+    return os._exit(3) if config_id.endswith("7") else config_id
+"""
+    searches.write(script(LOSS, sampler=sampler, top="def get_config(c): return {'x': float(c[2:])}"))
+    ran = searches.run(*ONE_RUNG, "--max-trials", "6", guide=None)
+    assert ran.exit_code != 0
+    assert "get_random_config_id in" in ran.err
+    assert ENDED in ran.err
+
+
+def test_a_get_config_that_ends_its_process_now_and_then_is_given_up(searches: Searches) -> None:
+    ran = run(
+        searches,
+        "    if config_id.endswith('77'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "40",
+    )
+    assert "Warning: get_config ended its process 3 times and is asked no more" in ran.err
+    assert len({trial["config_id"] for trial in ran.document["trials"]}) == 40
+    assert statistics.median(waits_s(ran, 2)) < 1.0
+
+
+def test_a_get_config_that_refuses_one_id_in_ten_serves_for_the_others(searches: Searches) -> None:
+    ran = run(
+        searches,
+        "    if config_id.endswith('7'): raise ValueError('a seven')\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "16",
+    )
+    assert "get_config gives the number x (such as 0." in ran.err
+    assert "not read: " in ran.err
+    assert ran.err.count("some config ids are tried at random only") == 1
+    assert "a seven" in ran.err
+    assert sources(ran)["model"] > 0
+
+
+def test_a_get_config_that_hangs_at_one_id_holds_no_slot_up(searches: Searches) -> None:
+    """At the 700th that is drawn, long after the first look."""
+    ran = run(
+        searches,
+        "    time.sleep(20 if n == 700 else 0)\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "20",
+    )
+    assert max(waits_s(ran, 2)) < 2.0
+    ends, starts = ([job[at] for job in ran.document["jobs"]] for at in ("ended_at", "started_at"))
+    assert max(ends) - min(starts) < 15.0
+
+
+@pytest.mark.slow
+def test_a_get_config_that_hangs_at_once_is_said_and_given_up(searches: Searches) -> None:
+    ran = run(searches, "    time.sleep(60)", "--max-trials", "6")
+    assert "waiting for get_random_config_id or get_config in" in ran.err
+    assert "get_config takes longer than 10 s for one config id, and the text of the ids is read" in ran.err
+
+
+def test_the_plan_says_what_is_read_and_what_is_not(searches: Searches) -> None:
+    sampler = """
+def get_random_config_id(rng):
+    opt = ["adam", "sgd"][rng.randint(2)]
+    return f"run{rng.randint(10**9):x}z_0.{rng.randint(1, 999)} --lr {rng.uniform():.4f} --opt {opt}"
+"""
+    searches.write(script("print(1)", sampler=sampler))
+    ran = searches.run(*ONE_RUNG, "--dry-run", guide=None)
+    assert ran.exit_code == 0, ran.err
+    assert "the config ids say the numbers #2 (such as 0." in ran.err
+    assert " and the word opt (" in ran.err
+    assert "#k is the k-th piece of an id, which has no name there; not read: #1 (another text" in ran.err
