@@ -25,6 +25,8 @@ GUIDE_FILE = "guide.err"
 JOBS_FOLDER = "jobs"
 #: what nodes run of ours, where jobs run on other machines
 NODE_FOLDER = "node"
+#: what Slurm runs and writes, where jobs run in allocations of it
+SLURM_FOLDER = "slurm"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
 
@@ -181,7 +183,7 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 def remove_study_files(folder: Path) -> None:
     """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
-    for below in (JOBS_FOLDER, NODE_FOLDER):
+    for below in (JOBS_FOLDER, NODE_FOLDER, SLURM_FOLDER):
         if (folder / below).exists():
             shutil.rmtree(folder / below)
     # with what was put aside when it was damaged; the copy first, since a study would come back from it

@@ -18,6 +18,15 @@ class WhenShared(StrEnum):
     YIELD = "yield"
 
 
+class On(StrEnum):
+    """Where jobs run."""
+
+    #: this machine
+    LOCAL = "local"
+    #: a cluster's machines, in allocations of its Slurm
+    SLURM = "slurm"
+
+
 class KeepCheckpoints(StrEnum):
     """Which trials keep their checkpoint files; the best trial's always stay."""
 
@@ -64,6 +73,13 @@ class Settings:
     #: folders of other studies that the model learns from as well, absolute
     learn_from: tuple[Path, ...] = ()
     penalty: float = 100.0
+    on: On = On.LOCAL
+    #: YAML file that says what is asked of Slurm, absolute
+    slurm_profile: Path | None = None
+    #: `KEY=VALUE` over it
+    slurm_set: tuple[str, ...] = ()
+    #: jobs at once, where they run on other machines; None: as many as these have room for
+    max_slots: int | None = None
     #: "all", "none", or a comma-separated list of PCI-order indices and UUIDs
     gpus: str = "all"
     #: CPU slots; None: half of the usable cores, at least 1
@@ -122,6 +138,10 @@ class Settings:
             "guide": str(self.guide),
             "learn_from": [str(folder) for folder in self.learn_from],
             "penalty": self.penalty,
+            "on": str(self.on),
+            "slurm_profile": None if self.slurm_profile is None else str(self.slurm_profile),
+            "slurm_set": list(self.slurm_set),
+            "max_slots": self.max_slots,
             "gpus": self.gpus,
             "slots": self.slots,
             "jobs_per_gpu": "auto" if self.jobs_per_gpu is None else self.jobs_per_gpu,

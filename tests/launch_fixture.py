@@ -17,7 +17,7 @@ import pytest
 from search_fixture import until
 
 from hyperband.launch.base import Ending, Launcher, Lease, Order, RunningJob, Slot
-from hyperband.launch.carrier import Carrier, Place, spawn
+from hyperband.launch.carrier import Carrier, Room, spawn
 from hyperband.launch.local import LocalJob, LocalLauncher
 from hyperband.launch.remote import RemoteJob, RemoteLauncher
 from hyperband.launch.shipping import ship
@@ -108,7 +108,7 @@ class LocalCarriers:
         self.folder = folder
         self.waits = waits
         self.argv: tuple[str, ...] = (python, "-I", "-S", str(ship(folder)))
-        self.place_is = Place()
+        self.room_is = Room()
         #: labels of what is said to be under way
         self.coming: set[str] = set()
         self.let_go_of: list[str] = []
@@ -120,8 +120,8 @@ class LocalCarriers:
         self.standby = self._spawn(is_told=False)
         return self.standby
 
-    def place(self, lease: Lease) -> Place:  # noqa: ARG002
-        return self.place_is
+    def room(self, lease: Lease) -> Room:  # noqa: ARG002
+        return self.room_is
 
     def carry(self, folder: Path, attempt: str, lease: Lease) -> Carrier:  # noqa: ARG002
         if self.standby is not None:

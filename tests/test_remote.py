@@ -23,7 +23,7 @@ from search_fixture import until
 from hyperband.errors import InternalError, MachineError
 from hyperband.folder import NODE_FOLDER
 from hyperband.launch.base import Lease, StopReason
-from hyperband.launch.carrier import Carrier, Place
+from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.patrol import Patrol
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import LeaseWatch, Ordered, Sight, claim_for_search
@@ -548,7 +548,7 @@ def test_a_job_gets_its_part_of_the_gpus_and_the_environment_of_its_place(
     environment.write_text(json.dumps({"job_id": 7, "environment": there}))
     for name, value in {"CUDA_VISIBLE_DEVICES": "4,7,9", "SLURM_STEP_ID": "3", "BOTH": "carrier"}.items():
         monkeypatch.setenv(name, value)
-    bench.carriers.place_is = Place(
+    bench.carriers.room_is = Room(
         (0, 2), environment, ("SLURM_*", "CUDA_VISIBLE_DEVICES", "HYPERBAND_TEST_MARK")
     )
     names = ("PATH", "SLURM_STEP_ID", "BOTH", "CUDA_VISIBLE_DEVICES", "NEW", "HOME")
@@ -558,17 +558,17 @@ def test_a_job_gets_its_part_of_the_gpus_and_the_environment_of_its_place(
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("room", "words"),
     [
-        (Place(gpus=(2,)), "it was to have the GPUs"),
-        (Place(environment_file=Path("/no/such/file")), "cannot be read"),
+        (Room(gpus=(2,)), "it was to have the GPUs"),
+        (Room(environment_file=Path("/no/such/file")), "cannot be read"),
     ],
 )
 def test_a_node_that_cannot_run_a_job_says_why(
-    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch, place: Place, words: str
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch, room: Room, words: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    bench.carriers.place_is = place
+    bench.carriers.room_is = room
     ending = bench.wait(bench.start("/bin/true"))
     assert ending.never_ran
     assert words in ending.note

@@ -48,6 +48,14 @@ class SlotsOptions:
     debug: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SlurmInitOptions:
+    """`slurm init [FILE]`."""
+
+    path: Path
+    debug: bool
+
+
 def parse_report(argv: Sequence[str], cwd: Path, prog: str) -> ReportOptions | Help:
     """Read the words after `report`."""
     parser = Parser(
@@ -105,6 +113,26 @@ def parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Hel
         if isinstance(found, Help)
         else SlotsOptions(_folder(found.folder, cwd), found.release, found.debug)
     )
+
+
+def parse_slurm(argv: Sequence[str], cwd: Path, prog: str) -> SlurmInitOptions | Help:
+    """Read the words after `slurm`."""
+    parser = Parser(
+        "slurm",
+        usage=f"{prog} slurm init [FILE]",
+        description="Write a commented profile that says what a search with --on slurm asks of Slurm.",
+        epilog=f"example:\n  {prog} slurm init slurm.yaml\n",
+    )
+    parser.add_argument("init", metavar="init", choices=("init",), help="the only command so far")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="slurm.yaml", help="a new file (default: slurm.yaml)"
+    )
+    parser.add_argument("--debug", action="store_true", help="a traceback with every error")
+    parser.add_argument("-h", "--help", action="store_true", help="this text")
+    if "-h" in argv or "--help" in argv:
+        return Help(parser.format_help())
+    found = parser.parse_args(argv)
+    return SlurmInitOptions(values.absolute(found.file, cwd), found.debug)
 
 
 def _parse_study_command(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | Help:

@@ -3,7 +3,7 @@
 from hyperband.cli import values
 from hyperband.cli.groups import Group, Parser
 from hyperband.search.trial import Algorithm
-from hyperband.settings import GuideKind, KeepCheckpoints, WhenShared
+from hyperband.settings import GuideKind, KeepCheckpoints, On, WhenShared
 
 _SEARCH_HELP = """\
 Search the hyperparameters of a training script on every free GPU, or on CPU slots where there is none.
@@ -22,6 +22,7 @@ other commands:
   {prog} report STUDY_DIR [--json|--csv] [--top N]    a study that runs, was stopped or is finished
   {prog} stop STUDY_DIR                               stop the search that writes a study
   {prog} slots STUDY_DIR [--release SLOT]             what each slot did; give one back from quarantine
+  {prog} slurm init [FILE]                            write a commented profile for --on slurm
 """
 
 
@@ -143,6 +144,37 @@ def _add_search_options(parser: Parser) -> None:
 
 def _add_slot_options(parser: Parser) -> None:
     group = Group(parser, "where jobs run")
+    group.one_of(
+        "--on",
+        "WHERE",
+        tuple(On),
+        default=str(On.LOCAL),
+        help="local: this machine; slurm: in allocations that are held on a Slurm cluster (default: local)",
+    )
+    group.text(
+        "--slurm-profile",
+        "FILE",
+        help="what is asked of Slurm; `slurm init` writes a commented one (default: the site's defaults)",
+    )
+    group.text(
+        "--slurm-set",
+        "KEY=VALUE",
+        default=[],
+        help="one key of the profile, over that of the file; may be given several times (default: none)",
+    )
+    group.one_of(
+        "--slurm-mode",
+        "HOW",
+        ("held",),
+        default="held",
+        help="held: allocations are held, and each job is a step in one (default: held)",
+    )
+    group.whole(
+        "--max-slots",
+        "N",
+        at_least=1,
+        help="jobs at a time with --on slurm (default: as many as its allocations have room for)",
+    )
     group.gpus()
     group.whole(
         "--slots",

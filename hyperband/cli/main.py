@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from hyperband.cli.commands import Help, ReportOptions, SlotsOptions, StopOptions
+from hyperband.cli.commands import Help, ReportOptions, SlotsOptions, SlurmInitOptions, StopOptions
 from hyperband.cli.options import CheckOptions, parse
 from hyperband.cli.output import complain, prepare_streams, print_out
 from hyperband.errors import HyperbandError, InternalError, UsageError
@@ -87,6 +87,10 @@ def _run(words: Sequence[str]) -> int:
         from hyperband.cli.check import check
 
         return check(chosen)
+    if isinstance(chosen, SlurmInitOptions):
+        from hyperband.cli.slurm import slurm_init
+
+        return slurm_init(chosen)
     from hyperband.cli.run import run
 
     return run(chosen, cwd=cwd)

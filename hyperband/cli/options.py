@@ -16,22 +16,26 @@ from hyperband.cli.commands import (
     Help,
     ReportOptions,
     SlotsOptions,
+    SlurmInitOptions,
     StopOptions,
     parse_report,
     parse_slots,
+    parse_slurm,
     parse_stop,
 )
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.groups import Parser
+from hyperband.cli.where import refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
+from hyperband.launch.slurm_profile import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
-from hyperband.settings import GuideKind, KeepCheckpoints, Settings, WhenShared
+from hyperband.settings import GuideKind, KeepCheckpoints, On, Settings, WhenShared
 
 #: what the first word may be instead of an option or SCRIPT
-_COMMANDS = ("report", "stop", "slots", "check")
+_COMMANDS = ("report", "stop", "slots", "check", "slurm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class CheckOptions:
 
 def parse(
     argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], prog: str = "python hyperband.py"
-) -> Settings | ReportOptions | StopOptions | SlotsOptions | CheckOptions | Help:
+) -> Settings | ReportOptions | StopOptions | SlotsOptions | SlurmInitOptions | CheckOptions | Help:
     """Read the words after the program's name.
 
     Args:
@@ -63,6 +67,8 @@ def parse(
         return parse_stop(argv[1:], cwd, prog)
     if command == "slots":
         return parse_slots(argv[1:], cwd, prog)
+    if command == "slurm":
+        return parse_slurm(argv[1:], cwd, prog)
     if command == "check":
         return _parse_check(argv[1:], cwd, environ, prog)
     _refuse_misspelt(command, cwd)
@@ -117,6 +123,10 @@ def _settings(
             f"--min-epochs is {found.min_epochs} and --max-epochs is {found.max_epochs}; expected the first"
             " to be at most the second."
         )
+    refuse_where({name for name, _ in words.ours}, On(found.on))
+    slurm_profile = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
+    if found.on == On.SLURM:
+        read_profile(slurm_profile, found.slurm_set)  # a mistake in it is told before anything happens
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -166,6 +176,10 @@ def _settings(
         guide=GuideKind(found.guide),
         learn_from=_learn_from(found, cwd),
         penalty=found.penalty,
+        on=On(found.on),
+        slurm_profile=slurm_profile,
+        slurm_set=tuple(found.slurm_set),
+        max_slots=found.max_slots,
         gpus=found.gpus,
         slots=found.slots,
         jobs_per_gpu=found.jobs_per_gpu,

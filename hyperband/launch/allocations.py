@@ -133,6 +133,26 @@ class Allocations:
         return tuple(sorted(found, key=lambda place: (len(place.job_id), place)))
 
     @property
+    def phases(self) -> dict[str, Phase]:
+        """Where each allocation is on its way."""
+        return {one.job_id: one.phase for one in self._allocations.values()}
+
+    @property
+    def held(self) -> set[str]:
+        """Allocations in which jobs can be started."""
+        return {one.job_id for one in self._allocations.values() if one.may_get_jobs}
+
+    @property
+    def job_ids(self) -> list[str]:
+        """All of them, in order."""
+        return list(self._allocations)
+
+    @property
+    def n_coming(self) -> int:
+        """How many may become held at any moment: their holders may have written."""
+        return sum(one.phase in (Phase.QUEUED, Phase.STARTING) for one in self._allocations.values())
+
+    @property
     def is_reachable(self) -> bool:
         """Whether Slurm answered when it was last asked: new steps need it."""
         return self._is_reachable

@@ -45,6 +45,8 @@ class Wish:
     gpu_memory_bytes: int | None = None
     #: jobs of ours on its GPU at most, itself included; None: as many as fit
     most_jobs: int | None = None
+    #: how long it is expected to run; None: not known, or it does not matter
+    expected_s: float | None = None
 
 
 #: any slot will do
@@ -98,6 +100,8 @@ class Ending:
     note: str
     #: nothing of the script was ever run
     never_ran: bool = False
+    #: what it ran in was taken away, such as its machine: says nothing of the job
+    was_taken_away: bool = False
     #: the kernel killed a process of the job's cgroup for want of memory while it ran
     oom_killed: bool = False
     #: most resident memory of any one process of the job; None: not measured
@@ -118,6 +122,11 @@ class RunningJob(Protocol):
         """Return the descriptor that becomes readable when every process of the job is gone."""
         ...
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has: it may wait for a while where it is to run."""
+        ...
+
     def running_s(self) -> float:
         """Return for how many seconds of the monotonic clock it has been running."""
         ...
@@ -128,7 +137,19 @@ R = TypeVar("R", bound=RunningJob)
 
 
 class Launcher(Protocol[R]):
-    """Starts, adopts, stops and ends attempts. Nothing here waits for a job."""
+    """Starts, adopts, stops and ends attempts. Nothing here waits for a job, but for `end_all`."""
+
+    @property
+    def begin_within_s(self) -> float | None:
+        """A job that was started so long ago and has not begun waits for servers that hang.
+
+        None: it may wait; whether jobs can be started at all is then the launcher's to say, not the search's.
+        """
+        ...
+
+    def knows(self, folder: Path) -> bool:
+        """Return whether a launcher of this kind started the attempt in this folder, or nobody did."""
+        ...
 
     def start(self, order: Order, lease: Lease) -> R:
         """Start a job that was journalled; the launcher holds the lease from now on."""
@@ -151,11 +172,19 @@ class Launcher(Protocol[R]):
         ...
 
     def owns(self, pid: int) -> bool:
-        """Return whether a process of this machine descends from one of the running jobs."""
+        """Return whether a process of this machine is the launcher's or descends from a running job."""
         ...
 
     def belongs(self, pid: int, job: R) -> bool:
         """Return whether a process of this machine descends from this running job."""
+        ...
+
+    def kill_servers(self) -> None:
+        """Kill the processes that start jobs: they hang. They are started anew when they are needed."""
+        ...
+
+    def end_all(self) -> None:
+        """End every job and wait for that, although their folders may be gone."""
         ...
 
     def close(self) -> None:

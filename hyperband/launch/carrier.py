@@ -25,8 +25,8 @@ _SAID_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a job is to find at its place on a node."""
+class Room:
+    """What a job is to find at its slot on a node."""
 
     #: which of the GPUs in CUDA_VISIBLE_DEVICES, as the node was given them, counted from 0; None: all
     gpus: tuple[int, ...] | None = None
@@ -205,7 +205,7 @@ def spawn(
 class Carriers(Protocol):
     """How an engine brings keepers onto its nodes. Called by the search's loop; nothing here waits."""
 
-    def place(self, lease: Lease) -> Place:
+    def room(self, lease: Lease) -> Room:
         """Return what a job finds at this slot."""
         ...
 

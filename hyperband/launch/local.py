@@ -20,10 +20,13 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.warm import WarmHost
 from hyperband.machine import keeper, proc
+from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.process import ForkServer, JobRequest, ProcessId, end_strays, wait_for_end
 
 _SIGNALS = {StopReason.STOP: keeper.STOP_SIGNAL, StopReason.TIMEOUT: keeper.TIMEOUT_SIGNAL}
 _PIPE_BYTES = 4096
+#: a job that was ordered so long ago and has not begun waits for a server that hangs
+_BEGIN_WITHIN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,11 @@ class LocalJob:
             self._about = _About.read(self.folder)
         return self._about
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its keeper is there."""
+        return self.about is not None
+
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when every process of the job is gone."""
         return self.descriptor
@@ -116,6 +124,15 @@ class LocalLauncher:
         self._server = ForkServer(cwd=cwd, lock=lock, errors=errors)
         self._grace_s = grace_s
         self._jobs: set[LocalJob] = set()
+
+    @property
+    def begin_within_s(self) -> float:
+        """A job that was started so long ago and has not begun waits for a server that hangs."""
+        return _BEGIN_WITHIN_S
+
+    def knows(self, folder: Path) -> bool:
+        """Return whether an attempt was started on this machine, or not at all."""
+        return not (folder / ORDER_FILE).exists()
 
     def start(self, order: Order, lease: Lease) -> LocalJob:
         """Start a job that was journalled; its keeper holds the lease from now on.
@@ -255,8 +272,9 @@ class LocalLauncher:
         return Ending(None, None, about.started_at, None, (), note)
 
     def owns(self, pid: int) -> bool:
-        """Return whether a process of this machine descends from one of the running jobs."""
-        return any(self.belongs(pid, job) for job in self._jobs)
+        """Return whether a process of this machine is the warm host or descends from a running job."""
+        is_warm = self.warm is not None and pid == self.warm.pid
+        return is_warm or any(self.belongs(pid, job) for job in self._jobs)
 
     def belongs(self, pid: int, job: LocalJob) -> bool:
         """Return whether a process of this machine descends from this running job."""

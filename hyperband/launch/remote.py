@@ -24,7 +24,8 @@ from hyperband.launch.remote_files import (
     write_order,
     write_stop,
 )
-from hyperband.machine.claim import FENCE, lease_age_s
+from hyperband.machine.claim import FENCE, ORDER_FILE, lease_age_s
+from hyperband.machine.keeper import KEEPER_FILE
 from hyperband.machine.process import wait_for_end
 
 #: how long a lease lasts that is not renewed
@@ -122,6 +123,15 @@ class RemoteLauncher:
         self._patrol = Patrol(margin_s=margin_s)
         self._jobs: set[RemoteJob] = set()
 
+    @property
+    def begin_within_s(self) -> None:
+        """None: it may wait for its node."""
+        return
+
+    def knows(self, folder: Path) -> bool:
+        """Return whether an attempt was ordered for another machine, or not at all."""
+        return (folder / ORDER_FILE).exists() or not (folder / KEEPER_FILE).exists()
+
     def start(self, order: Order, lease: Lease) -> RemoteJob:
         """Start a job that was journalled; the launcher holds the lease from now on.
 
@@ -130,8 +140,8 @@ class RemoteLauncher:
         """
         carrier: Carrier | None = None
         try:
-            place = self._carriers.place(lease)
-            ordered = write_order(order, place, cwd=self._cwd, grace_s=self._grace_s, lease_s=self._lease_s)
+            room = self._carriers.room(lease)
+            ordered = write_order(order, room, cwd=self._cwd, grace_s=self._grace_s, lease_s=self._lease_s)
             carrier = self._carriers.carry(order.folder, ordered.attempt, lease)
             carrier.write(order.folder)  # before it is told: a later search must find what may claim it
         except OSError as err:
@@ -253,6 +263,9 @@ class RemoteLauncher:
     def belongs(self, pid: int, job: RemoteJob) -> bool:  # noqa: ARG002
         """Return False: processes of this machine are none of its jobs'."""
         return False
+
+    def kill_servers(self) -> None:
+        """Do nothing: no process of this machine starts jobs."""
 
     def end_all(self) -> None:
         """End every job and wait for that, although their folders may be gone: then their leases run out."""

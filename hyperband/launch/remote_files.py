@@ -16,7 +16,7 @@ from typing import Any
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Order, StopReason
-from hyperband.launch.carrier import Place
+from hyperband.launch.carrier import Room
 from hyperband.machine import claim, keeper
 
 
@@ -39,7 +39,7 @@ class Ordered:
         return None if found is None else cls(found["attempt"], float(found["lease_s"]))
 
 
-def write_order(order: Order, place: Place, *, cwd: Path, grace_s: float, lease_s: float) -> Ordered:
+def write_order(order: Order, room: Room, *, cwd: Path, grace_s: float, lease_s: float) -> Ordered:
     """Write down what a node is to run, for its owner's eyes only; return what is needed of it again.
 
     Raises:
@@ -53,9 +53,9 @@ def write_order(order: Order, place: Place, *, cwd: Path, grace_s: float, lease_
         "environment": dict(order.environment),
         "grace_s": grace_s,
         "cwd": str(cwd),
-        "gpus": None if place.gpus is None else list(place.gpus),
-        "environment_file": None if place.environment_file is None else str(place.environment_file),
-        "keeps": list(place.keeps),
+        "gpus": None if room.gpus is None else list(room.gpus),
+        "environment_file": None if room.environment_file is None else str(room.environment_file),
+        "keeps": list(room.keeps),
     }
     for name in ("stdout", "stderr"):
         # they are looked at while it runs, and before it does

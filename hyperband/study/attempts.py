@@ -4,14 +4,24 @@ Owns the link between the journal's jobs, the launcher's processes and the lease
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from hyperband.errors import InternalError, MachineError
 from hyperband.folder import job_folder
-from hyperband.launch.base import Ending, Lease, Order, Slots, StopReason, Wish
-from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.base import (
+    Ending,
+    Launcher,
+    Lease,
+    Order,
+    RunningJob,
+    Slot,
+    Slots,
+    StopReason,
+    Wish,
+)
 from hyperband.report.log import StudyLog
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
@@ -26,7 +36,7 @@ class Attempt:
     """A job that runs: what was journalled, and what the launcher gave."""
 
     started: JobStarted
-    job: LocalJob
+    job: RunningJob
     #: started by an earlier search
     adopted: bool
     #: when on the monotonic clock it was ordered
@@ -57,14 +67,28 @@ class Attempts:
         *,
         folder: Path,
         engine: Engine,
-        launcher: LocalLauncher,
+        launcher: Launcher[Any],
+        others: Sequence[Launcher[Any]],
         slots: Slots,
         files: JobFiles,
         log: StudyLog,
         wake: Wake,
         is_timed: bool,
     ) -> None:
-        """Begin with none; the engine is only read here. is_timed: whether jobs have a time limit."""
+        """Begin with none.
+
+        Args:
+            folder: of the study.
+            engine: only read here.
+            launcher: starts the jobs.
+            others: launchers of other kinds, which may have started jobs in earlier searches.
+            slots: where jobs run.
+            files: makes orders of jobs.
+            log: of the study.
+            wake: wakes the loop.
+            is_timed: whether jobs have a time limit.
+        """
+        self._others = tuple(others)
         self._is_timed = is_timed
         #: of the study
         self.folder = folder
@@ -82,9 +106,9 @@ class Attempts:
         self._never_ran_s = 0.0
 
     @property
-    def warm(self) -> WarmHost | None:
-        """What forks jobs, if anything does."""
-        return self._launcher.warm
+    def begin_within_s(self) -> float | None:
+        """A job that was started so long ago has begun, unless what starts jobs hangs; None: it may wait."""
+        return self._launcher.begin_within_s
 
     def __len__(self) -> int:
         """Return how many run."""
@@ -113,11 +137,15 @@ class Attempts:
             wish_of: what a job was given of its GPU.
 
         Raises:
-            MachineError: a job was started on another machine, where it may live still.
+            MachineError: a job was started on another machine, or otherwise, where it may live still.
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
         for started in self._engine.running():
             folder = job_folder(self.folder, started.job, started.attempt)
+            if not self._launcher.knows(folder):
+                ending = self._read_of_others(folder, started)
+                ended.append((started, self._ended(started, ending, gpu_is_lost=False, adopted=True)))
+                continue
             lease = self._slots.adopt(started.slot, wish_of(started))
             job = self._launcher.adopt(folder, lease)
             if job is None:
@@ -193,7 +221,26 @@ class Attempts:
                 attempt.gpu_is_lost = True
                 self.stop(attempt, StopReason.STOP)
 
+    def _read_of_others(self, folder: Path, started: JobStarted) -> Ending:
+        """Return how an attempt ended that was started otherwise than we start jobs.
+
+        Raises:
+            MachineError: it may live still.
+        """
+        for launcher in self._others:
+            if launcher.knows(folder):
+                if launcher.adopt(folder, Lease(Slot(started.slot, (), {}), ())) is None:
+                    return as_timed(launcher.read(folder), is_timed=self._is_timed)
+                raise MachineError(
+                    f"job {started.job} still runs on {started.slot}, where the search was started with "
+                    "another --on; start it with that one again, which goes on with the job, or end the job "
+                    f"with `hyperband stop {self.folder}` first"
+                )
+        raise InternalError(f"Nobody knows the attempt in {folder}: please report it.")
+
     def _count_never_ran(self, attempt: Attempt, ending: Ending) -> None:
+        if self._launcher.begin_within_s is None:
+            return  # it judges by itself
         if not ending.never_ran:
             self.n_never_ran = 0
         elif attempt.began_s > self._never_ran_s:

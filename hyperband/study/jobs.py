@@ -3,13 +3,12 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
 from hyperband.folder import job_folder
 from hyperband.launch.base import Order, Slot
-from hyperband.launch.environment import job_environment
 from hyperband.script.contract import job_argv
 from hyperband.search.trial import Start
 from hyperband.settings import Settings
@@ -27,7 +26,7 @@ class JobFiles:
         study_folder: Path,
         *,
         cwd: str,
-        n_at_once: Callable[[], int],
+        environment: Callable[[Slot], Mapping[str, str]],
         last_sha256: str | None,
     ) -> None:
         """Remember where and how.
@@ -36,13 +35,13 @@ class JobFiles:
             settings: of the search.
             study_folder: where each attempt gets its folder.
             cwd: where every job of the study runs.
-            n_at_once: tells how many jobs share this machine's cores.
+            environment: what every job at a slot gets besides what the slot adds.
             last_sha256: the fingerprint of the script when its latest job started; None: there was none.
         """
         self.cwd = cwd
         self._settings = settings
         self._study_folder = study_folder
-        self._n_at_once = n_at_once
+        self._environment = environment
         self._seen: tuple[int, int, int] | None = None
         self._sha256 = last_sha256
         self._gone_since_s: float | None = None
@@ -88,7 +87,7 @@ class JobFiles:
             script_args=self._settings.script_args,
         )
         environment = {
-            **job_environment(1 if len(slot.gpu_uuids) > 1 else self._n_at_once()),
+            **self._environment(slot),
             **slot.environment,
             "HYPERBAND_TRIAL": str(start.trial),
             "HYPERBAND_ATTEMPT": str(start.attempt),

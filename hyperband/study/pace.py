@@ -18,6 +18,10 @@ class Pace:
             self._seconds += max(0.0, event.ended_at - event.started_at)
             self._epochs += n_epochs
 
+    def expected_s(self, n_epochs: int) -> float | None:
+        """Return how long a job takes that trains so many; None before the first loss."""
+        return None if self._epochs == 0 else n_epochs * self._seconds / self._epochs
+
     def time_left_s(self, epochs_left: int, n_slots: int) -> float | None:
         """Return the estimate for the rest with all slots busy; None before the first loss."""
         if self._epochs == 0:

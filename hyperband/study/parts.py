@@ -1,66 +1,50 @@
-"""The parts of a search, made from its settings and its journal. Puts nothing in motion but the warm host."""
+"""The parts of a search, made from its settings and its journal. Puts nothing in motion."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, assert_never
 
-from hyperband.errors import MachineError
-from hyperband.folder import GUIDE_FILE, KEEPERS_FILE
+from hyperband.folder import GUIDE_FILE
 from hyperband.guide.client import Guide
-from hyperband.journal import Journal
-from hyperband.launch.base import Slots
-from hyperband.launch.environment import job_environment
-from hyperband.launch.local import LocalLauncher
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.base import Launcher
 from hyperband.report.failures import Failures
 from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, StudyCreated
-from hyperband.settings import Settings
+from hyperband.settings import On, Settings
+from hyperband.study.grounds import Grounds, LocalGrounds
 from hyperband.study.guidance import Guidance
 from hyperband.study.guiding import Guiding
 from hyperband.study.opening import Opened
+from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
+from hyperband.study.slurm_grounds import SlurmGrounds
 
 
-def n_at_once(settings: Settings, slots: Slots) -> Callable[[], int]:
-    """Return what says how many jobs share the cores, at each start."""
-    n_slots = slots.n_slots()
-    # a warm host has loaded the libraries with the first number for good
-    is_fixed = settings.warm or settings.jobs_per_gpu is not None
-    return (lambda: n_slots) if is_fixed else slots.n_slots
+def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> Grounds:
+    """Return where the jobs of a search run; nothing is started or written yet.
 
-
-def launcher_of(settings: Settings, journal: Journal, created: StudyCreated, slots: Slots) -> LocalLauncher:
-    """Return what starts jobs; with `--warm` its host begins to import at once.
+    Args:
+        settings: of the search.
+        study: absolute path of the study's folder.
+        owns: tells whether a process of this machine is ours that neither is a job's nor starts jobs.
 
     Raises:
-        MachineError: the folder in which the jobs of this study run is gone.
+        UsageError, MachineError: there is no such place.
     """
-    cwd = Path(created.cwd)
-    if not cwd.is_dir():
-        raise MachineError(
-            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder "
-            "again, or begin "
-            "a new study with --clean or another folder for --logs"
-        )
-    errors = journal.folder / KEEPERS_FILE
-    warm = None
-    # a warm host sees as many GPUs as its jobs: none, or some
-    sees_gpus = not any(name.startswith("cpu:") for name in slots.names())
-    if settings.warm:
-        warm = WarmHost(
-            python=settings.python,
-            script=settings.script,
-            script_args=settings.script_args,
-            cwd=cwd,
-            lock=journal.lock,
-            errors=errors,
-            environment={
-                **job_environment(slots.n_slots()),
-                "CUDA_VISIBLE_DEVICES": None if sees_gpus else "",
-            },
-        )
-    return LocalLauncher(cwd=cwd, lock=journal.lock, errors=errors, grace_s=settings.grace_s, warm=warm)
+    match settings.on:
+        case On.LOCAL:
+            return LocalGrounds(settings, study=study, owns=owns)
+        case On.SLURM:
+            return SlurmGrounds(settings, study=study)
+        case _:
+            assert_never(settings.on)
+
+
+def others_of(settings: Settings, folder: Path, lock: int) -> tuple[Launcher[Any], ...]:
+    """Return launchers for what earlier searches started elsewhere than this one starts jobs."""
+    local, remote = launchers_of_rest(folder, lock)
+    return (remote,) if settings.on is On.LOCAL else (local,)
 
 
 def ids_of(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hyperband
-from hyperband.errors import HyperbandError, JournalError, SearchFailedError
+from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
 from hyperband.folder import (
     LOG_FILE,
     has_study,
@@ -20,8 +20,7 @@ from hyperband.folder import (
     unlock_study,
 )
 from hyperband.journal import Journal
-from hyperband.launch.base import Slots
-from hyperband.launch.slots import make_slots
+from hyperband.launch.slurm_end import end_allocations
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.ladder import why_complete
@@ -48,13 +47,14 @@ from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.finish import Verdict
+from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.learning import read_lessons
 from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
-from hyperband.study.parts import failures_of, ids_of, launcher_of, n_at_once
+from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
+from hyperband.study.rest import end_living_jobs
 from hyperband.study.search import Search
-from hyperband.study.stop import end_living_jobs
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
 from hyperband.study.warnings import cost_of_not_resuming, warnings_of
@@ -123,19 +123,14 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
             opened.host.draw_one(settings.seed)
             guidance = guidance_of(settings, opened.host, console.line)
 
-        def find_slots() -> Slots:
-            return make_slots(
-                settings,
-                environ=os.environ,
-                study=str(opened.folder),
-                owns=lambda pid: any(owns(pid) for owns in owners),
-            )
+        def find_grounds() -> Grounds:
+            return grounds_of(settings, opened.folder, lambda pid: any(owns(pid) for owns in owners))
 
         # wrong GPUs leave no folder of a new study behind; an old one may have its result to tell
-        slots = None if has_study(opened.folder) else find_slots()
+        grounds = None if has_study(opened.folder) else find_grounds()
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
         with Wake() as wake, contextlib.closing(Journal.open(opened.folder)) as journal:
-            return _run(settings, opened, journal, guidance, slots or find_slots, owners, console, wake)
+            return _run(settings, opened, journal, guidance, grounds or find_grounds, owners, console, wake)
 
 
 def _run(
@@ -143,7 +138,7 @@ def _run(
     opened: Opened,
     journal: Journal,
     guidance: Guidance | None,
-    found_slots: Slots | Callable[[], Slots],
+    found: Grounds | Callable[[], Grounds],
     owners: list[Callable[[int], bool]],
     console: Console,
     wake: Wake,
@@ -170,16 +165,20 @@ def _run(
         return _finished_before(engine, events, journal.folder)
     if guidance is None and (grows or engine.n_ids_wanted() > 0):
         guidance = guidance_of(settings, opened.host, console.line)
-    slots = found_slots() if callable(found_slots) else found_slots
+    grounds = found() if callable(found) else found
+    slots = grounds.slots
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
         end_living_jobs(journal.folder, journal.lock)
     with (
         StudyLog(journal.folder / LOG_FILE, has_brackets=not settings.algorithm.has_one_ladder) as log,
-        contextlib.closing(launcher_of(settings, journal, created, slots)) as launcher,
+        contextlib.closing(grounds),
+        contextlib.ExitStack() as stack,
     ):
-        owners.append(launcher.owns)
-        owners.append(lambda pid: launcher.warm is not None and pid == launcher.warm.pid)
+        launcher = grounds.open(journal.folder, journal.lock, _cwd_of(created))
+        others = others_of(settings, journal.folder, journal.lock)
+        for other in others:
+            stack.callback(other.close)
         begin: list[Event] = [] if events else [created]
         begin.append(_search_started(settings))
         begin += [PlanMade(opened.plan)] if grows else []
@@ -192,7 +191,7 @@ def _run(
             settings,
             journal.folder,
             cwd=created.cwd,
-            n_at_once=n_at_once(settings, slots),
+            environment=grounds.environment,
             last_sha256=before,
         )
         guide = () if guidance is None else guidance.describe()
@@ -224,6 +223,7 @@ def _run(
             folder=journal.folder,
             engine=engine,
             launcher=launcher,
+            others=others,
             slots=slots,
             files=files,
             log=log,
@@ -247,7 +247,7 @@ def _run(
                 settings=settings,
                 journal=journal,
                 engine=engine,
-                slots=slots,
+                grounds=grounds,
                 attempts=attempts,
                 ids=ids,
                 files=files,
@@ -258,22 +258,26 @@ def _run(
                 console=console,
                 wake=wake,
             )
-            verdict = _watched(search, attempts, journal, voice)
+            verdict = _watched(search, attempts, grounds, journal, voice)
     return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
 
 
-def _watched(search: Search, attempts: Attempts, journal: Journal, voice: Voice) -> Verdict:
+def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Journal, voice: Voice) -> Verdict:
     """Run the loop, and journal how it ended, also when ours or the machine gave way."""
     try:
         verdict = search.run()
     except JournalError:
         if journal.was_deleted:
             attempts.end_all()  # nobody could find them again
+            grounds.give_back()
         raise  # there is nothing left to write to
     except HyperbandError as err:
         going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
         verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
     journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
+    if len(attempts) == 0:
+        for line in grounds.give_back():
+            voice.says(line)
     voice.over(verdict.state, verdict.reason)
     return verdict
 
@@ -290,6 +294,22 @@ def _clear_away(
     removed = checkpoints.finish()
     if removed is not None:
         journal.append(removed, durable=True)
+
+
+def _cwd_of(created: StudyCreated) -> Path:
+    """Return the folder in which the jobs of this study run.
+
+    Raises:
+        MachineError: it is gone.
+    """
+    cwd = Path(created.cwd)
+    if not cwd.is_dir():
+        raise MachineError(
+            f"the study was first started in {cwd}, which is gone, and its jobs run there; make the folder "
+            "again, or begin "
+            "a new study with --clean or another folder for --logs"
+        )
+    return cwd
 
 
 def _created(settings: Settings, opened: Opened) -> StudyCreated:
@@ -342,6 +362,7 @@ def _remove(folder: Path) -> None:
     lock = lock_study(folder)
     try:
         end_living_jobs(folder, lock)
+        end_allocations(folder)
         remove_study_files(folder)
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
-from hyperband.launch.base import Slots, Wish
+from hyperband.launch.base import Wish
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
@@ -28,12 +29,13 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
-from hyperband.search.trial import Progress
+from hyperband.search.trial import Progress, Start, TrialState
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.disk import DiskWatch
 from hyperband.study.finish import Finish, Verdict
+from hyperband.study.grounds import Grounds, Waiting
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace
@@ -61,7 +63,7 @@ class Search:
         settings: Settings,
         journal: Journal,
         engine: Engine,
-        slots: Slots,
+        grounds: Grounds,
         attempts: Attempts,
         ids: Ids,
         files: JobFiles,
@@ -76,7 +78,8 @@ class Search:
         self._settings = settings
         self._journal = journal
         self._engine = engine
-        self._slots = slots
+        self._grounds = grounds
+        self._slots = grounds.slots
         self._attempts = attempts
         self._ids = ids
         self._files = files
@@ -90,10 +93,12 @@ class Search:
         self._watched: tuple[HasDescriptor, ...] = ()
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
+        self._pace = Pace()
         self._starting = Starting(
             settings=settings,
             engine=engine,
-            slots=slots,
+            slots=grounds.slots,
+            expected_s=self._pace.expected_s if grounds.know_time else None,
             ids=ids,
             files=files,
             health=health,
@@ -102,7 +107,6 @@ class Search:
         )
         self._watching = Watching(settings, attempts, voice)
         self._finish = Finish(settings, engine, attempts, voice, console, wake)
-        self._pace = Pace()
         #: places of which it was said that their next job waits
         self._held: set[str] = set()
         #: what the voice has still to say, in order; and of it, for a moment, what is about slots
@@ -116,8 +120,8 @@ class Search:
             HyperbandError: something of ours or of the machine gave way; jobs that run go on by themselves.
         """
         self._watch_ids()
-        if self._attempts.warm is not None:
-            self._wake.watch(self._attempts.warm)
+        for thing in self._grounds.watched:
+            self._wake.watch(thing)
         self._take_over()
         ready: set[object] = set()
         while True:
@@ -143,12 +147,17 @@ class Search:
         self._finish.heed()
         if ended or self._wake.release_asked or self._health.quarantined:
             self._heed_health(events)
+        self._grounds.heed()
+        if (why_over := self._grounds.why_over()) is not None and not self._finish.is_near:
+            self._finish.fail("no job can be started any more", why_over)
         chosen = self._choose()
+        self._grounds.want(self._waiting)
         events += self._starting.take_events()
         decisions += self._starting.take_decisions()
         if events:
             # files go after decisions, also after those that no end brought about
-            self._journal.append(*events, durable=bool(ended or decisions))
+            is_sure = bool(ended or decisions or (chosen and self._grounds.outlive_us))
+            self._journal.append(*events, durable=is_sure)
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         for event in events:
@@ -180,16 +189,13 @@ class Search:
     def _news(self) -> list[str]:
         """What slots, warm host and journal have to tell."""
         found = [
-            *self._slots.news(),
+            *self._grounds.news(),
             *self._journal.news,
             *self._checkpoints.news,
             *self._ids.take_news(),
         ]
         self._journal.news.clear()
         self._checkpoints.news.clear()
-        if self._attempts.warm is not None:
-            self._attempts.warm.heed()
-            found += self._attempts.warm.take_news()
         return found
 
     def _note_removal(self, removed: CheckpointsRemoved | None) -> None:
@@ -259,7 +265,7 @@ class Search:
         self._pace.see(event, started.epochs - self._epochs_before(started))
         self._finish.count(started, event)
 
-    def _epochs_before(self, started: JobStarted) -> int:
+    def _epochs_before(self, started: JobStarted | Start) -> int:
         """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
         if started.rung == 0:
             return 0
@@ -300,6 +306,21 @@ class Search:
         self._voice.waits(self._starting.waiting_for)
         return chosen
 
+    def _waiting(self) -> Waiting:
+        """Count what waits for a slot, up to as many as there could be."""
+        if self._finish.is_near:
+            return Waiting(0)
+        most = self._slots.n_slots()
+        n_new = self._engine.n_ids_wanted()
+        start = self._engine.next_start()
+        if start is None:
+            return Waiting(min(most, n_new))
+        queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
+        # a promotion that is only proposed is none of them
+        n_queued = max(1, sum(1 for _ in islice(queued, most)))
+        n_epochs = start.epochs - self._epochs_before(start)
+        return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs))
+
     def _heed_health(self, events: list[Event]) -> None:
         """Put slots into quarantine, or give them back."""
         if self._wake.release_asked:
@@ -327,7 +348,7 @@ class Search:
         """Return for how long nothing can happen that gives no event."""
         look_at_s = self._starting.look_at_s
         waits_s = [None if look_at_s is None else look_at_s - time.monotonic(), self._finish.wait_s()]
-        waits_s.append(self._ids.wait_s())
+        waits_s += [self._ids.wait_s(), self._grounds.next_look_s()]
         waits_s += [slot.until_at - time.time() for slot in self._health.quarantined.values()]
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 

@@ -7,7 +7,7 @@ Starts nothing.
 import os
 import socket
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 from hyperband.launch.base import NO_WISH, Lease, Slots, Wish
@@ -65,8 +65,13 @@ class Starting:
         health: Health,
         packing: Packing,
         disk: DiskWatch,
+        expected_s: Callable[[int], float | None] | None,
     ) -> None:
-        """Put the parts together; the engine is told of what is chosen, the rest is only asked."""
+        """Put the parts together; the engine is told of what is chosen, the rest is only asked.
+
+        expected_s: how long a job runs that trains so many epochs; None: the slots have no use for it.
+        """
+        self._expected_s = expected_s
         self._settings = settings
         self._engine = engine
         self._slots = slots
@@ -183,8 +188,9 @@ class Starting:
         wish = NO_WISH
         if self._settings.jobs_per_gpu is None:
             plan = self._engine.plan
-            epochs = _first_epochs(plan, plan.n_trials - self._engine.n_ids_wanted())
+            epochs = _first_epochs(plan, self._n_trials())
             wish = room_wish(self._settings, self._packing, epochs)
+        wish = self._timed(wish, _first_epochs(self._engine.plan, self._n_trials()))
         lease = self._slots.take(replace(wish, avoid=self._closed()))
         if lease is None:
             return None
@@ -206,7 +212,8 @@ class Starting:
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
         closed = self._closed()
-        anywhere = replace(room_wish(self._settings, self._packing, start.epochs), avoid=closed)
+        room = self._timed(room_wish(self._settings, self._packing, start.epochs), self._n_epochs(start))
+        anywhere = replace(room, avoid=closed)
         if start.out_of_memory:
             return [replace(anywhere, whole=True, most_memory=True)]
         shunned = closed | self._slots_at({*map(place_of, start.failed_on)})
@@ -217,6 +224,20 @@ class Starting:
         # another slot is worth waiting for only while a job of ours will give it back
         used = {running.slot for running in self._engine.running()}
         return [elsewhere] if others & used else [elsewhere, anywhere]
+
+    def _n_trials(self) -> int:
+        """How many trials have their config id."""
+        return self._engine.plan.n_trials - self._engine.n_ids_wanted()
+
+    def _n_epochs(self, start: Start) -> int:
+        """How many epochs a job trains that goes on from its trial's checkpoint."""
+        if start.rung == 0:
+            return start.epochs
+        bracket = self._engine.trial(start.trial).bracket
+        return start.epochs - self._engine.plan.brackets[bracket].rungs[start.rung - 1].epochs
+
+    def _timed(self, wish: Wish, n_epochs: int) -> Wish:
+        return wish if self._expected_s is None else replace(wish, expected_s=self._expected_s(n_epochs))
 
     def _closed(self) -> frozenset[str]:
         """Slots that no job gets."""

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.folder import JOURNAL_FILE, KEEPERS_FILE, Holder, has_study, holder, job_folder
+from hyperband.folder import JOURNAL_FILE, Holder, has_study, holder, job_folder
 from hyperband.journal import Journal
-from hyperband.launch.base import Lease, Slot, StopReason
-from hyperband.launch.local import LocalLauncher
-from hyperband.machine.keeper import RESULT_FILE
+from hyperband.launch.slurm_end import end_allocations
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -20,6 +18,7 @@ from hyperband.search.health import Health
 from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
+from hyperband.study.rest import end_living_jobs, read_ended
 from hyperband.study.verdict import ended_event
 
 
@@ -51,11 +50,11 @@ def _end_what_is_left(folder: Path) -> int:
     """End living jobs and journal the end of every attempt that no search saw; return how many lived."""
     with contextlib.closing(Journal.open(folder)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
+        end_allocations(folder)
         engine = Engine()
         before = journal.events()
         for event in before:
             engine.handle(event)
-        launcher = _launcher(folder, journal.lock)
         events: list[Event] = []
         health = Health(before)
         settings = last_settings(before)
@@ -64,7 +63,7 @@ def _end_what_is_left(folder: Path) -> int:
         limits_s = [settings.get(name) for name in ("timeout", "timeout_per_epoch", "stall_timeout")]
         is_timed = any(limit_s is not None for limit_s in limits_s)
         for started in engine.running():
-            ending = launcher.read(job_folder(folder, started.job, started.attempt))
+            ending = read_ended(job_folder(folder, started.job, started.attempt), folder, journal.lock)
             ending = as_timed(ending, is_timed=is_timed)
             found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
             ended = judged_end(health, started, found, retries=retries)
@@ -74,35 +73,6 @@ def _end_what_is_left(folder: Path) -> int:
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
     return n_ended
-
-
-def _launcher(folder: Path, lock: int) -> LocalLauncher:
-    return LocalLauncher(cwd=folder, lock=lock, errors=folder / KEEPERS_FILE, grace_s=0.0)
-
-
-def end_living_jobs(folder: Path, lock: int) -> int:
-    """End the jobs of a study that nobody searches on, and wait for them; return how many there were.
-
-    Args:
-        folder: of the study.
-        lock: descriptor of its lock: nobody may start a search meanwhile.
-
-    Raises:
-        MachineError: a job was started on another machine, where it may live still.
-    """
-    launcher = _launcher(folder, lock)
-    lease = Lease(Slot("stop", (), {}), ())
-    jobs = [
-        job
-        for path in sorted((folder / "jobs").glob("*-*"))
-        if not (path / RESULT_FILE).exists() and (job := launcher.adopt(path, lease)) is not None
-    ]
-    for job in jobs:
-        launcher.stop(job, StopReason.STOP)
-    for job in jobs:
-        wait_for_end(job.fileno())
-        launcher.finish(job)
-    return len(jobs)
 
 
 def _stop_search(folder: Path, found: Holder) -> str:

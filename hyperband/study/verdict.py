@@ -69,8 +69,9 @@ def ended_event(
     config_id = engine.trial(started.trial).config_id
     reading = judge(ending, folder=folder, config_id=config_id, gpu_is_lost=gpu_is_lost)
     now = time.time()
-    # what never ran says nothing of the job: it does not count towards what makes a Lost job Crashed
-    alive = search_alive and not ending.never_ran
+    # what never ran, or lost its machine, says nothing of the job: it does not count towards what makes a
+    # Lost job Crashed
+    alive = search_alive and not (ending.never_ran or ending.was_taken_away)
     outcome = engine.final_outcome(started.job, reading.outcome, search_alive=alive)
     kind = reading.kind
     if outcome.is_failure and not kind:

@@ -20,8 +20,6 @@ _OBSERVE_S = 1.0
 _MEASURE_S = 0.25
 #: between looks for GPUs that were lost under a job
 _LOST_S = 2.0
-#: a job that was ordered so long ago and has not begun waits for a server that hangs
-_BEGIN_WITHIN_S = 15.0
 #: a job's output is looked at so often within --stall-timeout, so that its end comes at most so much late
 _STALL_LOOKS = 8
 
@@ -51,8 +49,8 @@ class Watching:
         now_s = time.monotonic()
         if any(begin_by_s <= now_s for begin_by_s in self._begin_by_s()):
             self._voice.says(
-                f"A job that was ordered {_BEGIN_WITHIN_S:g} s ago has not begun: the process that starts "
-                "jobs hangs. It is killed, and what it had not started is repeated."
+                f"A job that was ordered {self._attempts.begin_within_s:g} s ago has not begun: the process "
+                "that starts jobs hangs. It is killed, and what it had not started is repeated."
             )
             self._attempts.kill_servers()
         on_gpus = any(attempt.is_on_gpu for attempt in self._attempts)
@@ -83,10 +81,13 @@ class Watching:
 
     def _begin_by_s(self) -> list[float]:
         """When the jobs that were ordered and have not begun must have done so, on the monotonic clock."""
+        within_s = self._attempts.begin_within_s
+        if within_s is None:
+            return []
         return [
-            attempt.began_s + _BEGIN_WITHIN_S
+            attempt.began_s + within_s
             for attempt in self._attempts
-            if not attempt.adopted and attempt.job.about is None
+            if not attempt.adopted and not attempt.job.has_begun
         ]
 
     # Time.
@@ -115,7 +116,7 @@ class Watching:
         if stall_s is None or (self._stall_at_s is not None and time.monotonic() < self._stall_at_s):
             return
         for attempt in self._attempts:
-            if attempt.asked is None:
+            if attempt.asked is None and attempt.job.has_begun:
                 self._look_for_output(attempt, stall_s)
         self._stall_at_s = time.monotonic() + stall_s / _STALL_LOOKS if len(self._attempts) else None
 

@@ -1,0 +1,35 @@
+"""Which options go with which place where jobs run. Owns the words for those that do not."""
+
+from collections.abc import Set
+
+from hyperband.errors import UsageError
+from hyperband.settings import On
+
+#: options that say something of this machine's slots, and what to do with --on slurm instead
+_OF_THIS_MACHINE = {
+    "--gpus": "the GPUs are those that Slurm gives: ask for them with gpus or gres in the Slurm profile",
+    "--slots": "how many jobs run at a time is for max_allocations in the Slurm profile, or --max-slots",
+    "--jobs-per-gpu": "several jobs on one GPU are asked for by slots_per_allocation in the Slurm profile",
+    "--isolate": "each job sees its own GPU only, there is nothing to isolate",
+    "--when-shared": "GPUs that Slurm gives are nobody else's",
+    "--leave-free": "what is left to others is Slurm's to say; bound it by --max-slots",
+    "--warm": "jobs start on other machines, by steps that wait there already",
+}
+_OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode", "--max-slots")
+
+
+def refuse_where(names: Set[str], on: On) -> None:
+    """Raise for an option that has no meaning where jobs run.
+
+    Args:
+        names: the options that were given.
+        on: where jobs run.
+    """
+    if on is On.LOCAL:
+        for name in _OF_SLURM:
+            if name in names:
+                raise UsageError(f"{name} goes with --on slurm only; leave it out, or add --on slurm.")
+        return
+    for name, instead in _OF_THIS_MACHINE.items():
+        if name in names:
+            raise UsageError(f"{name} does not go with --on slurm: {instead}. Leave {name} out.")

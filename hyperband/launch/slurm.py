@@ -1,0 +1,186 @@
+"""Jobs as steps of Slurm's allocations: srun carries a keeper to its node, mostly before there is a job.
+
+Owns the steps, those that wait included, and what Slurm's ways mean for how an attempt ended. Must not know:
+which allocations there are and why.
+"""
+
+import contextlib
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hyperband.launch import slurm_text
+from hyperband.launch.allocation_events import Lost, Place
+from hyperband.launch.base import Ending, Lease, StopReason
+from hyperband.launch.carrier import Carrier, Room, spawn
+from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.slurm_files import SlurmFiles
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
+from hyperband.machine.keeper import STOP_FILE
+from hyperband.machine.process import wait_for_end
+
+#: variables in which a step knows better than the script of its allocation
+_KEPT = (
+    "SLURM_*",
+    "SLURMD_*",
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ROCR_VISIBLE_DEVICES",
+    "HOSTNAME",
+)
+_TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled by somebody"
+#: patience with a step that waits and is not wanted any more
+_LEAVE_S = 2.0
+
+
+class SlurmCarriers:
+    """Steps that wait for jobs, and those that have one. All but those with a job are ours to close."""
+
+    def __init__(
+        self, slots: SlurmSlots, files: SlurmFiles, profile: Profile, *, cwd: Path, environ: Mapping[str, str]
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            slots: say where jobs run.
+            files: of the study.
+            profile: what an allocation is.
+            cwd: where srun runs.
+            environ: ours.
+        """
+        self._slots = slots
+        self._files = files
+        self._profile = profile
+        self._cwd = cwd
+        self._environment = slurm_text.engine_environment(environ)
+        #: by allocation and node
+        self._waiting: dict[tuple[str, str], list[Carrier]] = defaultdict(list)
+        self._leaving: list[Carrier] = []
+
+    def room(self, lease: Lease) -> Room:
+        """Return what a job finds at this slot."""
+        place = place_of(lease)
+        gpus = gpus_of(self._profile, place.index)
+        return Room(gpus, self._slots.environment_of(place), _KEPT)
+
+    def carry(self, folder: Path, attempt: str, lease: Lease) -> Carrier:  # noqa: ARG002
+        """Return a step that waits for its job: one that was started ahead, or a new one.
+
+        Raises:
+            MachineError: srun cannot be started.
+        """
+        place = place_of(lease)
+        waiting = self._waiting[place.job_id, place.node]
+        while waiting:
+            carrier = waiting.pop(0)
+            if not carrier.has_ended():
+                return carrier
+            self._discard(carrier)
+        return self._spawn(place)
+
+    def is_coming(self, label: str) -> bool:  # noqa: ARG002
+        """Return False: a step whose srun is gone is cancelled, and who claims first has the attempt."""
+        return False
+
+    def let_go(self, carrier: Carrier) -> None:
+        """Hear that the job of a step is over: it ends by itself."""
+        if carrier.errors is not None:
+            with contextlib.suppress(OSError):
+                carrier.errors.unlink()
+
+    def prepare(self) -> None:
+        """Have a step wait for each slot that runs a job; let go of those whose allocation is gone."""
+        for carrier in [one for one in self._leaving if one.has_ended()]:
+            self._leaving.remove(carrier)
+            self._forget(carrier)
+        wanted = Counter((place.job_id, place.node) for place in self._slots.used())
+        there = {(place.job_id, place.node): place for place in self._slots.places()}
+        for at, waiting in list(self._waiting.items()):
+            ended = [carrier for carrier in waiting if carrier.has_ended()]
+            for carrier in ended:
+                waiting.remove(carrier)
+                if at in there:
+                    self._slots.note_failed_start(there[at], carrier.said() or "srun ended at once")
+                self._discard(carrier)
+            if at not in there:
+                for carrier in self._waiting.pop(at):
+                    self._discard(carrier)
+        if not self._slots.is_reachable:
+            return
+        for at, place in there.items():
+            if not self._slots.is_held_back(place) and len(self._waiting[at]) < wanted[at]:
+                self._waiting[at].append(self._spawn(place))
+
+    def close(self) -> None:
+        """Let those go that wait for a job; those that have one go on."""
+        for waiting in self._waiting.values():
+            for carrier in waiting:
+                self._discard(carrier)
+        self._waiting.clear()
+        for carrier in self._leaving:
+            if carrier.pidfd is not None and not wait_for_end(carrier.pidfd, _LEAVE_S):
+                carrier.kill()
+                wait_for_end(carrier.pidfd, _LEAVE_S)
+            self._forget(carrier)
+        self._leaving.clear()
+
+    def _spawn(self, place: Place) -> Carrier:
+        return spawn(
+            self._files.step_argv(place.job_id, place.node),
+            cwd=self._cwd,
+            environment=self._environment,
+            errors=self._files.steps / uuid.uuid4().hex,
+            label=place.job_id,
+            is_told=False,
+        )
+
+    def _discard(self, carrier: Carrier) -> None:
+        carrier.dismiss()
+        self._leaving.append(carrier)
+
+    def _forget(self, carrier: Carrier) -> None:
+        carrier.close()
+        self.let_go(carrier)
+
+
+class SlurmLauncher(RemoteLauncher):
+    """Runs jobs in steps. What a job ran in may be taken away: that is never the job's fault."""
+
+    def __init__(self, slots: SlurmSlots, carriers: SlurmCarriers, *, cwd: Path, grace_s: float) -> None:
+        """See RemoteLauncher; slots: hear of starts that failed."""
+        super().__init__(carriers, cwd=cwd, grace_s=grace_s)
+        self._slots = slots
+        #: names of slots whose allocation was lost under their job, and how
+        self._taken: dict[RemoteJob, str] = {}
+
+    def lose(self, lost: Lost) -> None:
+        """Give up the jobs of an allocation that is gone; each is over when nothing of it can run."""
+        names = {place.name for place in lost.places}
+        for job in self._jobs:
+            if job.lease.slot.name in names:
+                self._taken[job] = lost.words
+                self.give_up(job, lost.words)
+
+    def finish(self, job: RemoteJob) -> Ending | None:
+        """Tell how a job ended; one that Slurm ended is lost with what it ran in."""
+        ending = super().finish(job)
+        if ending is None:
+            return None
+        place = place_of(job.lease)
+        taken = self._taken.pop(job, "")
+        is_asked = (job.folder / STOP_FILE).exists()
+        if ending.never_ran:
+            if ending.asked is None and not taken:
+                self._slots.note_failed_start(place, ending.note)
+            return ending
+        self._slots.note_run(place)
+        if ending.asked is StopReason.STOP and not is_asked:
+            words = taken or _TOLD_TO_END
+            return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
+        if ending.exit_status is None:
+            self._slots.look()  # its allocation may have ended
+            return replace(ending, was_taken_away=True)
+        return ending

@@ -1,0 +1,56 @@
+"""Ending what a search that is gone still holds of Slurm: its allocations, by id."""
+
+import contextlib
+import os
+import select
+import time
+from pathlib import Path
+
+from hyperband.errors import MachineError
+from hyperband.launch.slurm_clerk import Clerk
+from hyperband.launch.slurm_files import GIVE_UP_S, forget_name, read_name
+from hyperband.launch.slurm_reports import CancelRefused, Status, Unreachable
+
+#: patience with allocations that end, and with a Slurm that does not answer
+_END_S, _UNREACHABLE_S = 90.0, 20.0
+
+
+def end_allocations(study: Path) -> int:
+    """Cancel the allocations of a study and see them gone; return how many there were.
+
+    Raises:
+        MachineError: Slurm does not answer, or does not end them.
+    """
+    name = read_name(study)
+    if name is None:
+        return 0
+    with contextlib.closing(Clerk(name, os.environ)) as clerk:
+        cancelled = _end(clerk, name)
+    forget_name(study)
+    return len(cancelled)
+
+
+def _end(clerk: Clerk, name: str) -> set[str]:
+    began_s = time.monotonic()
+    cancelled: set[str] = set()
+    words, patience_s = "", _END_S
+    clerk.look()
+    while (left_s := began_s + patience_s - time.monotonic()) > 0:
+        select.select([clerk], [], [], left_s)
+        for report in clerk.reports():
+            if isinstance(report, Status):
+                words, patience_s = "", _END_S
+                alive = {line.job_id for line in report.jobs if not line.state.is_over}
+                if not alive:
+                    return cancelled
+                clerk.cancel(sorted(alive - cancelled))
+                cancelled |= alive
+            elif isinstance(report, Unreachable):
+                words, patience_s = report.words, _UNREACHABLE_S
+            elif isinstance(report, CancelRefused):
+                words = report.words
+    raise MachineError(
+        f"Slurm did not end the allocations of this study within {patience_s:g} s{words and f' ({words})'}; "
+        f"`scancel --name={name}` ends them, and by themselves they end after {GIVE_UP_S:g} s without a "
+        "search. Start the same command again when Slurm answers"
+    )

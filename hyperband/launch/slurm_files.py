@@ -1,0 +1,167 @@
+"""The folder `slurm/` of a study: the name of its allocations, their script, log and holders' files.
+
+Owns these names and what is written there. Must not know: what is asked of Slurm when, or jobs.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.errors import MachineError
+from hyperband.folder import SLURM_FOLDER
+from hyperband.launch import slurm_text
+from hyperband.launch.allocation_events import Ready
+from hyperband.launch.shipping import ship
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_words import expanded
+from hyperband.machine.claim import write_whole
+from hyperband.machine.holder import write_wanted
+
+#: an allocation that no search has wanted for so long, and in which no job runs, ends by itself
+GIVE_UP_S = 900.0
+_NAME_FILE = "name"
+_SCRIPT_FILE = "allocation.sh"
+_LOG_FILE = "allocations.log"
+_HOLDERS_FOLDER = "holders"
+_STEPS_FOLDER = "steps"
+_NAME_LENGTH = 24
+
+
+def read_name(study: Path) -> str | None:
+    """Return the name of a study's allocations; None: there are none."""
+    try:
+        return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8") or None
+    except FileNotFoundError:
+        return None
+
+
+def forget_name(study: Path) -> None:
+    """Note that a study has no allocations any more."""
+    with contextlib.suppress(FileNotFoundError):
+        (study / SLURM_FOLDER / _NAME_FILE).unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the holder of an allocation wrote down."""
+
+    ready: Ready
+    #: the environment that the setup lines made
+    path: Path
+
+
+class SlurmFiles:
+    """One study's folder for what Slurm runs and writes."""
+
+    def __init__(self, study: Path, profile: Profile, cwd: Path) -> None:
+        """Make it, or find it.
+
+        Args:
+            study: its folder, shared with the nodes.
+            profile: what allocations are.
+            cwd: where jobs run.
+
+        Raises:
+            MachineError: it cannot be written to.
+        """
+        self.study = study
+        self.folder = study / SLURM_FOLDER
+        self.log = self.folder / _LOG_FILE
+        self.steps = self.folder / _STEPS_FOLDER
+        self._holders = self.folder / _HOLDERS_FOLDER
+        self._profile = profile
+        self._cwd = cwd
+        #: by name and identity of a file: they are written once
+        self._known: dict[tuple[str, int, int], Held] = {}
+        self._n_wanted = 0
+        try:
+            for folder in (self.folder, self._holders):
+                folder.mkdir(exist_ok=True)
+            shutil.rmtree(self.steps, ignore_errors=True)
+            self.steps.mkdir(exist_ok=True)
+            # environments lie here, which may hold secrets
+            self.folder.chmod(0o700)
+            script = slurm_text.batch_script(profile).encode()
+            write_whole(str(self.folder), _SCRIPT_FILE, script, mode=0o700)
+            name = read_name(study)
+            if name is None:
+                words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
+                name = f"hb-{words}-{uuid.uuid4().hex[:8]}"
+                write_whole(str(self.folder), _NAME_FILE, name.encode())
+        except OSError as err:
+            raise MachineError(
+                f"cannot write what Slurm needs into {self.folder}: {err.strerror or err}; make room, or "
+                "make the study's folder writable, and start the same command again"
+            ) from err
+        self.name: str = name
+        self._holder = ship(study, modules=("holder",), main="holder")
+        self.node = ship(study)
+
+    def allocation_argv(self) -> tuple[str, ...]:
+        """Return the arguments of sbatch for one more allocation."""
+        hold = ("hold", str(self._holders), f"{GIVE_UP_S:g}")
+        return slurm_text.allocation_argv(
+            self._profile,
+            name=self.name,
+            comment=f"hyperband {self.study}",
+            log=self.log,
+            cwd=self._cwd,
+            script=self.folder / _SCRIPT_FILE,
+            command=(sys.executable, "-I", "-S", str(self._holder), *hold),
+        )
+
+    def step_argv(self, job_id: str, node: str) -> tuple[str, ...]:
+        """Return the arguments of srun for a keeper that waits on a node for its job."""
+        return slurm_text.step_argv(
+            self._profile,
+            job_id=job_id,
+            node=node,
+            name="hyperband",
+            cwd=self._cwd,
+            command=(sys.executable, "-I", "-S", str(self.node)),
+        )
+
+    def holders(self) -> list[Held]:
+        """Return what holders have written down, the newest of each allocation last; asks the file server."""
+        directory = os.open(self._holders, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found: list[tuple[int, Held]] = []
+            for name in os.listdir(directory):  # noqa: PTH208 (the folder was opened anew: no old copy)
+                if not name.endswith(".json"):
+                    continue
+                stat = os.stat(name, dir_fd=directory)
+                key = (name, stat.st_ino, stat.st_mtime_ns)
+                held = self._known.get(key) or self._read(name)
+                if held is not None:
+                    self._known[key] = held
+                    found.append((stat.st_mtime_ns, held))
+        finally:
+            os.close(directory)
+        return [held for _, held in sorted(found, key=lambda one: one[0])]
+
+    def _read(self, name: str) -> Held | None:
+        path = self._holders / name
+        try:
+            about = json.loads(path.read_bytes())
+            ready = Ready(str(about["job_id"]), str(about["token"]), expanded(about["nodes"]))
+        except (FileNotFoundError, ValueError, KeyError):
+            return None  # being replaced
+        return Held(ready, path)
+
+    def say_wanted(self) -> None:
+        """Tell the holders that a search lives; well within GIVE_UP_S."""
+        self._n_wanted += 1
+        write_wanted(str(self._holders), f"{os.getpid()}-{self._n_wanted}")
+
+
+def described(profile: Profile) -> Sequence[str]:
+    """Return what is asked for, key by key, for messages."""
+    keys = ("partition", "account", "qos", "time", "gpus", "gres", "cpus", "mem", "constraint")
+    return [f"{key} {value}" for key in keys if (value := getattr(profile, key)) is not None]

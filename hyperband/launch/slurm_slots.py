@@ -1,0 +1,375 @@
+"""The slots that a search holds in Slurm's allocations.
+
+Owns the way between what happens (reports of the clerk, files of holders, starts and ends of jobs) and the
+allocations, which decide, and carries their orders out. Must not know: how a job gets onto its node.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hyperband.errors import InternalError, MachineError
+from hyperband.launch.allocation import Phase
+from hyperband.launch.allocation_events import (
+    Began,
+    Cancel,
+    Ended,
+    Event,
+    Fail,
+    Lost,
+    Place,
+    Rules,
+    Say,
+    Stop,
+    Submit,
+    Tick,
+    Wanted,
+)
+from hyperband.launch.allocations import Allocations
+from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
+from hyperband.launch.environment import THREAD_VARIABLES
+from hyperband.launch.slurm_clerk import Clerk, Pace
+from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described, forget_name
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_reports import FoundSite, Status
+from hyperband.launch.slurm_starts import FailedStarts
+
+#: between looks for files of holders while an allocation is on its way
+_HOLDERS_S = 0.2
+#: a tenth of the time after which holders believe that nobody wants them
+_WANTED_S = GIVE_UP_S / 10
+#: patience with Slurm at the end, and with one that does not answer
+_END_S, _UNREACHABLE_END_S = 60.0, 10.0
+#: before the end of an allocation jobs should be over by so much, as part of its time and at most
+_MARGIN, _MARGIN_S = 0.1, 60.0
+
+
+def rules_of(profile: Profile, max_slots: int | None) -> Rules:
+    """Return how many allocations of such a profile there may be."""
+    limit_s = profile.time_limit_s
+    return Rules(
+        max_allocations=profile.max_allocations,
+        min_allocations=profile.min_allocations,
+        n_nodes=profile.nodes,
+        n_slots_per_node=profile.n_slots_per_node,
+        idle_s=profile.idle_s,
+        margin_s=_MARGIN_S if limit_s is None else min(_MARGIN_S, _MARGIN * limit_s),
+        time_limit_s=limit_s,
+        max_slots=max_slots,
+    )
+
+
+class SlurmSlots:
+    """Slots `NODE:ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
+
+    def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
+        """Ask nothing yet.
+
+        Args:
+            profile: what an allocation is.
+            max_slots: jobs at once in all of them; None: as many as there is room for.
+        """
+        self._profile = profile
+        self._rules = rules_of(profile, max_slots)
+        self._allocations = Allocations(self._rules)
+        self._leases: dict[str, Lease] = {}
+        self._starts = FailedStarts()
+        #: the newest environment of each allocation
+        self._environments: dict[str, Path] = {}
+        self._tokens: set[str] = set()
+        self._lost: list[Lost] = []
+        self._news: list[str] = []
+        self._failure: MachineError | None = None
+        self._holders_at_s = self._wanted_at_s = 0.0
+        self._open: tuple[Clerk, SlurmFiles] | None = None
+
+    def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
+        """Begin to ask Slurm: first of all, what of this study is there already."""
+        self._allocations = Allocations(self._rules, log_of=str(files.log))
+        clerk = Clerk(files.name, environ, pace)
+        self._open = clerk, files
+        clerk.look()
+
+    # What the search asks of slots.
+
+    def describe(self) -> str:
+        """One line: how many there may be, and of what kind."""
+        n, n_each = self._rules.n_most, self._rules.n_slots
+        each = f"{n_each} slot{'s' if n_each > 1 else ''} each"
+        asked = ", ".join(described(self._profile)) or "the site's defaults"
+        return f"Slurm: up to {n} allocation{'s' if n > 1 else ''} with {each} ({asked})"
+
+    def n_slots(self) -> int:
+        """How many jobs may run at once."""
+        n_slots = self._rules.n_most * self._rules.n_slots
+        return n_slots if self._rules.max_slots is None else min(n_slots, self._rules.max_slots)
+
+    def take(self, wish: Wish) -> Lease | None:
+        """Lease the best free slot that the wish does not avoid and in which there is time for it."""
+        if self._open is None or not self._allocations.is_reachable:
+            return None
+        now_s = time.monotonic()
+        for place in self._allocations.free(wish.expected_s, now_s):
+            if place.name not in wish.avoid and not self._starts.are_held_back(place, now_s):
+                self._tell(Began(place))
+                return self._book(place)
+        return None
+
+    def names(self) -> tuple[str, ...]:
+        """Every slot of allocations that run."""
+        return tuple(place.name for place in self._allocations.places())
+
+    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
+        """Never: what a job has of its node's GPUs is for the profile to say."""
+        return None
+
+    def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
+        """Count a slot as used by a job of an earlier search.
+
+        Raises:
+            InternalError: it is none, or is taken.
+        """
+        place = Place.named(slot_name)
+        if place is None or slot_name in self._leases:
+            raise InternalError(
+                f"Slot {slot_name} cannot be adopted. This is a bug of ours: please report it."
+            )
+        self._tell(Began(place))
+        return self._book(place)
+
+    def release(self, lease: Lease) -> None:
+        """Count the slot as free.
+
+        Raises:
+            InternalError: it was not taken.
+        """
+        if self._leases.pop(lease.slot.name, None) is None:
+            raise InternalError(f"Slot {lease.slot.name} was released but not taken: please report it.")
+        self._tell(Ended(place_of(lease)))
+
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
+        """Nothing: its GPU is on another machine."""
+        return Observation()
+
+    def news(self) -> tuple[str, ...]:
+        """What happened to allocations since the last call."""
+        news, self._news = self._news, []
+        return tuple(news)
+
+    def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 (of a GPU on another machine its job tells)
+        """False."""
+        return False
+
+    def next_look_s(self) -> float | None:
+        """Seconds after which a slot may be free that was held back; of all else the grounds tell."""
+        return self._starts.wait_s(time.monotonic())
+
+    def why_none(self) -> str:
+        """One line: what allocations wait for, or do."""
+        return self._starts.words(time.monotonic()) or self._allocations.why_none()
+
+    # What the grounds ask.
+
+    @property
+    def clerk(self) -> Clerk:
+        """Its descriptor is readable when there is something to heed."""
+        return self._opened()[0]
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether Slurm answered when it was asked last."""
+        return self._allocations.is_reachable
+
+    @property
+    def failure(self) -> MachineError | None:
+        """Why there will be no more slots."""
+        return self._failure
+
+    def heed(self) -> None:
+        """Take in what the clerk reported and what holders wrote.
+
+        Raises:
+            InternalError: the clerk's thread has ended.
+        """
+        clerk, files = self._opened()
+        for report in clerk.reports():
+            self._tell(report)
+            if isinstance(report, Status):
+                self._note_status()
+            elif isinstance(report, FoundSite):
+                has = "with" if report.site.has_accounting else "without"
+                self._news.append(f"Slurm {report.site.version}, {has} accounting")
+        now_s = time.monotonic()
+        if now_s >= self._holders_at_s and self._allocations.n_coming:
+            self._look_for_holders()
+        if now_s >= self._wanted_at_s:
+            files.say_wanted()
+            self._wanted_at_s = now_s + _WANTED_S
+        self._tell(Tick())
+
+    def want(self, n_jobs: int, shortest_s: float | None) -> None:
+        """Hear how many jobs wait for a slot."""
+        self._tell(Wanted(n_jobs, shortest_s))
+
+    def wait_s(self) -> float | None:
+        """Return seconds until `heed` has something to do although the clerk says nothing."""
+        now_s = time.monotonic()
+        waits_s = [self._wanted_at_s - now_s]
+        if self._allocations.n_coming:
+            waits_s.append(self._holders_at_s - now_s)
+        if (tick_s := self._allocations.next_look_s(now_s)) is not None:
+            waits_s.append(tick_s)
+        return max(0.0, min(waits_s))
+
+    def take_lost(self) -> list[Lost]:
+        """Return what was lost with its allocation since the last call."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def places(self) -> tuple[Place, ...]:
+        """Return the slots of allocations that run, free or not."""
+        return self._allocations.places()
+
+    def used(self) -> list[Place]:
+        """Return the slots that are taken."""
+        return [place_of(lease) for lease in self._leases.values()]
+
+    def environment_of(self, place: Place) -> Path | None:
+        """Return the file with the environment that the setup lines of its allocation made."""
+        return self._environments.get(place.job_id)
+
+    def is_held_back(self, place: Place) -> bool:
+        """Whether nothing is to be started there now, since it failed a moment ago."""
+        return self._starts.are_held_back(place, time.monotonic())
+
+    def note_failed_start(self, place: Place, words: str) -> None:
+        """Hear that a job could not be started at a place: its allocation may be gone."""
+        self._starts.note(place, words, time.monotonic())
+        self.look()
+
+    def note_run(self, place: Place) -> None:
+        """Hear that something was run at a place."""
+        self._starts.forget(place)
+
+    def look(self) -> None:
+        """Have Slurm asked now."""
+        self.clerk.look()
+
+    def end(self) -> list[str]:
+        """Cancel every allocation and see it gone; return what must be said if that fails."""
+        if self._open is None:
+            return []
+        clerk, files = self._open
+        self._tell(Stop())
+        clerk.look()
+        began_s = time.monotonic()
+        while not self._allocations.is_empty:
+            patience_s = _END_S if self._allocations.is_reachable else _UNREACHABLE_END_S
+            left_s = began_s + patience_s - time.monotonic()
+            if left_s <= 0:
+                job_ids = " ".join(self._allocations.job_ids) or f"--name={files.name}"
+                return [
+                    f"Slurm did not end the allocations within {patience_s:g} s: `scancel {job_ids}` ends "
+                    f"them, and by themselves they end after {GIVE_UP_S:g} s without a search."
+                ]
+            select.select([clerk], [], [], left_s)
+            for report in clerk.reports():
+                self._tell(report)
+        forget_name(files.study)
+        return []
+
+    def close(self) -> None:
+        """Ask nothing more; allocations go on."""
+        if self._open is not None:
+            self._open[0].close()
+            self._open = None
+
+    # Inside.
+
+    def _opened(self) -> tuple[Clerk, SlurmFiles]:
+        if self._open is None:
+            raise InternalError("Slurm's slots were used before they were opened: please report it.")
+        return self._open
+
+    def _tell(self, event: Event) -> None:
+        """Tell the allocations, and do what they want done."""
+        for action in self._allocations.handle(event, time.monotonic()):
+            match action:
+                case Submit(ticket):
+                    clerk, files = self._opened()
+                    clerk.submit(ticket, files.allocation_argv())
+                case Cancel(job_ids, why):
+                    self.clerk.cancel(job_ids)
+                    self._news.append(f"allocation {', '.join(job_ids)} given up: {why}")
+                case Lost():
+                    self._lost.append(action)
+                case Say(words):
+                    self._news.append(words)
+                case Fail(words):
+                    self._failure = self._failure or MachineError(words)
+
+    def _note_status(self) -> None:
+        """Starts that failed were their allocation's fault, or that of what is started."""
+        held = self._allocations.held
+        words = self._starts.judge(lambda place: place.job_id in held)
+        if words is not None:
+            self._failure = self._failure or MachineError(
+                f"jobs cannot be started in allocations that run: {words}. Mend it (the interpreter of "
+                "hyperband and the study's folder must be at the same path on the nodes), and start the same "
+                "command again: the search goes on where it is"
+            )
+        self._holders_at_s = 0.0
+
+    def _look_for_holders(self) -> None:
+        clerk, files = self._opened()
+        phases = self._allocations.phases
+        for held in files.holders():
+            job_id = held.ready.job_id
+            self._environments[job_id] = held.path
+            if held.ready.token not in self._tokens and phases.get(job_id) == Phase.QUEUED:
+                clerk.look()  # it runs already, and Slurm has not been asked since
+            self._tokens.add(held.ready.token)
+            self._tell(held.ready)
+        self._holders_at_s = time.monotonic() + _HOLDERS_S
+
+    def _book(self, place: Place) -> Lease:
+        gpus = gpus_of(self._profile, place.index)
+        arguments = ("--gpu", "0") if gpus is None or len(gpus) == 1 else ("--multi_gpu",)
+        environment: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ""} if gpus is None else {}
+        lease = Lease(Slot(place.name, arguments, environment), ())
+        self._leases[place.name] = lease
+        return lease
+
+
+def place_of(lease: Lease) -> Place:
+    """Return the place of a slot of ours."""
+    place = Place.named(lease.slot.name)
+    if place is None:
+        raise InternalError(
+            f"{lease.slot.name} is no slot of Slurm's. This is a bug of ours: please report it."
+        )
+    return place
+
+
+def gpus_of(profile: Profile, index: int) -> tuple[int, ...] | None:
+    """Return which of the GPUs that Slurm gave a node the job at this slot of it gets; None: it has none."""
+    n_gpus, n_slots = profile.n_gpus, profile.n_slots_per_node
+    if n_gpus == 0:
+        return None
+    if n_gpus < n_slots:
+        return (index * n_gpus // n_slots,)
+    n_each = n_gpus // n_slots
+    return tuple(range(index * n_each, (index + 1) * n_each))
+
+
+def environ_for_jobs(profile: Profile) -> dict[str, str]:
+    """Return what every job gets for its environment: its share of the cores that the profile names."""
+    fixed = {"PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if profile.cpus is None:
+        return fixed
+    if THREAD_VARIABLES[0] in os.environ:
+        return fixed
+    share = str(max(1, profile.cpus // profile.n_slots_per_node))
+    return {**fixed, **{name: share for name in THREAD_VARIABLES if name not in os.environ}}

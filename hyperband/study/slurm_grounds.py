@@ -1,0 +1,119 @@
+"""A cluster's machines as the place where jobs run: Slurm's slots and launcher, put together.
+
+Owns what follows for jobs from what happens to allocations. Which allocations there are is decided elsewhere.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from hyperband.errors import MachineError
+from hyperband.launch.base import Slot, Slots
+from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
+from hyperband.launch.slurm_files import SlurmFiles
+from hyperband.launch.slurm_profile import read_profile
+from hyperband.launch.slurm_slots import SlurmSlots, environ_for_jobs
+from hyperband.settings import Settings
+from hyperband.study.grounds import Waiting
+from hyperband.study.wake import HasDescriptor
+
+_COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+
+
+class SlurmGrounds:
+    """Allocations that are held, and steps in them."""
+
+    outlive_us = True
+    know_time = True
+
+    def __init__(self, settings: Settings, *, study: Path) -> None:
+        """Check what can be checked without a word to Slurm; study: its folder.
+
+        Raises:
+            UsageError: the profile is wrong.
+            MachineError: Slurm's commands are not here.
+        """
+        self._study = study
+        self._grace_s = settings.grace_s
+        self._profile = read_profile(settings.slurm_profile, settings.slurm_set)
+        absent = [name for name in _COMMANDS if shutil.which(name) is None]
+        if absent:
+            raise MachineError(
+                f"--on slurm needs Slurm's commands, but {', '.join(absent)} cannot be found through PATH; "
+                "start the search on a login node of the cluster, or leave --on out"
+            )
+        self._slots = SlurmSlots(self._profile, max_slots=settings.max_slots)
+        self._launcher: SlurmLauncher | None = None
+        self._carriers: SlurmCarriers | None = None
+
+    @property
+    def slots(self) -> Slots:
+        """Those of the allocations that run."""
+        return self._slots
+
+    def open(self, folder: Path, lock: int, cwd: Path) -> SlurmLauncher:  # noqa: ARG002
+        """Begin to ask Slurm, and return what starts steps.
+
+        Raises:
+            MachineError: the study's folder cannot be written to, or has no hard links.
+        """
+        files = SlurmFiles(folder, self._profile, cwd)
+        self._slots.open(files, os.environ)
+        self._carriers = SlurmCarriers(self._slots, files, self._profile, cwd=cwd, environ=os.environ)
+        self._launcher = SlurmLauncher(self._slots, self._carriers, cwd=cwd, grace_s=self._grace_s)
+        return self._launcher
+
+    def environment(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002
+        """Return what every job's environment has besides what its slot adds."""
+        return environ_for_jobs(self._profile)
+
+    def owns(self, pid: int) -> bool:  # noqa: ARG002
+        """Return False: jobs run elsewhere."""
+        return False
+
+    @property
+    def watched(self) -> tuple[HasDescriptor, ...]:
+        """What Slurm was heard to say."""
+        return (self._slots.clerk,)
+
+    def heed(self) -> None:
+        """Take in what happened to allocations; jobs that were lost with one are given up."""
+        self._slots.heed()
+        self._give_up_lost()
+        if self._carriers is not None:
+            self._carriers.prepare()
+
+    def want(self, waiting: Callable[[], Waiting]) -> None:
+        """Let the allocations know what waits."""
+        found = waiting()
+        self._slots.want(found.n_jobs, found.shortest_s)
+
+    def why_over(self) -> MachineError | None:
+        """Return why there will be no slots any more."""
+        return self._slots.failure
+
+    def news(self) -> list[str]:
+        """Return what happened to allocations."""
+        return list(self._slots.news())
+
+    def next_look_s(self) -> float | None:
+        """Return seconds until allocations are worth a look although Slurm says nothing."""
+        return self._slots.wait_s()
+
+    def give_back(self) -> list[str]:
+        """Cancel every allocation, by id, and see it gone."""
+        if self._carriers is not None:
+            self._carriers.close()
+        return self._slots.end()
+
+    def close(self) -> None:
+        """Let go of everything; jobs and their allocations go on."""
+        if self._launcher is not None:
+            self._launcher.close()
+        self._slots.close()
+
+    def _give_up_lost(self) -> None:
+        for lost in self._slots.take_lost():
+            if self._launcher is not None:
+                self._launcher.lose(lost)
