@@ -155,7 +155,7 @@ def same_as_here(on_slurm: OnSlurm, ran: Ran) -> None:
     assert ran.exit_code == 0, ran.err
     assert not (on_slurm.searches.folder / "twice").exists()
     on_slurm.searches.write(training(0.01))
-    here = on_slurm.searches.run("--max-epochs", "3", "--slots", "2", "--logs", "here")
+    here = on_slurm.searches.run("--max-epochs", "9", "--slots", "2", "--logs", "here")
     assert decided(ran) == decided(here)
 
 
@@ -166,8 +166,8 @@ def nodes_of_jobs(on_slurm: OnSlurm) -> list[str]:
 
 @pytest.mark.slow
 def test_a_node_that_dies_costs_nothing_but_time(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(2.0))
-    search = on_slurm.start("--max-epochs", "3")
+    on_slurm.searches.write(alone(1.0))
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
     on_slurm.cluster.kill_node("n2")
     ran = on_slurm.searches.wait(search)
@@ -177,8 +177,8 @@ def test_a_node_that_dies_costs_nothing_but_time(on_slurm: OnSlurm) -> None:
 
 @pytest.mark.slow
 def test_a_node_that_hangs_has_its_jobs_fenced_before_they_run_elsewhere(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(8.0))
-    search = on_slurm.start("--max-epochs", "3")
+    on_slurm.searches.write(alone(6.0))
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
     on_slurm.cluster.stop_node("n2")
     ran = on_slurm.searches.wait(search)
@@ -190,13 +190,14 @@ def test_a_node_that_hangs_has_its_jobs_fenced_before_they_run_elsewhere(on_slur
 
 @pytest.mark.slow
 def test_jobs_that_are_preempted_are_tried_again(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(3.0))
-    search = on_slurm.start("--max-epochs", "3")
+    on_slurm.searches.write(alone(1.5))
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
     on_slurm.cluster.run(
         "sbatch", "--partition=high", "--gres=gpu:2", "--nodes=2", "--ntasks-per-node=1", "--wrap", "sleep 1"
     )
     ran = on_slurm.searches.wait(search)
+    until(lambda: on_slurm.queue() == [], "the end of who came first")
     outcomes = [job["outcome"] for job in ran.document["jobs"]]
     assert outcomes.count("Lost") == 4
     same_as_here(on_slurm, ran)
@@ -204,8 +205,8 @@ def test_jobs_that_are_preempted_are_tried_again(on_slurm: OnSlurm) -> None:
 
 @pytest.mark.slow
 def test_a_job_whose_allocation_is_over_goes_on_in_the_next(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(4.0))
-    search = on_slurm.start("--max-epochs", "3")
+    on_slurm.searches.write(alone(2.0))
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
     first = on_slurm.queue()[0].split()[0]
     on_slurm.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
@@ -218,7 +219,7 @@ def test_a_job_whose_allocation_is_over_goes_on_in_the_next(on_slurm: OnSlurm) -
 @pytest.mark.slow
 def test_a_controller_that_is_away_ends_nothing(on_slurm: OnSlurm) -> None:
     on_slurm.searches.write(alone(1.0))
-    search = on_slurm.start("--max-epochs", "3")
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() >= 6, "six jobs")
     on_slurm.cluster.stop_controller()
     time.sleep(20)
@@ -233,8 +234,8 @@ def test_a_controller_that_is_away_ends_nothing(on_slurm: OnSlurm) -> None:
 
 @pytest.mark.slow
 def test_what_is_cancelled_by_hand_is_told_and_tried_again(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(3.0))
-    search = on_slurm.start("--max-epochs", "3")
+    on_slurm.searches.write(alone(1.5))
+    search = on_slurm.start("--max-epochs", "9")
     until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
     first, second, _ = (line.split()[0] for line in on_slurm.queue())
     steps = on_slurm.cluster.run("squeue", "-h", "-s", "-j", second, "-o", "%i").split()
@@ -249,8 +250,8 @@ def test_what_is_cancelled_by_hand_is_told_and_tried_again(on_slurm: OnSlurm) ->
 @pytest.mark.slow
 def test_a_search_with_accounting(searches: Searches, slurm_accounting: SlurmCluster) -> None:
     on_slurm = OnSlurm(searches, slurm_accounting)
-    searches.write(alone(0.5))
-    ran = on_slurm.run("--max-epochs", "3")
+    searches.write(alone(0.1))
+    ran = on_slurm.run("--max-epochs", "9")
     assert ", with accounting" in on_slurm.log()
     assert on_slurm.queue() == []
     same_as_here(on_slurm, ran)

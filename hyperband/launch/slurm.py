@@ -176,11 +176,12 @@ class SlurmLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(place, ending.note)
             return ending
-        self._slots.note_run(place)
         if ending.asked is StopReason.STOP and not is_asked:
             words = taken or _TOLD_TO_END
+            self._slots.note_failed_start(place, words, is_ending=True)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
         if ending.exit_status is None:
-            self._slots.look()  # its allocation may have ended
+            self._slots.note_failed_start(place, ending.note, is_ending=True)
             return replace(ending, was_taken_away=True)
+        self._slots.note_run(place)
         return ending

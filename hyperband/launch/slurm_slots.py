@@ -35,6 +35,7 @@ from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described, forge
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Status
 from hyperband.launch.slurm_starts import FailedStarts
+from hyperband.launch.slurm_words import means_ending
 
 #: between looks for files of holders while an allocation is on its way
 _HOLDERS_S = 0.2
@@ -244,9 +245,13 @@ class SlurmSlots:
         """Whether nothing is to be started there now, since it failed a moment ago."""
         return self._starts.are_held_back(place, time.monotonic())
 
-    def note_failed_start(self, place: Place, words: str) -> None:
-        """Hear that a job could not be started at a place: its allocation may be gone."""
-        self._starts.note(place, words, time.monotonic())
+    def note_failed_start(self, place: Place, words: str, *, is_ending: bool = False) -> None:
+        """Hear that a job could not be started at a place, or lost it: its allocation may be gone.
+
+        is_ending: it was seen to come to its end.
+        """
+        is_ending = is_ending or means_ending(words)
+        self._starts.note(place, words, time.monotonic(), is_ending=is_ending)
         self.look()
 
     def note_run(self, place: Place) -> None:

@@ -170,6 +170,18 @@ def refusal_of(words: str) -> Refusal:
     return Refusal.UNREACHABLE if _NO_ANSWER.search(words) else Refusal.WRONG
 
 
+_ENDING = re.compile(
+    "already completing or completed|unable to confirm allocation|invalid job id|node failure|revoked|"
+    "has expired|expired or invalid|job/step already|requested nodes are busy|nodes? .*not responding",
+    re.IGNORECASE,
+)
+
+
+def means_ending(words: str) -> bool:
+    """Whether srun failed since its allocation, or a node of it, is gone or going, or nobody answered."""
+    return bool(_ENDING.search(words)) or refusal_of(words) == Refusal.UNREACHABLE
+
+
 def said_by(words: str) -> str:
     """Slurm's own words on one line, without the names of its programs and without warnings."""
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in words.splitlines()]
