@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from search_fixture import Ran, Searches, script, searches, until
@@ -55,8 +56,12 @@ class OnSlurm:
 
 @pytest.fixture
 def on_slurm(searches: Searches, slurm: SlurmCluster) -> Iterator[OnSlurm]:
-    yield OnSlurm(searches, slurm)
-    assert slurm.run("squeue", "-h", "-o", "%i %T") == "", "allocations were left behind"
+    found = OnSlurm(searches, slurm)
+    yield found
+    until(
+        lambda: all(line.endswith("COMPLETING") for line in found.queue()), "no allocation left behind", 1.0
+    )
+    until(lambda: found.queue() == [], "nodes that are free", 60.0)
 
 
 def decided(ran: Ran) -> object:
@@ -129,7 +134,7 @@ def test_an_interrupt_ends_jobs_and_allocations(on_slurm: OnSlurm) -> None:
     assert ran.document["state"] == "stopped"
 
 
-#: no two copies of a trial at once, and each says where it runs
+#: no two copies of a trial at once; each waits for the word to go on
 ALONE = """
     import fcntl, os, time
     os.makedirs("alone", exist_ok=True)
@@ -138,120 +143,119 @@ ALONE = """
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         open("twice", "w").close()
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    with open("began", "a") as began:
+        began.write(f"{config_id}\\n")
+    while not os.path.exists("go"):
         time.sleep(0.05)
-    print(os.environ["SLURMD_NODENAME"], file=sys.stderr)
     print(float(config_id[2:]) + 1 / epochs)
 """
 
 
-def alone(seconds: float) -> str:
-    return script(ALONE.replace("SECONDS", repr(seconds)))
+class Waiting(OnSlurm):
+    """A search of which the first six jobs wait for the word to go on."""
+
+    def __init__(self, searches: Searches, cluster: SlurmCluster) -> None:
+        super().__init__(searches, cluster)
+        searches.write(script(ALONE))
+        self.search = self.start("--max-epochs", "9")
+        until(lambda: self.n_begun() == 6, "six jobs")
+
+    def n_begun(self) -> int:
+        path = self.searches.folder / "began"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def n_lost(self) -> int:
+        return self.log().count(": Lost after ")
+
+    def until_lost(self, n_lost: int) -> None:
+        until(lambda: self.n_lost() >= n_lost, f"{n_lost} lost jobs, found {self.log()}", 60.0)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Let it go on to its end; it must come to what it comes to here. Return its jobs."""
+        (self.searches.folder / "go").touch()
+        ran = self.searches.wait(self.search)
+        assert ran.exit_code == 0, ran.err
+        assert not (self.searches.folder / "twice").exists()
+        here = self.searches.run("--max-epochs", "9", "--slots", "2", "--logs", "here")
+        assert decided(ran) == decided(here)
+        found: list[dict[str, Any]] = ran.document["jobs"]
+        return found
 
 
-def same_as_here(on_slurm: OnSlurm, ran: Ran) -> None:
-    """The search ended well, came to what it comes to here, and no trial ran twice at once."""
-    assert ran.exit_code == 0, ran.err
-    assert not (on_slurm.searches.folder / "twice").exists()
-    on_slurm.searches.write(training(0.01))
-    here = on_slurm.searches.run("--max-epochs", "9", "--slots", "2", "--logs", "here")
-    assert decided(ran) == decided(here)
-
-
-def nodes_of_jobs(on_slurm: OnSlurm) -> list[str]:
-    """The node of each allocation that runs."""
-    return on_slurm.cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()
-
-
-@pytest.mark.slow
-def test_a_node_that_dies_costs_nothing_but_time(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(1.0))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
-    on_slurm.cluster.kill_node("n2")
-    ran = on_slurm.searches.wait(search)
-    assert [job["outcome"] for job in ran.document["jobs"]].count("Lost") == 2
-    same_as_here(on_slurm, ran)
-
-
-@pytest.mark.slow
-def test_a_node_that_hangs_has_its_jobs_fenced_before_they_run_elsewhere(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(6.0))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
-    on_slurm.cluster.stop_node("n2")
-    ran = on_slurm.searches.wait(search)
-    lost = [job for job in ran.document["jobs"] if job["outcome"] == "Lost"]
-    assert {job["slot"].split(":")[0] for job in lost} == {"n2"}
-    assert len(lost) == 2
-    same_as_here(on_slurm, ran)
+@pytest.fixture
+def waiting(on_slurm: OnSlurm) -> Waiting:
+    return Waiting(on_slurm.searches, on_slurm.cluster)
 
 
 @pytest.mark.slow
-def test_jobs_that_are_preempted_are_tried_again(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(1.5))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
-    on_slurm.cluster.run(
+def test_a_node_that_dies_costs_nothing_but_time(waiting: Waiting) -> None:
+    waiting.cluster.kill_node("n2")
+    waiting.until_lost(2)
+    jobs = waiting.finish()
+    assert [job["slot"][:2] for job in jobs if job["outcome"] == "Lost"] == ["n2", "n2"]
+
+
+@pytest.mark.slow
+def test_a_node_that_hangs_has_its_jobs_fenced_before_they_run_elsewhere(waiting: Waiting) -> None:
+    waiting.cluster.stop_node("n2")
+    waiting.until_lost(2)
+    jobs = waiting.finish()
+    assert [job["slot"][:2] for job in jobs if job["outcome"] == "Lost"] == ["n2", "n2"]
+    assert "the search had given it up" in waiting.log()
+
+
+@pytest.mark.slow
+def test_jobs_that_are_preempted_are_tried_again(waiting: Waiting) -> None:
+    waiting.cluster.run(
         "sbatch", "--partition=high", "--gres=gpu:2", "--nodes=2", "--ntasks-per-node=1", "--wrap", "sleep 1"
     )
-    ran = on_slurm.searches.wait(search)
-    until(lambda: on_slurm.queue() == [], "the end of who came first")
-    outcomes = [job["outcome"] for job in ran.document["jobs"]]
-    assert outcomes.count("Lost") == 4
-    same_as_here(on_slurm, ran)
+    waiting.until_lost(4)
+    jobs = waiting.finish()
+    assert [job["outcome"] for job in jobs].count("Lost") == 4
+    assert "preempted" in waiting.log()
 
 
 @pytest.mark.slow
-def test_a_job_whose_allocation_is_over_goes_on_in_the_next(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(2.0))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
-    first = on_slurm.queue()[0].split()[0]
-    on_slurm.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
-    ran = on_slurm.searches.wait(search)
-    assert [job["outcome"] for job in ran.document["jobs"]].count("Lost") == 2
-    assert f"the allocation {first} ended: time limit" in on_slurm.log()
-    same_as_here(on_slurm, ran)
+def test_a_job_whose_allocation_is_over_goes_on_in_the_next(waiting: Waiting) -> None:
+    first = waiting.queue()[0].split()[0]
+    waiting.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
+    waiting.until_lost(2)  # the controller looks every 30 s
+    until(lambda: f"the allocation {first} ended: time limit" in waiting.log(), "its end")
+    jobs = waiting.finish()
+    assert [job["outcome"] for job in jobs].count("Lost") == 2
 
 
 @pytest.mark.slow
-def test_a_controller_that_is_away_ends_nothing(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(1.0))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() >= 6, "six jobs")
-    on_slurm.cluster.stop_controller()
-    time.sleep(20)
-    assert search.poll() is None
-    on_slurm.cluster.start_controller()
-    ran = on_slurm.searches.wait(search)
-    assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}
-    assert "Slurm does not answer" in on_slurm.log()
-    assert "Slurm answers again" in on_slurm.log()
-    same_as_here(on_slurm, ran)
+def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
+    waiting.cluster.stop_controller()
+    time.sleep(10)
+    (waiting.searches.folder / "go").touch()
+    time.sleep(10)
+    assert waiting.search.poll() is None
+    waiting.cluster.start_controller()
+    jobs = waiting.finish()
+    assert waiting.n_begun() == [job["outcome"] for job in jobs].count("Loss") + 22, "nothing ran twice"
+    assert "Slurm does not answer" in waiting.log()
+    assert "Slurm answers again" in waiting.log()
 
 
 @pytest.mark.slow
-def test_what_is_cancelled_by_hand_is_told_and_tried_again(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(alone(1.5))
-    search = on_slurm.start("--max-epochs", "9")
-    until(lambda: on_slurm.n_jobs_begun() == 6, "six jobs")
-    first, second, _ = (line.split()[0] for line in on_slurm.queue())
-    steps = on_slurm.cluster.run("squeue", "-h", "-s", "-j", second, "-o", "%i").split()
-    on_slurm.cluster.run("scancel", *(step for step in steps if step.endswith(".0")))
-    on_slurm.cluster.run("scancel", first)
-    ran = on_slurm.searches.wait(search)
-    assert [job["outcome"] for job in ran.document["jobs"]].count("Lost") == 3
-    assert f"the allocation {first} was cancelled by somebody, and none is asked for" in on_slurm.log()
-    same_as_here(on_slurm, ran)
+def test_what_is_cancelled_by_hand_is_told_and_tried_again(waiting: Waiting) -> None:
+    first, second, _ = (line.split()[0] for line in waiting.queue())
+    steps = waiting.cluster.run("squeue", "-h", "-s", "-j", second, "-o", "%i").split()
+    waiting.cluster.run("scancel", next(step for step in steps if step.endswith(".0")))
+    waiting.cluster.run("scancel", first)
+    waiting.until_lost(3)
+    jobs = waiting.finish()
+    assert [job["outcome"] for job in jobs].count("Lost") == 3
+    assert f"the allocation {first} was cancelled by somebody, and none is asked for" in waiting.log()
 
 
 @pytest.mark.slow
 def test_a_search_with_accounting(searches: Searches, slurm_accounting: SlurmCluster) -> None:
-    on_slurm = OnSlurm(searches, slurm_accounting)
-    searches.write(alone(0.1))
-    ran = on_slurm.run("--max-epochs", "9")
-    assert ", with accounting" in on_slurm.log()
-    assert on_slurm.queue() == []
-    same_as_here(on_slurm, ran)
+    waiting = Waiting(searches, slurm_accounting)
+    waiting.cluster.run("scancel", waiting.queue()[0].split()[0])
+    waiting.until_lost(2)
+    waiting.finish()
+    assert ", with accounting" in waiting.log()
+    until(lambda: waiting.queue() == [], "nodes that are free")

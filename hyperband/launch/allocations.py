@@ -162,6 +162,12 @@ class Allocations:
         """Whether nothing of ours is held, queued or asked for, as far as is known."""
         return self._has_looked and not self._allocations and not self._asked
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether everything is over, or its end has begun, as far as is known."""
+        phases = {one.phase for one in self._allocations.values()}
+        return self._has_looked and not self._asked and phases <= {Phase.ENDING}
+
     def next_look_s(self, now_s: float) -> float | None:
         """Seconds until a Tick could change something; None: only events will."""
         times = []

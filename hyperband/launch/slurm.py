@@ -19,6 +19,7 @@ from hyperband.launch.remote import RemoteJob, RemoteLauncher
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
+from hyperband.launch.slurm_words import said_by_srun
 from hyperband.machine.keeper import STOP_FILE
 from hyperband.machine.process import wait_for_end
 
@@ -103,7 +104,9 @@ class SlurmCarriers:
             for carrier in ended:
                 waiting.remove(carrier)
                 if at in there:
-                    self._slots.note_failed_start(there[at], carrier.said() or "srun ended at once")
+                    # whether what is started is at fault, starts of jobs tell
+                    words = said_by_srun(carrier.said()) or "a step that waited has ended"
+                    self._slots.note_failed_start(there[at], words, is_ending=True)
                 self._discard(carrier)
             if at not in there:
                 for carrier in self._waiting.pop(at):
@@ -169,6 +172,7 @@ class SlurmLauncher(RemoteLauncher):
         ending = super().finish(job)
         if ending is None:
             return None
+        ending = replace(ending, note=said_by_srun(ending.note))
         place = place_of(job.lease)
         taken = self._taken.pop(job, "")
         is_asked = (job.folder / STOP_FILE).exists()

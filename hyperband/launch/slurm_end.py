@@ -10,13 +10,14 @@ from hyperband.errors import MachineError
 from hyperband.launch.slurm_clerk import Clerk
 from hyperband.launch.slurm_files import GIVE_UP_S, forget_name, read_name
 from hyperband.launch.slurm_reports import CancelRefused, Status, Unreachable
+from hyperband.launch.slurm_words import JobState
 
 #: patience with allocations that end, and with a Slurm that does not answer
 _END_S, _UNREACHABLE_S = 90.0, 20.0
 
 
 def end_allocations(study: Path) -> int:
-    """Cancel the allocations of a study and see them gone; return how many there were.
+    """Cancel the allocations of a study and see their end begin; return how many there were.
 
     Raises:
         MachineError: Slurm does not answer, or does not end them.
@@ -40,7 +41,8 @@ def _end(clerk: Clerk, name: str) -> set[str]:
         for report in clerk.reports():
             if isinstance(report, Status):
                 words, patience_s = "", _END_S
-                alive = {line.job_id for line in report.jobs if not line.state.is_over}
+                at_end = {line.job_id for line in report.jobs if line.state is JobState.ENDING}
+                alive = {line.job_id for line in report.jobs if not line.state.is_over} - at_end
                 if not alive:
                     return cancelled
                 clerk.cancel(sorted(alive - cancelled))

@@ -263,14 +263,14 @@ class SlurmSlots:
         self.clerk.look()
 
     def end(self) -> list[str]:
-        """Cancel every allocation and see it gone; return what must be said if that fails."""
+        """Cancel every allocation and see its end begin; return what must be said if that fails."""
         if self._open is None:
             return []
         clerk, files = self._open
         self._tell(Stop())
         clerk.look()
         began_s = time.monotonic()
-        while not self._allocations.is_empty:
+        while not self._allocations.is_given_up:
             patience_s = _END_S if self._allocations.is_reachable else _UNREACHABLE_END_S
             left_s = began_s + patience_s - time.monotonic()
             if left_s <= 0:

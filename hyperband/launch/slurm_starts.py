@@ -1,7 +1,7 @@
 """Starts that failed: where nothing is started for a moment, and when it is no allocation's fault any more.
 
-Pure: no clock, no command. A start fails where its allocation has just ended, or is told to, which is nobody's
-fault; or again and again since the nodes lack something, of which somebody must be told.
+Pure: no clock, no command. A start fails where its allocation has just ended, or is told to, which is
+nobody's fault; or again and again since the nodes lack something, of which somebody must be told.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,8 @@ class FailedStarts:
         """
         before = self._failed.get(place.job_id)
         if before is not None and now_s < before.until_s:
+            if is_ending:
+                before.until_s = max(before.until_s, now_s + _ENDING_PAUSE_S)
             return
         first_s = _ENDING_PAUSE_S if is_ending else _PAUSE_S
         pause_s = first_s if before is None else min(_LONGEST_PAUSE_S, max(first_s, 2 * before.pause_s))

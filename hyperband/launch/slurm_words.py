@@ -171,15 +171,28 @@ def refusal_of(words: str) -> Refusal:
 
 
 _ENDING = re.compile(
-    "already completing or completed|unable to confirm allocation|invalid job id|node failure|revoked|"
-    "has expired|expired or invalid|job/step already|requested nodes are busy|nodes? .*not responding",
+    "unable to create step|unable to confirm allocation|invalid job id|node failure|revoked|has expired|"
+    "nodes? .*not responding",
     re.IGNORECASE,
+)
+#: a step that was asked for in a way that never works
+_BAD_STEP = re.compile(
+    "configuration is not available|invalid generic resource|more processors", re.IGNORECASE
 )
 
 
 def means_ending(words: str) -> bool:
     """Whether srun failed since its allocation, or a node of it, is gone or going, or nobody answered."""
+    if _BAD_STEP.search(words):
+        return False
     return bool(_ENDING.search(words)) or refusal_of(words) == Refusal.UNREACHABLE
+
+
+def said_by_srun(words: str) -> str:
+    """What srun said, on one line without its name, and without what says nothing of a failure."""
+    parts = [part.strip() for part in re.split(r"; |\n", words)]
+    parts = [part for part in parts if part and "lacks support for cpu binding" not in part]
+    return "; ".join(re.sub(r"^srun: (error: )?", "", part) for part in parts)
 
 
 def said_by(words: str) -> str:
