@@ -107,7 +107,7 @@ def test_every_option_is_in_the_docs(name: str) -> None:
 @pytest.mark.parametrize("where", TEXTS)
 def test_every_option_in_the_docs_exists(where: str) -> None:
     known = {name for names, _ in option_actions() for name in names}
-    others = ("report", "stop", "slots", "check")
+    others = ("report", "stop", "slots", "check", "slurm")
     known |= {name for words in others for name in _OPTION.findall(help_text(words))}
     assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - REFUSED == set()
 
