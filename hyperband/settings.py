@@ -78,6 +78,8 @@ class Settings:
     slurm_profile: Path | None = None
     #: `KEY=VALUE` over it
     slurm_set: tuple[str, ...] = ()
+    #: "held": each job is a step in an allocation that is held
+    slurm_mode: str = "held"
     #: jobs at once, where they run on other machines; None: as many as these have room for
     max_slots: int | None = None
     #: "all", "none", or a comma-separated list of PCI-order indices and UUIDs
@@ -141,6 +143,7 @@ class Settings:
             "on": str(self.on),
             "slurm_profile": None if self.slurm_profile is None else str(self.slurm_profile),
             "slurm_set": list(self.slurm_set),
+            "slurm_mode": self.slurm_mode,
             "max_slots": self.max_slots,
             "gpus": self.gpus,
             "slots": self.slots,

@@ -447,3 +447,38 @@ def test_no_option_looks_like_another_of_ours() -> None:
     near = {(a, b) for a in names for b in names if a < b and within_one_edit(a, b)}
     assert near == set()
     assert all(ch in string.ascii_letters + "-_" for name in names for ch in name)
+
+
+# Where jobs run.
+
+
+def test_options_of_this_machine_are_refused_on_a_cluster(folder: Path) -> None:
+    given = {
+        "--gpus": "0",
+        "--slots": "2",
+        "--jobs-per-gpu": "2",
+        "--when-shared": "wait",
+        "--leave-free": "1",
+    }
+    for words in [*([name, value] for name, value in given.items()), ["--isolate"], ["--warm"]]:
+        said = refusal(folder, "--on", "slurm", *words, "train.py")
+        assert f"{words[0]} does not go with --on slurm" in said
+
+
+def test_options_of_a_cluster_are_refused_without_it(folder: Path) -> None:
+    given = {"--slurm-profile": "x.yaml", "--slurm-set": "gpus=1", "--slurm-mode": "held", "--max-slots": "2"}
+    for name, value in given.items():
+        assert f"{name} goes with --on slurm only" in refusal(folder, name, value, "train.py")
+
+
+def test_a_mistake_in_the_profile_is_told_before_anything_happens(folder: Path) -> None:
+    said = refusal(folder, "--on", "slurm", "--slurm-set", "partitoin=gpu", "train.py")
+    assert "did you mean partition?" in said
+    (folder / "slurm.yaml").write_text("gpus: many\n")
+    said = refusal(folder, "--on", "slurm", "--slurm-profile", "slurm.yaml", "train.py")
+    assert f"{folder / 'slurm.yaml'}, line 1: gpus is 'many'" in said
+
+
+def test_one_job_a_trial_is_no_mode_yet(folder: Path) -> None:
+    said = refusal(folder, "--on", "slurm", "--slurm-mode", "jobs", "train.py")
+    assert "--slurm-mode jobs, a job of Slurm's for each trial, is not there yet" in said

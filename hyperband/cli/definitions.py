@@ -165,9 +165,9 @@ def _add_slot_options(parser: Parser) -> None:
     group.one_of(
         "--slurm-mode",
         "HOW",
-        ("held",),
+        ("held", "jobs"),
         default="held",
-        help="held: allocations are held, and each job is a step in one (default: held)",
+        help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
     )
     group.whole(
         "--max-slots",

@@ -123,7 +123,7 @@ def _settings(
             f"--min-epochs is {found.min_epochs} and --max-epochs is {found.max_epochs}; expected the first"
             " to be at most the second."
         )
-    refuse_where({name for name, _ in words.ours}, On(found.on))
+    refuse_where({name for name, _ in words.ours}, On(found.on), found.slurm_mode)
     slurm_profile = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
     if found.on == On.SLURM:
         read_profile(slurm_profile, found.slurm_set)  # a mistake in it is told before anything happens
@@ -179,6 +179,7 @@ def _settings(
         on=On(found.on),
         slurm_profile=slurm_profile,
         slurm_set=tuple(found.slurm_set),
+        slurm_mode=found.slurm_mode,
         max_slots=found.max_slots,
         gpus=found.gpus,
         slots=found.slots,

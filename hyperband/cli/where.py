@@ -18,18 +18,24 @@ _OF_THIS_MACHINE = {
 _OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode", "--max-slots")
 
 
-def refuse_where(names: Set[str], on: On) -> None:
+def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
     """Raise for an option that has no meaning where jobs run.
 
     Args:
         names: the options that were given.
         on: where jobs run.
+        slurm_mode: how, on a cluster.
     """
     if on is On.LOCAL:
         for name in _OF_SLURM:
             if name in names:
                 raise UsageError(f"{name} goes with --on slurm only; leave it out, or add --on slurm.")
         return
+    if slurm_mode != "held":
+        raise UsageError(
+            f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave --slurm-mode "
+            "out: allocations are held then, and each trial's jobs are steps in them."
+        )
     for name, instead in _OF_THIS_MACHINE.items():
         if name in names:
             raise UsageError(f"{name} does not go with --on slurm: {instead}. Leave {name} out.")

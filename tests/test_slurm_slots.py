@@ -1,0 +1,110 @@
+"""What a slot in an allocation is, and where nothing is started for a while; no Slurm is needed."""
+
+import pytest
+
+from hyperband.launch.allocation_events import Place
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
+from hyperband.launch.slurm_starts import FailedStarts
+from hyperband.launch.slurm_words import means_ending, said_by_srun
+
+HERE, BESIDE, ELSEWHERE = Place("7", "n1", 0), Place("7", "n1", 1), Place("8", "n2", 0)
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        (Profile(), [None]),
+        (Profile(gpus="2"), [(0,), (1,)]),
+        (Profile(gpus="4", slots_per_allocation=2), [(0, 1), (2, 3)]),
+        (Profile(gpus="2", slots_per_allocation=4), [(0,), (0,), (1,), (1,)]),
+        (Profile(gpus="2", nodes=2), [(0,), (1,)]),
+    ],
+)
+def test_each_slot_of_a_node_has_its_part_of_the_gpus(
+    profile: Profile, expected: list[tuple[int, ...] | None]
+) -> None:
+    assert [gpus_of(profile, index) for index in range(profile.n_slots_per_node)] == expected
+
+
+def test_a_margin_is_a_part_of_a_short_allocation() -> None:
+    assert rules_of(Profile(time="5"), None).margin_s == 30.0
+    assert rules_of(Profile(time="8:00:00"), None).margin_s == 60.0
+    assert rules_of(Profile(), None).margin_s == 60.0
+
+
+def test_slots_that_are_not_open_say_what_there_could_be() -> None:
+    slots = SlurmSlots(Profile(gpus="2", partition="gpu"), max_slots=5)
+    assert slots.n_slots() == 5
+    assert slots.describe() == "Slurm: up to 3 allocations with 2 slots each (partition gpu, gpus 2)"
+    assert SlurmSlots(Profile(), max_slots=None).n_slots() == 4
+
+
+def test_a_start_that_failed_holds_its_allocation_back_and_ever_longer() -> None:
+    starts = FailedStarts()
+    starts.note(HERE, "no python", 0.0, is_ending=False)
+    assert starts.are_held_back(BESIDE, 0.9)
+    assert not starts.are_held_back(ELSEWHERE, 0.9)
+    assert starts.wait_s(0.5) == 0.5
+    assert not starts.are_held_back(HERE, 1.0)
+    starts.note(HERE, "no python", 1.0, is_ending=False)
+    assert starts.are_held_back(HERE, 2.9)
+    assert not starts.are_held_back(HERE, 3.0)
+
+
+def test_what_fails_again_and_again_where_an_allocation_runs_is_told() -> None:
+    starts = FailedStarts()
+    now_s = 0.0
+    for n in range(4):
+        assert starts.judge(lambda _: True) is None, n
+        starts.note(HERE, "no python", now_s, is_ending=False)
+        starts.note(BESIDE, "one round is one failure", now_s, is_ending=False)
+        now_s += starts.wait_s(now_s) or 0.0
+    assert starts.judge(lambda _: False) is None, "it does not run any more"
+    assert starts.judge(lambda _: True) is None, "and starts anew"
+
+
+def test_four_failures_in_an_allocation_that_runs() -> None:
+    starts = FailedStarts()
+    for now_s in (0.0, 10.0, 20.0, 30.0):
+        starts.note(HERE, "no python", now_s, is_ending=False)
+    assert starts.judge(lambda place: place.job_id == "7") == "no python"
+
+
+def test_an_allocation_that_ends_for_a_while_is_nobodys_fault() -> None:
+    starts = FailedStarts()
+    for now_s in (0.0, 100.0, 200.0, 300.0, 400.0):
+        starts.note(HERE, "told to end", now_s, is_ending=True)
+    assert starts.judge(lambda _: True) is None
+    starts.note(BESIDE, "told to end", 401.0, is_ending=True)
+    assert starts.are_held_back(HERE, 405.9)
+
+
+def test_what_ran_clears_its_allocation() -> None:
+    starts = FailedStarts()
+    starts.note(HERE, "no python", 0.0, is_ending=False)
+    starts.forget(BESIDE)
+    assert not starts.are_held_back(HERE, 0.1)
+    assert starts.words(0.1) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "is_ending"),
+    [
+        ("Unable to create step for job 7: Job/step already completing or completed", True),
+        ("Unable to confirm allocation for job 12: Unable to contact slurm controller", True),
+        ("Node failure on n2", True),
+        ("Unable to create step for job 7: Requested node configuration is not available", False),
+        ("n1: task 0: Exited with exit code 2", False),
+        ("execve(): /no/such/python: No such file or directory", False),
+    ],
+)
+def test_what_srun_says_of_an_allocation_that_ends(words: str, is_ending: bool) -> None:
+    assert means_ending(words) == is_ending
+
+
+def test_what_srun_says_is_told_without_its_name() -> None:
+    said = (
+        "it ended; srun: cluster configuration lacks support for cpu binding; srun: error: Node failure on n2"
+    )
+    assert said_by_srun(said) == "it ended; Node failure on n2"
