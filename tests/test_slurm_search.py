@@ -47,6 +47,9 @@ class OnSlurm:
         """Jobs that Slurm has, with their states."""
         return self.cluster.run("squeue", "-h", "-o", "%i %T").splitlines()
 
+    def allocations_log(self) -> str:
+        return (self.searches.study / "slurm" / "allocations.log").read_text()
+
     def n_jobs_begun(self) -> int:
         return len(list((self.searches.study / "jobs").glob("*/keeper.json")))
 
@@ -259,3 +262,49 @@ def test_a_search_with_accounting(searches: Searches, slurm_accounting: SlurmClu
     waiting.finish()
     assert ", with accounting" in waiting.log()
     until(lambda: waiting.queue() == [], "nodes that are free")
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_ends_the_search_with_its_words(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(0.05))
+    ran = on_slurm.run("--max-epochs", "3", profile=("--slurm-set", "partition=nowhere"))
+    assert ran.exit_code == 1
+    assert "Slurm refused the allocation" in ran.err
+    assert "invalid partition specified" in ran.err
+
+
+@pytest.mark.slow
+def test_an_allocation_of_two_nodes_has_the_slots_of_both(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(0.3))
+    profile = ("--slurm-set", "nodes=2", "--slurm-set", "cpus=4", "--slurm-set", "setup=export COLOUR=blue")
+    ran = on_slurm.run("--max-epochs", "3", profile=(*profile, "--slurm-set", "max_allocations=1"))
+    assert ran.exit_code == 0, ran.err
+    assert {job["slot"].split(":")[0] for job in ran.document["jobs"]} == {"n1", "n2"}
+
+
+@pytest.mark.slow
+def test_a_setup_line_that_fails_ends_the_search_with_where_to_look(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(0.05))
+    ran = on_slurm.run("--max-epochs", "3", profile=("--slurm-set", "setup=module load no-such"))
+    assert ran.exit_code == 1
+    assert "allocations in a row ended by themselves" in ran.err
+    assert "a setup line of the Slurm profile, failed" in on_slurm.allocations_log()
+
+
+@pytest.mark.slow
+def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(
+        script("""
+            import os
+            assert os.environ["COLOUR"] == "blue" and os.environ["OMP_NUM_THREADS"] == "2"
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+            print(float(config_id[2:]))
+        """)
+    )
+    profile = ("cpus=4", "slots_per_allocation=2", "setup=export COLOUR=blue")
+    words = [word for key in profile for word in ("--slurm-set", key)]
+    ran = on_slurm.run(
+        "--max-epochs", "1", "--algorithm", "random", "--max-trials", "4", profile=tuple(words)
+    )
+    assert ran.exit_code == 0, ran.err
+    assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}, ran.document["jobs"]

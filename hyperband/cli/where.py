@@ -33,8 +33,8 @@ def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
         return
     if slurm_mode != "held":
         raise UsageError(
-            f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave --slurm-mode "
-            "out: allocations are held then, and each trial's jobs are steps in them."
+            f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave "
+            "--slurm-mode out: allocations are held then, and each trial's jobs are steps in them."
         )
     for name, instead in _OF_THIS_MACHINE.items():
         if name in names:

@@ -97,7 +97,6 @@ class SlurmCarriers:
         for carrier in [one for one in self._leaving if one.has_ended()]:
             self._leaving.remove(carrier)
             self._forget(carrier)
-        wanted = Counter((place.job_id, place.node) for place in self._slots.used())
         there = {(place.job_id, place.node): place for place in self._slots.places()}
         for at, waiting in list(self._waiting.items()):
             ended = [carrier for carrier in waiting if carrier.has_ended()]
@@ -111,11 +110,27 @@ class SlurmCarriers:
             if at not in there:
                 for carrier in self._waiting.pop(at):
                     self._discard(carrier)
+        for place in self._missing():
+            self._waiting[place.job_id, place.node].append(self._spawn(place))
+
+    @property
+    def are_missing(self) -> bool:
+        """Whether `prepare` has steps to start."""
+        return bool(self._missing())
+
+    def _missing(self) -> list[Place]:
+        """The slots whose next job would have to wait for its step."""
         if not self._slots.is_reachable:
-            return
-        for at, place in there.items():
-            if not self._slots.is_held_back(place) and len(self._waiting[at]) < wanted[at]:
-                self._waiting[at].append(self._spawn(place))
+            return []
+        n_there = Counter({at: len(waiting) for at, waiting in self._waiting.items()})
+        missing = []
+        places = set(self._slots.places())
+        for place in self._slots.used():
+            if n_there[place.job_id, place.node] > 0:
+                n_there[place.job_id, place.node] -= 1
+            elif place in places and not self._slots.is_held_back(place):
+                missing.append(place)
+        return missing
 
     def close(self) -> None:
         """Let those go that wait for a job; those that have one go on."""

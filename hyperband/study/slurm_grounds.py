@@ -99,6 +99,8 @@ class SlurmGrounds:
 
     def next_look_s(self) -> float | None:
         """Return seconds until allocations are worth a look although Slurm says nothing."""
+        if self._carriers is not None and self._carriers.are_missing:
+            return 0.0  # the jobs that take them have been started meanwhile
         return self._slots.wait_s()
 
     def give_back(self) -> list[str]:
