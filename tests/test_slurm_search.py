@@ -118,10 +118,23 @@ def test_stop_ends_what_a_killed_search_left_and_a_search_here_refuses_before(on
     assert refused.exit_code == 1
     assert "with another --on" in refused.err
     stopped = on_slurm.searches.command("stop", str(on_slurm.searches.study))
-    assert "ended 2 jobs" in stopped.out, stopped
+    assert "ended 2 jobs and 1 allocation that" in stopped.out, stopped
     assert on_slurm.queue() == []
     on_slurm.searches.write(training(0.05))
     assert on_slurm.searches.run("--max-epochs", "3").exit_code == 0
+
+
+@pytest.mark.slow
+def test_clean_ends_what_a_killed_search_left(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(60.0))
+    first = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
+    until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
+    on_slurm.searches.kill(first)
+    [before] = on_slurm.queue()
+    on_slurm.searches.write(training(0.05))
+    ran = on_slurm.run("--max-epochs", "3", "--clean", "--yes", "--max-slots", "2")
+    assert ran.exit_code == 0, ran.err
+    assert before.split()[0] not in {job["slot"].split(":")[1].split("/")[0] for job in ran.document["jobs"]}
 
 
 @pytest.mark.slow

@@ -84,7 +84,6 @@ class SlurmFiles:
         try:
             for folder in (self.folder, self._holders):
                 folder.mkdir(exist_ok=True)
-            shutil.rmtree(self.steps, ignore_errors=True)
             self.steps.mkdir(exist_ok=True)
             # environments lie here, which may hold secrets
             self.folder.chmod(0o700)
@@ -154,6 +153,12 @@ class SlurmFiles:
         except (FileNotFoundError, ValueError, KeyError):
             return None  # being replaced
         return Held(ready, path)
+
+    def clear(self) -> None:
+        """Note that all allocations are given up; what their environments held is removed."""
+        forget_name(self.study)
+        for folder in (self._holders, self.steps):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def say_wanted(self) -> None:
         """Tell the holders that a search lives; well within GIVE_UP_S."""

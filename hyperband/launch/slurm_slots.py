@@ -31,7 +31,7 @@ from hyperband.launch.allocations import Allocations
 from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
 from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.launch.slurm_clerk import Clerk, Pace
-from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described, forget_name
+from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Status
 from hyperband.launch.slurm_starts import FailedStarts
@@ -282,7 +282,7 @@ class SlurmSlots:
             select.select([clerk], [], [], left_s)
             for report in clerk.reports():
                 self._tell(report)
-        forget_name(files.study)
+        files.clear()
         return []
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from hyperband.folder import (
 )
 from hyperband.journal import Journal
 from hyperband.launch.slurm_end import end_allocations
+from hyperband.launch.slurm_files import GIVE_UP_S, read_name
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.ladder import why_complete
@@ -43,7 +44,7 @@ from hyperband.search.events import (
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
-from hyperband.settings import Settings
+from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.finish import Verdict
@@ -162,6 +163,7 @@ def _run(
             )
             journal.append(_search_started(settings), again, durable=True)
         _clear_away(settings, created, engine, events, journal)
+        _give_back(journal.folder, console)
         return _finished_before(engine, events, journal.folder)
     if guidance is None and (grows or engine.n_ids_wanted() > 0):
         guidance = guidance_of(settings, opened.host, console.line)
@@ -207,6 +209,11 @@ def _run(
             has_brackets=not settings.algorithm.has_one_ladder,
         )
         warnings = warnings_of(events, settings)
+        if settings.on is On.LOCAL and (name := read_name(journal.folder)) is not None:
+            warnings.append(
+                f"An earlier start with --on slurm may have left allocations: `scancel --name={name}` ends "
+                f"them, and by themselves they end after {GIVE_UP_S:g} s without a job."
+            )
         warnings += [] if guidance is None else guidance.warnings
         warnings += cost_of_not_resuming(
             settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
@@ -280,6 +287,14 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
             voice.says(line)
     voice.over(verdict.state, verdict.reason)
     return verdict
+
+
+def _give_back(folder: Path, console: Console) -> None:
+    """Cancel allocations, where the search that should have was killed at its very end."""
+    try:
+        end_allocations(folder)
+    except MachineError as err:
+        console.line(str(err))
 
 
 def _clear_away(

@@ -38,19 +38,24 @@ def stop_study(folder: Path) -> str:
     found = holder(folder)
     stopped = None if found is None else _stop_search(folder, found)
     # also when a search was there: it may have been killed meanwhile
-    n_ended = _end_what_is_left(folder)
+    n_ended, n_given_back = _end_what_is_left(folder)
+    ended = counted(n_ended, "job")
+    if n_given_back:
+        ended += f" and {counted(n_given_back, 'allocation')}"
     if stopped is not None:
-        return f"{stopped} {counted(n_ended, 'job')} of it ended." if n_ended else stopped
-    if n_ended == 0:
+        return f"{stopped} {ended} of it ended." if n_ended or n_given_back else stopped
+    if n_ended + n_given_back == 0:
         return f"Nothing of the study in {folder} was running."
-    return f"No search was running; ended {counted(n_ended, 'job')} that an earlier one had left running."
+    return f"No search was running; ended {ended} that an earlier one had left running."
 
 
-def _end_what_is_left(folder: Path) -> int:
-    """End living jobs and journal the end of every attempt that no search saw; return how many lived."""
+def _end_what_is_left(folder: Path) -> tuple[int, int]:
+    """End living jobs and allocations, and journal the end of every attempt that no search saw.
+
+    Return how many jobs and how many allocations lived.
+    """
     with contextlib.closing(Journal.open(folder)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
-        end_allocations(folder)
         engine = Engine()
         before = journal.events()
         for event in before:
@@ -72,7 +77,9 @@ def _end_what_is_left(folder: Path) -> int:
             events.append(ended)
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
-    return n_ended
+        # last: if Slurm does not answer, the ends of jobs are told all the same
+        n_given_back = end_allocations(folder)
+    return n_ended, n_given_back
 
 
 def _stop_search(folder: Path, found: Holder) -> str:
