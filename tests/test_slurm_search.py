@@ -1,6 +1,7 @@
 """Whole searches with `--on slurm`, on a real Slurm of three nodes."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -321,3 +322,25 @@ def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
     )
     assert ran.exit_code == 0, ran.err
     assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}, ran.document["jobs"]
+
+
+HANGING_SRUN = """\
+#!/bin/sh
+mkdir "$HANG" 2>/dev/null && exec sleep 600
+exec /usr/bin/srun "$@"
+"""
+
+
+@pytest.mark.slow
+def test_a_step_that_never_begins_is_taken_back(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(0.05))
+    tools = on_slurm.searches.folder / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text(HANGING_SRUN)
+    (tools / "srun").chmod(0o755)
+    on_slurm.searches.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
+    on_slurm.searches.environment["HANG"] = str(on_slurm.searches.folder / "hangs")
+    ran = on_slurm.run("--max-epochs", "3", "--max-slots", "2")
+    assert ran.exit_code == 0, ran.err
+    assert [job["outcome"] for job in ran.document["jobs"]].count("Lost") == 1
+    assert "its step did not begin within 30 s" in on_slurm.log()

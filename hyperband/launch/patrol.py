@@ -28,6 +28,7 @@ from hyperband.launch.remote_files import (
     write_stop,
 )
 from hyperband.machine.claim import FENCE
+from hyperband.machine.process import wait_for_end
 
 #: between looks where no process tells of the end: at first, and in the end
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.2, 1.0
@@ -150,7 +151,12 @@ class Patrol:
             if self._thread.is_alive():
                 return False
         self._take_calls()
-        for leaving in self._leaving.values():
+        kill_at_s = time.monotonic() + _JOIN_S
+        for pidfd, leaving in self._leaving.items():
+            # what it carried is over: one that hangs must not outlive the search
+            if not wait_for_end(pidfd, max(0.0, kill_at_s - time.monotonic())):
+                leaving.carrier.kill()
+                wait_for_end(pidfd, _JOIN_S)
             leaving.carrier.close()
         self._selector.close()
         os.close(self._wake)

@@ -5,17 +5,20 @@ which allocations there are and why.
 """
 
 import contextlib
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hyperband.errors import MachineError
 from hyperband.launch import slurm_text
 from hyperband.launch.allocation_events import Lost, Place
-from hyperband.launch.base import Ending, Lease, StopReason
+from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.carrier import Carrier, Room, spawn
 from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote_files import claim_for_search
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
@@ -33,6 +36,8 @@ _KEPT = (
     "HOSTNAME",
 )
 _TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled by somebody"
+#: a job whose step has not begun by then, although Slurm answers, is taken back
+_BEGIN_WITHIN_S = 30.0
 #: patience with a step that waits and is not wanted any more
 _LEAVE_S = 2.0
 
@@ -173,6 +178,45 @@ class SlurmLauncher(RemoteLauncher):
         self._slots = slots
         #: names of slots whose allocation was lost under their job, and how
         self._taken: dict[RemoteJob, str] = {}
+        #: jobs that have not been seen to begin, and when on the monotonic clock they were ordered
+        self._ordered_s: dict[RemoteJob, float] = {}
+
+    def start(self, order: Order, lease: Lease) -> RemoteJob:
+        """Start a job that was journalled; see RemoteLauncher."""
+        return self._note_ordered(super().start(order, lease))
+
+    def adopt(self, folder: Path, lease: Lease) -> RemoteJob | None:
+        """Return the job of an earlier search that lives in this folder; see RemoteLauncher."""
+        job = super().adopt(folder, lease)
+        return None if job is None else self._note_ordered(job)
+
+    def give_up_late(self) -> None:
+        """Take back the jobs whose step does not begin, although Slurm answers: srun may wait for ever.
+
+        Raises:
+            MachineError: the folder of one cannot be written to.
+        """
+        now_s = time.monotonic()
+        for job, ordered_s in list(self._ordered_s.items()):
+            if job.has_begun or job.is_over:
+                del self._ordered_s[job]
+            elif now_s >= ordered_s + _BEGIN_WITHIN_S and self._slots.is_reachable:
+                del self._ordered_s[job]
+                words = f"its step did not begin within {_BEGIN_WITHIN_S:g} s"
+                try:
+                    claim_for_search(job.folder, job.attempt, words)
+                except OSError as err:
+                    raise MachineError(
+                        f"cannot give up the job in {job.folder}: {err.strerror or err}; make the folder "
+                        "writable and start the same command again"
+                    ) from err
+                self._patrol.look(job)  # who claimed first has it
+
+    def next_look_s(self) -> float | None:
+        """Return seconds until `give_up_late` may have something to do; None: no job is late."""
+        if not self._ordered_s or not self._slots.is_reachable:
+            return None
+        return max(0.0, min(self._ordered_s.values()) + _BEGIN_WITHIN_S - time.monotonic())
 
     def lose(self, lost: Lost) -> None:
         """Give up the jobs of an allocation that is gone; each is over when nothing of it can run."""
@@ -187,6 +231,7 @@ class SlurmLauncher(RemoteLauncher):
         ending = super().finish(job)
         if ending is None:
             return None
+        self._ordered_s.pop(job, None)
         ending = replace(ending, note=said_by_srun(ending.note))
         place = place_of(job.lease)
         taken = self._taken.pop(job, "")
@@ -204,3 +249,7 @@ class SlurmLauncher(RemoteLauncher):
             return replace(ending, was_taken_away=True)
         self._slots.note_run(place)
         return ending
+
+    def _note_ordered(self, job: RemoteJob) -> RemoteJob:
+        self._ordered_s[job] = time.monotonic()
+        return job

@@ -78,7 +78,7 @@ class Grounds(Protocol):
         """Take in what happened there, before slots are looked for; each turn.
 
         Raises:
-            InternalError: something of ours gave way.
+            InternalError, MachineError: something of ours or of the machine gave way.
         """
         ...
 

@@ -16,7 +16,7 @@ from hyperband.launch.slurm_profile import read_profile
 from hyperband.launch.slurm_slots import SlurmSlots, environ_for_jobs
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
-from hyperband.study.wake import HasDescriptor
+from hyperband.study.wake import HasDescriptor, earliest
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
@@ -78,9 +78,16 @@ class SlurmGrounds:
         return (self._slots.clerk,)
 
     def heed(self) -> None:
-        """Take in what happened to allocations; jobs that were lost with one are given up."""
+        """Take in what happened to allocations; jobs that were lost with one are given up.
+
+        Raises:
+            InternalError, MachineError: the clerk has ended; the folder of a job cannot be written to.
+        """
         self._slots.heed()
-        self._give_up_lost()
+        if self._launcher is not None:
+            for lost in self._slots.take_lost():
+                self._launcher.lose(lost)
+            self._launcher.give_up_late()
         if self._carriers is not None:
             self._carriers.prepare()
 
@@ -101,7 +108,8 @@ class SlurmGrounds:
         """Return seconds until allocations are worth a look although Slurm says nothing."""
         if self._carriers is not None and self._carriers.are_missing:
             return 0.0  # the jobs that take them have been started meanwhile
-        return self._slots.wait_s()
+        late_s = None if self._launcher is None else self._launcher.next_look_s()
+        return earliest([self._slots.wait_s(), late_s])
 
     def give_back(self) -> list[str]:
         """Cancel every allocation, by id, and see it gone."""
@@ -114,8 +122,3 @@ class SlurmGrounds:
         if self._launcher is not None:
             self._launcher.close()
         self._slots.close()
-
-    def _give_up_lost(self) -> None:
-        for lost in self._slots.take_lost():
-            if self._launcher is not None:
-                self._launcher.lose(lost)
