@@ -238,7 +238,11 @@ def test_a_job_whose_allocation_is_over_goes_on_in_the_next(waiting: Waiting) ->
     waiting.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
     waiting.until_lost(2)  # the controller looks every 30 s
     jobs = waiting.finish()
-    assert f"allocation {first} given up: too little of its time is left" in waiting.log()
+    # whoever sees it first
+    assert (
+        f"allocation {first} given up: too little of its time is left" in waiting.log()
+        or f"the allocation {first} ended: time limit" in waiting.log()
+    )
     assert [job["outcome"] for job in jobs].count("Lost") == 2
 
 
