@@ -99,8 +99,7 @@ def split_name(text: str, *, is_first: bool) -> tuple[str, str, bool] | None:
         cut = at + place
         if cut < 1 or text[cut] not in WEAK + STRONG:
             continue
-        is_exponent = text[cut - 1] in "eE" and text[cut] in "+-" and cut > 1
-        if not is_exponent and _NAME.fullmatch(tail, place + 1):
+        if _NAME.fullmatch(tail, place + 1):  # begins with a letter: the dash is not that of 1e-5
             return text[:cut], tail[place + 1 :], False
     return None
 

@@ -264,10 +264,11 @@ class _Pieces:
             if part.number is not None and not part.label
         )
         names: list[Token] = []
+        are_one_name = _one_names(parts)
         for place, part in enumerate(parts):
             follows = parts[place + 1] if place + 1 < len(parts) else None
             is_before = are_names and part.is_word and follows is not None
-            if is_before and (parts[place + 1].is_bare_number or _is_one_name(parts, place)):
+            if is_before and (parts[place + 1].is_bare_number or are_one_name[place]):
                 names.append(part)
             elif names:
                 name = "".join(f"{word.before if at else ''}{word.text}" for at, word in enumerate(names))
@@ -278,15 +279,22 @@ class _Pieces:
         return bool(parts)
 
 
-def _is_one_name(parts: Sequence[Token], place: int) -> bool:
-    """Whether the words from this place on are one name: `batch_size-64`, but not `adam_lr_0.1`."""
-    at = place + 1
-    while at < len(parts) and parts[at].is_word:
-        at += 1
-    if at == len(parts) or not parts[at].is_bare_number:
-        return False
-    joints, last = {part.before for part in parts[place + 1 : at]}, parts[at].before
-    return (joints == {"_"} and last != "_") or (joints in ({"-"}, {"."}) and last[0] in STRONG)
+def _one_names(parts: Sequence[Token]) -> list[bool]:
+    """For each place whether the words from it on are one name: `batch_size-64`, but not `adam_lr_0.1`."""
+    found = [False] * len(parts)
+    end, joint = len(parts), ""  # of the words after a place; no joint: there are none, or several
+    for place in reversed(range(len(parts) - 1)):
+        word = parts[place + 1]
+        if not word.is_word:
+            end, joint = place + 1, ""
+        elif end == place + 2:
+            joint = word.before
+        elif joint != word.before:
+            joint = ""
+        if joint and end < len(parts) and parts[end].is_bare_number:
+            last = parts[end].before
+            found[place] = (joint == "_" and last != "_") or (joint in ("-", ".") and last[0] in STRONG)
+    return found
 
 
 def _is_index(numbers: Sequence[str]) -> bool:
