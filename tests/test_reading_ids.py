@@ -77,7 +77,7 @@ def test_a_get_config_that_ends_its_process_now_and_then_is_given_up(searches: S
         "--max-trials",
         "40",
     )
-    assert "Warning: get_config ended its process 3 times and is asked no more" in ran.err
+    assert "Warning: get_config ended its process, or took too long, 3 times and is asked no more" in ran.err
     assert len({trial["config_id"] for trial in ran.document["trials"]}) == 40
     assert statistics.median(waits_s(ran, 2)) < 1.0
 
@@ -107,6 +107,40 @@ def test_a_get_config_that_hangs_at_one_id_holds_no_slot_up(searches: Searches) 
     assert max(waits_s(ran, 2)) < 2.0
     ends, starts = ([job[at] for job in ran.document["jobs"]] for at in ("ended_at", "started_at"))
     assert max(ends) - min(starts) < 15.0
+
+
+@pytest.mark.slow
+def test_a_get_config_that_never_comes_back_holds_slots_up_for_some_seconds(searches: Searches) -> None:
+    """At an id of the first 512, before any job runs."""
+    ran = run(
+        searches,
+        "    time.sleep(10**6 if n == 300 else 0)\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "20",
+    )
+    assert ran.err.count("config ids are read one by one for a while. get_config takes longer than 10 s") == 1
+    assert len(ran.document["jobs"]) == 20
+    assert sources(ran)["model"] > 0
+
+
+def test_another_study_whose_ids_end_the_process_is_left_out(searches: Searches) -> None:
+    searches.write(script(LOSS, sampler=SAMPLER.replace("x:", "y:")))
+    assert searches.run(*ONE_RUNG[:-4], "--max-trials", "3").exit_code == 0
+    (searches.folder / "logs").rename(searches.folder / "others")
+    ran = run(
+        searches,
+        "    if config_id[0] == 'y': os._exit(3)\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "6",
+        "--learn-from",
+        "others/study",
+    )
+    words = (
+        "others/study teaches the model nothing, and is left out: its config ids cannot be read. get_config"
+    )
+    assert words in ran.err
+    assert ENDED in ran.err
+    assert "it learns from" not in ran.err
 
 
 @pytest.mark.slow
