@@ -95,6 +95,9 @@ def test_the_spellings_that_scripts_use(config_id: str, expected: dict[str, Valu
         ("hidden=64,32,lr=0.1", {"hidden.0": 64, "hidden.1": 32, "lr": 0.1}),
         ("hidden:64-32,lr:0.1", {"hidden.0": 64, "hidden.1": 32, "lr": 0.1}),
         ("model=resnet-50,lr=0.1", {"model": "resnet-50", "lr": 0.1}),
+        ("[lr=0.1][bs=32]", {"lr": 0.1, "bs": 32}),
+        ("(lr,0.1)(bs,32)", {"lr": 0.1, "bs": 32}),
+        ('{"a": {"b": 1}, "a.b": 2}', {"a.b": 1, "a.b#2": 2}),
         # names of files
         ("learning_rate-1e-3-batch_size-64", {"learning_rate": 0.001, "batch_size": 64}),
         ("learning-rate 0.1, batch-size 64", {"learning-rate": 0.1, "batch-size": 64}),

@@ -124,7 +124,23 @@ def inside_of(text: str) -> str | None:
     """What stands in the brackets that are round all of a text; None: there are none."""
     if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
         return None
-    return None if any(outside_of(text)[1:-1]) else text[1:-1].strip()
+    outside = outside_of(text)
+    if any(outside[1:-1]) or _end_of_brackets(text) < len(text) - 1:
+        return None
+    return text[1:-1].strip()
+
+
+def _end_of_brackets(text: str) -> int:
+    """Where the brackets close that a text begins with, and that match: `(a)(b)` is not one pair of them."""
+    waited_for: list[str] = []
+    for place, character in enumerate(text):
+        if waited_for and character == waited_for[-1]:
+            waited_for.pop()
+            if not waited_for:
+                return place
+        elif character in _BRACKETS:
+            waited_for.append(_BRACKETS[character])
+    return len(text)
 
 
 def call_of(text: str) -> tuple[str, str] | None:
