@@ -411,16 +411,23 @@ def test_report_on_a_folder_of_studies_lists_them(tmp_path: Path, capsys: pytest
         write_study(tmp_path / name, play(small_plan(), settings(tmp_path)))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / JOURNAL_FILE).write_bytes(b"no journal" * 1000)
+    contradiction: list[Event] = [
+        StudyCreated("", "/train.py", (), "/", ()),
+        IdProposed(3, "x:1", IdSource.RANDOM, 0),
+    ]
+    write_study(tmp_path / "contradicts", contradiction)
     (tmp_path / "other").mkdir()
     assert main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     rows = [line.split() for line in printed.out.split("\n\n")[0].splitlines()[2:]]
-    assert [row[0] for row in rows] == ["damaged", "resnet", "vgg"]
-    assert rows[0][1:] == ["cannot", "be", "read"]
-    assert rows[1][1:] == rows[2][1:]
-    assert rows[1][1] == "finished"
-    assert rows[1][-1] == "9"
+    assert [row[0] for row in rows] == ["contradicts", "damaged", "resnet", "vgg"]
+    assert rows[0][1:] == rows[1][1:] == ["cannot", "be", "read"]
+    assert rows[2][1:] == rows[3][1:]
+    assert rows[2][1] == "finished"
+    assert rows[2][-1] == "9"
     assert "damaged" in printed.err
+    assert f"{tmp_path}/contradicts: " in printed.err
+    assert printed.out.endswith(f"more on one of them: report {shown(str(tmp_path / 'resnet'))}\n")
     for form in ("--json", "--csv"):
         assert main(["report", str(tmp_path), form]) == 2
         assert "Give the folder of one, such as" in capsys.readouterr().err

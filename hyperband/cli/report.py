@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hyperband.cli.commands import ReportOptions
 from hyperband.cli.output import complain, is_terminal, print_out, width_of
-from hyperband.errors import JournalError, UsageError
+from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of
@@ -67,7 +67,8 @@ def _list(studies: list[Path], options: ReportOptions) -> str:
     for path in studies:
         try:
             found.append((path, _read(path)))
-        except JournalError as err:
-            complain(str(err))
+        except HyperbandError as err:  # also of a journal that contradicts itself: others are to be listed
+            complain(str(err) if str(path) in str(err) else f"{path}: {err}")
             found.append((path, "cannot be read"))
+    example = next((shown(str(path)) for path, study in found if isinstance(study, StudyView)), example)
     return f"{studies_table(found)}\n\nmore on one of them: report {example}\n"
