@@ -98,6 +98,10 @@ def test_the_spellings_that_scripts_use(config_id: str, expected: dict[str, Valu
         ("[lr=0.1][bs=32]", {"lr": 0.1, "bs": 32}),
         ("(lr,0.1)(bs,32)", {"lr": 0.1, "bs": 32}),
         ('{"a": {"b": 1}, "a.b": 2}', {"a.b": 1, "a.b#2": 2}),
+        # the sign joins as well
+        ("lr:0.1:bs:32", {"lr": 0.1, "bs": 32}),
+        ("opt=adam=weight_decay=1e-05", {"opt": "adam", "weight_decay": 1e-05}),
+        ("a:x_b:y_c:3", {"a": "x", "b": "y", "c": 3}),
         # names of files
         ("learning_rate-1e-3-batch_size-64", {"learning_rate": 0.001, "batch_size": 64}),
         ("learning-rate 0.1, batch-size 64", {"learning-rate": 0.1, "batch-size": 64}),

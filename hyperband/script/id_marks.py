@@ -104,6 +104,19 @@ def split_name(text: str, *, is_first: bool) -> tuple[str, str, bool] | None:
     return None
 
 
+def alternating(text: str) -> list[tuple[str, str]] | None:
+    """Names and values where one sign stands between all of them: `lr:0.1:bs:32`; None: it is not so."""
+    parts = re.split("[:=]", text)
+    if len(parts) < 4 or len(parts) % 2 or (":" in text and "=" in text):
+        return None
+    names, values = parts[::2], parts[1::2]
+    numbers = [value for value in values if is_number(value)]
+    # a value that holds a mark may be one with the next name: a:x_b:y_c:3
+    are_values = all(is_number(value) or (value.isascii() and value.isalnum()) for value in values)
+    is_so = are_values and len(numbers) > 0 and all(LONG_NAME.fullmatch(name) for name in names)
+    return list(zip(names, values, strict=True)) if is_so else None
+
+
 def literal_of(text: str) -> object:
     """What a text means in JSON or Python; None: nothing."""
     try:

@@ -7,7 +7,8 @@ second `lr` is `lr#2`. Must not know what a text means as a value.
     mapping := a dict, or tuples of a name and a value, in the spelling of JSON or Python
     call    := word ( id ), such as Namespace(lr=0.1); the word is a piece without a name
     flags   := [id] (-name | --name) value* ...; a flag without a value is True
-    pairs   := [value] (name sign value) ...; a sign is : or =, and a mark (id_marks.py) joins pairs
+    pairs   := [value] (name sign value) ...; a sign is : or =, and a mark (id_marks.py), or the sign, joins
+               pairs
     tokens  := words, numbers and labelled numbers (lr0.1) between marks; a word before a number is its name
     value   := literal | bracketed id | call | texts; several texts are a list if all are numbers
 """
@@ -24,6 +25,7 @@ from hyperband.script.id_marks import (
     STRONG,
     WEAK,
     Token,
+    alternating,
     call_of,
     cut,
     inside_of,
@@ -163,6 +165,10 @@ class _Pieces:
     def _read_pairs(self, prefix: str, text: str, outside: Sequence[bool], depth: int) -> bool:
         """`name:value` or `name=value`, whatever joins them."""
         marks = [at for at, character in enumerate(text) if character in ":=" and outside[at]]
+        if (found := alternating(text)) is not None:
+            for key, value in found:
+                self._add(prefix, key, value)
+            return True
         pairs: list[tuple[str, str]] = []
         begin, sign = 0, ""
         name: str | None = None
