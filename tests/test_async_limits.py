@@ -116,5 +116,5 @@ def test_more_ids_to_start_with_than_trials_are_refused_with_what_helps(searches
     (searches.folder / "ids").write_text("".join(f"x:0.{n}\n" for n in range(1, 9)))
     refused = searches.run("--algorithm", "asha", "--max-total-epochs", "5", "--start-with", "ids")
     assert refused.exit_code == 2
-    assert "the plan has only 3 trials" in refused.err
+    assert "the plan has only 5 trials" in refused.err
     assert "(--max-total-epochs, --max-trials)" in refused.err

@@ -7,7 +7,8 @@ from tabulate import tabulate
 
 from hyperband.report.text import command_line, counted, shown
 from hyperband.script.contract import job_argv
-from hyperband.search.trial import Bracket, Plan, Promotion, Rung
+from hyperband.search.brackets import with_trials
+from hyperband.search.trial import Bracket, Plan, Promotion
 from hyperband.settings import Settings
 
 #: what a cell of the plan says
@@ -135,16 +136,8 @@ def _within_budget(plan: Plan) -> Plan:
     low, high = 1, plan.n_trials
     while low < high:  # the largest number of trials whose ladder costs no more
         middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if _with_trials(plan, middle).epochs_resumed <= limit else (low, middle - 1)
-        )
-    return _with_trials(plan, low)
-
-
-def _with_trials(plan: Plan, n: int) -> Plan:
-    """A plan of one ladder with n trials to begin with."""
-    rungs = (Rung(n // plan.eta**place, rung.epochs) for place, rung in enumerate(plan.brackets[0].rungs))
-    return replace(plan, brackets=(Bracket(tuple(rungs)),))
+        low, high = (middle, high) if with_trials(plan, middle).epochs_resumed <= limit else (low, middle - 1)
+    return with_trials(plan, low)
 
 
 def _sums(plan: Plan) -> list[str]:
