@@ -1,5 +1,6 @@
 """What a search does with a get_config that crashes, hangs or refuses; real scripts, the real guide."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -162,3 +163,17 @@ def get_random_config_id(rng):
     assert "the config ids say the numbers #2 (such as 0." in ran.err
     assert " and the word opt (" in ran.err
     assert "#k is the k-th piece of an id, which has no name there; not read: #1 (another text" in ran.err
+
+
+def test_a_number_that_may_be_missing_is_told_with_both(searches: Searches) -> None:
+    sampler = """
+def get_random_config_id(rng):
+    beta = None if rng.randint(2) else round(0.9 + 0.01 * rng.randint(10), 2)
+    return f"lr:{rng.uniform(0.1, 0.2)!r}.beta:{beta}"
+"""
+    searches.write(script("print(1)", sampler=sampler))
+    ran = searches.run(*ONE_RUNG, "--dry-run", guide=None)
+    assert ran.exit_code == 0, ran.err
+    assert re.search(r"the numbers lr \(such as 0\.1\d?\d?\), beta \(None or 0\.9 to 0\.99\)", ran.err), (
+        ran.err
+    )

@@ -1,4 +1,4 @@
-"""What `report` says of a study on its way: how far it is, since when, what it learns from, losses that rose."""
+"""What `report` says of a study on its way: how far, since when, what it learns from, losses that rose."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -3,6 +3,7 @@
 import shlex
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeGuard
 
 #: Unicode categories that move the cursor, reverse the reading direction, break lines or cannot be encoded.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -40,6 +41,22 @@ def command_line(argv: Sequence[str]) -> str:
 def number(value: float) -> str:
     """A loss for people: six significant digits."""
     return f"{value:.6g}"
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether the value of a hyperparameter is a number; True and False are words."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def short_number(value: float) -> str:
+    """The value of a hyperparameter for people: a whole number as it is, others to three digits."""
+    return str(value) if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.6g}"
+
+
+def span_words(values: Sequence[float]) -> str:
+    """`0.9 to 0.99`, or the only value there is."""
+    low, high = short_number(min(values)), short_number(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def duration(seconds: float) -> str:

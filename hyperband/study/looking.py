@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hyperband.errors import ContractError, MachineError
 from hyperband.report import text
-from hyperband.report.text import counted
+from hyperband.report.text import counted, is_number, short_number, span_words
 from hyperband.script.candidates import Candidates
 from hyperband.script.config import PLACES, Value, are_tags, decode, has_places, unread
 from hyperband.script.contract import shortened
@@ -162,15 +162,19 @@ def _shown(names: Sequence[str], read: Sequence[Mapping[str, Value]]) -> str:
     numbers: list[str] = []
     words: list[str] = []
     for name in names[:_N_SHOWN]:
-        values = list(dict.fromkeys(str(config[name]) for config in read if name in config))
-        kinds = {type(config[name]) for config in read if name in config}
-        are_numbers = not kinds.isdisjoint({int, float})
-        n_examples = 1 if are_numbers else _N_WORDS
-        examples = [text.shortened(value, _VALUE_WIDTH) for value in values[:n_examples]]
-        more = ", ..." if len(values) > n_examples and not are_numbers else ""
-        such_as = "such as " if are_numbers and not numbers else ""
-        line = f"{text.shortened(name, _NAME_WIDTH)} ({such_as}{', '.join(examples)}{more})"
-        (numbers if are_numbers else words).append(line)
+        of_name = [config[name] for config in read if name in config]
+        are_numbers = [value for value in of_name if is_number(value)]
+        others = list(dict.fromkeys(str(value) for value in of_name if not is_number(value)))
+        examples = [text.shortened(value, _VALUE_WIDTH) for value in others[:_N_WORDS]]
+        examples += ["..."] if len(others) > _N_WORDS else []
+        told = ", ".join(examples)
+        if are_numbers and others:
+            told = f"{told} or {span_words(are_numbers)}"
+        elif are_numbers:
+            told = (
+                f"{'' if numbers else 'such as '}{text.shortened(short_number(are_numbers[0]), _VALUE_WIDTH)}"
+            )
+        (numbers if are_numbers else words).append(f"{text.shortened(name, _NAME_WIDTH)} ({told})")
     kinds_shown = [
         f"the {kind}{'' if len(lines) == 1 else 's'} {', '.join(lines)}"
         for kind, lines in (("number", numbers), ("word", words))
