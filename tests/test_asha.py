@@ -151,7 +151,10 @@ def test_the_plan_says_what_is_an_estimate() -> None:
     assert "9 @ 1  about 3 @ 3  about 1 @ 9" in text
     assert "about 13" in text
     assert "among the best 1/3 of its rung so far" in text
-    assert "The numbers above rung 0 are estimates, and rather low: trials that turn out better" in text
+    assert (
+        "The numbers above rung 0 are estimates, and rather low: later trials that are better go on, too."
+        in text
+    )
     assert "more than 30 epochs in all" in text
     assert "About 9 trials in rung 0 are needed for one at 9 epochs" in plan_table(asha_plan(8))
     assert "estimates" not in plan_table(plan([(9, 1), (3, 3)]))

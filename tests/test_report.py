@@ -361,6 +361,7 @@ def test_values_of_hyperparameters_are_short() -> None:
         "0.5",
         "1234.5",
     ]
+    assert span_words([0.0017441, 0.9999]) == "0.001744 to 0.9999"
     assert span_words([0.99, 0.9]) == "0.9 to 0.99"
     assert span_words([3, 3]) == "3"
 

@@ -124,8 +124,8 @@ def _plan_notes(made: Plan, shown_plan: Plan) -> str:
         used = " if all rungs are used" if is_pasha else ""
         if shown_plan == made or limit is None:
             notes.append(
-                f"The numbers above rung 0 are estimates{used}, and rather low: trials that turn out better"
-                " than those before go on, too."
+                f"The numbers above rung 0 are estimates{used}, and rather low: later trials that are better"
+                " go on, too."
             )
         else:
             notes.append(

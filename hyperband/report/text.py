@@ -48,14 +48,17 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def short_number(value: float) -> str:
-    """The value of a hyperparameter for people: a whole number as it is, others to three digits."""
-    return str(value) if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.6g}"
+def short_number(value: float, n_digits: int = 3) -> str:
+    """The value of a hyperparameter for people: a whole number as it is, others to so many digits."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.{n_digits}g}" if abs(value) < 10**n_digits else f"{value:.6g}"
 
 
 def span_words(values: Sequence[float]) -> str:
     """`0.9 to 0.99`, or the only value there is."""
-    low, high = short_number(min(values)), short_number(max(values))
+    # with a digit more than an example: 0.9999 is not 1
+    low, high = short_number(min(values), 4), short_number(max(values), 4)
     return low if low == high else f"{low} to {high}"
 
 
