@@ -11,7 +11,7 @@ from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.results import report_text, worse_later_text
 from hyperband.report.told import Span
 from hyperband.report.view import StudyView, study_view
-from hyperband.search.events import Event, SearchEnded, SearchStarted
+from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome, Plan
 
 FOLDER = Path("/studies/vgg")
@@ -86,6 +86,16 @@ def test_times_of_several_starts_are_added_up(tmp_path: Path) -> None:
     assert killed.spans[-1] == Span(BEGAN_AT + 1000, BEGAN_AT + 1000)
     said = report_text(killed, FOLDER, cwd=Path("/"), top=3)
     assert "state   stopped: killed, or its machine went down; no search runs here now\n" in said
+
+
+def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path), n_ends=3)
+    start = events[-1]
+    assert isinstance(start, JobStarted)
+    later = BEGAN_AT + 90_000
+    lost = JobEnded(later, start.job, start.attempt, Outcome.LOST, None, None, later, later, False, "gone")
+    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "stopped from outside")])
+    assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4),)
 
 
 def test_a_plan_that_is_complete_has_nothing_left_although_nobody_said_so(tmp_path: Path) -> None:

@@ -55,9 +55,12 @@ def brackets_table(study: StudyView) -> str:
     n_done: Counter[tuple[int, int]] = Counter()
     n_failed: Counter[tuple[int, int]] = Counter()
     started: set[tuple[int, int]] = set()
+    #: the highest rung in which a job has started, by bracket
+    tops: dict[int, int] = {}
     for job in study.jobs:
         rung = (job.bracket, job.rung)
         started.add(rung)
+        tops[job.bracket] = max(job.rung, tops.get(job.bracket, 0))
         if job.end is not None and job.end.outcome.is_final and not job.retry:
             n_done[rung] += 1
             n_failed[rung] += job.has_failed
@@ -68,8 +71,7 @@ def brackets_table(study: StudyView) -> str:
     left_out: Counter[str] = Counter()
     n_rungs = max(len(bracket.rungs) for bracket in study.plan.brackets)
     for place, bracket in enumerate(study.plan.brackets):
-        top = max((rung for other, rung in started if other == place), default=None)
-        state = _state_of(bracket, trials.get(place, []), top)
+        state = _state_of(bracket, trials.get(place, []), tops.get(place))
         if len(study.plan.brackets) > _MOST_BRACKETS and not state.startswith("rung"):
             left_out[state] += 1
             continue

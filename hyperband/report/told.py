@@ -59,6 +59,8 @@ class Told:
         self._spans: list[Span] = []
         #: when the latest one began, and the last thing it wrote
         self._began_at = self._last_at = 0.0
+        #: what came last is an end that no living search saw
+        self._is_afterwards = False
         self.learns_from: tuple[str, ...] = ()
         #: of all starts, in order, each once
         self.lessons: dict[str, None] = {}
@@ -98,7 +100,8 @@ class Told:
                 self._start(event)
             case SearchEnded():
                 self.search_ended = event
-                self._spans.append(Span(self._began_at, event.at))
+                # of a search that was killed `stop` writes the end, perhaps days later
+                self._spans.append(Span(self._began_at, self._last_at if self._is_afterwards else event.at))
             case JobStarted():
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():
@@ -119,4 +122,6 @@ class Told:
                 self.checkpoints_freed_bytes += event.n_bytes
             case _:
                 assert_never(event)
-        self._last_at = getattr(event, "at", self._last_at)
+        self._is_afterwards = isinstance(event, JobEnded) and not event.search_alive
+        if not self._is_afterwards:
+            self._last_at = getattr(event, "at", self._last_at)
