@@ -65,7 +65,7 @@ def test_the_plans_numbers_are_what_the_limit_of_epochs_pays_for() -> None:
     assert plan_table(asha_plan(9, 9, total=3000)).startswith(plan_table(asha_plan(9, 9)).split("\n\n")[0])
     notes = plan_table(asha_plan(100, 27, total=50, algorithm=Algorithm.PASHA)).split("\n\n")[1]
     assert "pay for if all rungs are used." in notes
-    assert "more than the noise of the losses" in notes
+    assert "by more than the noise" in notes
 
 
 def test_a_ladder_of_one_rung_has_no_estimates() -> None:
