@@ -20,6 +20,7 @@ Cells are kept, and what is missing, too short or of other code is run: stop it 
 """
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from efficiency import campaign, environments, table
 from efficiency.cells import BrokenCells, Cell, Cells
 from efficiency.landscape import Landscape, NoData, default_folder
-from efficiency.methods import BASELINES, METHODS, NAMED, MethodKind
+from efficiency.methods import BASELINES, METHODS, NAMED, SAME, MethodKind, code_sha256
 from efficiency.scale import N_RANDOM, Scale, data_sha256, scales
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--make-environments", type=Path, metavar="DIR", help="install the peers there with pip, and end"
+    )
+    made.add_argument(
+        "--verify",
+        type=int,
+        metavar="N",
+        help="run N stale cells of ours again; if all come out the same, the others count as well",
     )
     # a smaller reference, for tests
     made.add_argument("--random", type=int, default=N_RANDOM, help=argparse.SUPPRESS)
@@ -156,6 +163,8 @@ def compare(arguments: argparse.Namespace, methods: list[MethodKind]) -> int:
         sha256=places.data_sha256,
         n_random=arguments.random,
     )
+    if arguments.verify is not None:
+        return verify(places, methods, known, n=arguments.verify)
     failures: list[str] = []
     if not arguments.only_table:
         cells = campaign.wanted(
@@ -167,6 +176,34 @@ def compare(arguments: argparse.Namespace, methods: list[MethodKind]) -> int:
     for failure in failures:
         print(f"FAILED {failure}")
     return len(failures)
+
+
+def verify(places: campaign.Places, methods: list[MethodKind], known: dict[str, Scale], *, n: int) -> int:
+    """Run stale cells of ours again, and note it when they come out the same; how many did not.
+
+    Raises:
+        ValueError: there are none, or of several versions.
+    """
+    ours = [method for method in methods if method.environment is None]
+    stale = [
+        cell
+        for method in ours
+        for workers in (1, 8, 32)
+        for cell in places.cells.of(method.name, workers).values()
+        if not cell.is_of(versions=method.versions, data=places.data_sha256) and cell.task in known
+    ]
+    versions = sorted({cell.version for cell in stale})
+    if len(versions) != 1 or n < 1:
+        raise ValueError(f"--verify {n} needs stale cells of one version, but there are {versions or 'none'}")
+    # spread over methods, tasks and seeds
+    taken = stale[:: max(1, len(stale) // n)][:n]
+    different = campaign.differing(places, taken, known)
+    if not different:
+        same = json.loads(SAME.read_text()) if SAME.exists() else {}
+        same[code_sha256()] = {"same_as": versions[0].split()[1], "n_cells": len(taken)}
+        SAME.write_text(json.dumps(same, indent=1) + "\n")
+        print(f"{len(taken)} of {len(stale)} cells came out the same: all of them count ({SAME.name})")
+    return len(different)
 
 
 def show(
@@ -204,7 +241,7 @@ def show(
     for name, cells in found.items():
         method = NAMED[name]
         n_stale = sum(
-            not cell.is_of(version=method.version, data=places.data_sha256) for cell in cells.values()
+            not cell.is_of(versions=method.versions, data=places.data_sha256) for cell in cells.values()
         )
         versions = sorted({cell.version for cell in cells.values()})
         when = sorted(cell.ran_at for cell in cells.values())

@@ -153,6 +153,10 @@ def test_a_script_that_keeps_its_contract(tmp_path: Path) -> None:
     # what it trained is told, and stays with what the script had
     trained = {entry["config_id"]: entry["epochs"] for entry in found.document["trained"]}
     assert sorted(trained.values()) == [1, 1, 1, 3]
+    # losses of different configurations stand below each other: whose they are is said
+    (resumed,) = (config_id for config_id, epochs in trained.items() if epochs == 3)
+    assert repr(resumed) in found.words("again")
+    assert any(repr(config_id) in found.words("one_epoch") for config_id in trained.keys() - {resumed})
     kept = {path.name: path.read_text() for path in (tmp_path / "runs").iterdir()}
     assert kept.pop("mine.json") == "keep me"
     assert sorted(len(json.loads(text)["losses"]) for text in kept.values()) == [1, 1, 1, 3]
@@ -228,6 +232,16 @@ def test_what_is_not_read_from_ids_is_said(tmp_path: Path) -> None:
     assert "the ids say #1 (" in found.words
     assert "#k is the k-th piece of an id" in found.words
     assert "not read: #1 (another text in each id" in found.words
+
+
+def test_a_number_that_may_be_missing_is_told_with_both(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    ids = 'return f"lr:{rng.uniform():.4f}.beta:{[None, 0.9, 0.99][rng.randint(3)]}"'
+    path.write_text(changed(('return f"lr:{rng.uniform():.9f}"', ids)))
+    report = Report(settings(tmp_path, python=Path(sys.executable)), lambda _: None)
+    assert inspect(report.settings, report)
+    (found,) = [finding for finding in report.findings if finding.check == "decoding"]
+    assert found.words.endswith(", beta (None or 0.9 to 0.99)")
 
 
 def test_a_sampler_that_remembers(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hyperband.cli.definitions import search_parser
 from hyperband.cli.main import main
 from hyperband.cli.options import parse
 from hyperband.errors import HyperbandError
+from hyperband.folder import JOURNAL_FILE
 from hyperband.report.document import JOB_COLUMNS
 from hyperband.report.tables import plan_table
 from hyperband.search.brackets import make_plan
@@ -174,6 +175,8 @@ def here(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (here / "logs" / "slow").mkdir(parents=True)
+    (here / "first" / "dummy-small").mkdir(parents=True)
+    (here / "first" / "dummy-small" / JOURNAL_FILE).touch()
     interpreter = tmp_path / "torch-env" / "bin" / "python"
     interpreter.parent.mkdir(parents=True)
     interpreter.touch(mode=0o755)

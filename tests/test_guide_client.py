@@ -302,3 +302,17 @@ def test_the_process_ends_with_a_search_that_is_killed(tmp_path: Path) -> None:
             assert select.select([pidfd], [], [], PATIENCE_S)[0]
         finally:
             os.close(pidfd)
+
+
+def test_the_process_is_ours_also_where_another_package_of_the_name_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "hyperband").mkdir()
+    (tmp_path / "hyperband" / "__init__.py").write_text("raise SystemExit('another version')\n")
+    code = service._SERVE.replace("main()", "print(main.__code__.co_filename)")
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(ROOT)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == str(ROOT / "hyperband" / "guide" / "server.py")

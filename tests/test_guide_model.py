@@ -1,5 +1,7 @@
 """The model of the guide: lists of proposals."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,60 @@ def test_what_another_study_knows_leads_the_first_choice() -> None:
     model = Model(max_epochs=9, groups=np.arange(2), seed=0)
     (best,) = model.propose(observed=observed, pending=nothing, candidates=candidates, n=1).chosen
     assert np.abs(candidates[best] - 0.25).max() < 0.2
+
+
+def test_losses_of_runs_that_diverged_hide_nothing() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.random((80, 2))
+    losses = ((x - 0.25) ** 2).sum(1)
+    losses[x[:, 1] > 0.9] = 9e66
+    losses[0] = 1e300
+    observed = Observed(x, np.full(80, 9.0), losses, np.full(80, np.nan), np.zeros(80, dtype=np.int64))
+    candidates = rng.random((300, 2))
+    nothing = Pending(np.empty((0, 2)), np.empty(0))
+    model = Model(max_epochs=9, groups=np.arange(2), seed=0)
+    (best,) = model.propose(observed=observed, pending=nothing, candidates=candidates, n=1).chosen
+    assert ((candidates[best] - 0.25) ** 2).sum() < 0.1, "among the best fifth"
+
+
+def of_two_studies(
+    foreign: np.ndarray[Any, np.dtype[np.float64]], own: np.ndarray[Any, np.dtype[np.float64]], losses: object
+) -> Observed:
+    n_foreign, n_own = len(foreign), len(own)
+    return Observed(
+        np.vstack([foreign, own]),
+        np.full(n_foreign + n_own, 9.0),
+        np.asarray(losses, dtype=float),
+        np.full(n_foreign + n_own, np.nan),
+        np.array([1] * n_foreign + [0] * n_own, dtype=np.int64),
+    )
+
+
+def test_before_a_loss_of_its_own_a_study_goes_where_another_one_was_best_and_nothing_failed() -> None:
+    rng = np.random.default_rng(6)
+    foreign = rng.random((60, 2))
+    losses = (foreign[:, 0] - 0.75) ** 2 + 0.1 * foreign[:, 1]
+    losses[(foreign[:, 0] > 0.6) & (foreign[:, 1] < 0.4)] = np.nan
+    candidates = rng.random((400, 2))
+    for own in (np.empty((0, 2)), np.array([[0.7, 0.1]])):  # with nothing at all, and with one failure
+        observed = of_two_studies(foreign, own, [*losses, *([np.nan] * len(own))])
+        for pending in (np.empty((0, 2)), np.array([[0.7, 0.5]])):
+            model = Model(max_epochs=9, groups=np.arange(2), seed=0)
+            running = Pending(pending, np.full(len(pending), 9.0))
+            (best,) = model.propose(observed=observed, pending=running, candidates=candidates, n=1).chosen
+            at, height = candidates[best]
+            assert 0.45 < at < 1.0, "near the best of the other study"
+            assert not (at > 0.6 and height < 0.35), "not where the other study failed"
+
+
+def test_one_bad_loss_of_its_own_is_not_taken_for_the_best_there_is() -> None:
+    rng = np.random.default_rng(7)
+    foreign = rng.random((60, 2))
+    own = np.array([[0.95, 0.95]])
+    losses = [*((foreign - 0.25) ** 2).sum(1), 40.0]
+    candidates = rng.random((400, 2))
+    nothing = Pending(np.empty((0, 2)), np.empty(0))
+    model = Model(max_epochs=9, groups=np.arange(2), seed=0)
+    observed = of_two_studies(foreign, own, losses)
+    chosen = model.propose(observed=observed, pending=nothing, candidates=candidates, n=3).chosen
+    assert all(np.abs(candidates[one] - 0.25).max() < 0.3 for one in chosen[:2])

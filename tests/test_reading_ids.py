@@ -1,5 +1,6 @@
 """What a search does with a get_config that crashes, hangs or refuses; real scripts, the real guide."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def test_a_get_config_that_ends_its_process_now_and_then_is_given_up(searches: S
         "--max-trials",
         "40",
     )
-    assert "Warning: get_config ended its process 3 times and is asked no more" in ran.err
+    assert "Warning: get_config ended its process, or took too long, 3 times and is asked no more" in ran.err
     assert len({trial["config_id"] for trial in ran.document["trials"]}) == 40
     assert statistics.median(waits_s(ran, 2)) < 1.0
 
@@ -110,6 +111,40 @@ def test_a_get_config_that_hangs_at_one_id_holds_no_slot_up(searches: Searches) 
 
 
 @pytest.mark.slow
+def test_a_get_config_that_never_comes_back_holds_slots_up_for_some_seconds(searches: Searches) -> None:
+    """At an id of the first 512, before any job runs."""
+    ran = run(
+        searches,
+        "    time.sleep(10**6 if n == 300 else 0)\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "20",
+    )
+    assert ran.err.count("config ids are read one by one for a while. get_config takes longer than 10 s") == 1
+    assert len(ran.document["jobs"]) == 20
+    assert sources(ran)["model"] > 0
+
+
+def test_another_study_whose_ids_end_the_process_is_left_out(searches: Searches) -> None:
+    searches.write(script(LOSS, sampler=SAMPLER.replace("x:", "y:")))
+    assert searches.run(*ONE_RUNG[:-4], "--max-trials", "3").exit_code == 0
+    (searches.folder / "logs").rename(searches.folder / "others")
+    ran = run(
+        searches,
+        "    if config_id[0] == 'y': os._exit(3)\n    return {'x': float(config_id[2:])}",
+        "--max-trials",
+        "6",
+        "--learn-from",
+        "others/study",
+    )
+    words = (
+        "others/study teaches the model nothing, and is left out: its config ids cannot be read. get_config"
+    )
+    assert words in ran.err
+    assert ENDED in ran.err
+    assert "it learns from" not in ran.err
+
+
+@pytest.mark.slow
 def test_a_get_config_that_hangs_at_once_is_said_and_given_up(searches: Searches) -> None:
     ran = run(searches, "    time.sleep(60)", "--max-trials", "6")
     assert "waiting for get_random_config_id or get_config in" in ran.err
@@ -128,3 +163,17 @@ def get_random_config_id(rng):
     assert "the config ids say the numbers #2 (such as 0." in ran.err
     assert " and the word opt (" in ran.err
     assert "#k is the k-th piece of an id, which has no name there; not read: #1 (another text" in ran.err
+
+
+def test_a_number_that_may_be_missing_is_told_with_both(searches: Searches) -> None:
+    sampler = """
+def get_random_config_id(rng):
+    beta = None if rng.randint(2) else round(0.9 + 0.01 * rng.randint(10), 2)
+    return f"lr:{rng.uniform(0.1, 0.2)!r}.beta:{beta}"
+"""
+    searches.write(script("print(1)", sampler=sampler))
+    ran = searches.run(*ONE_RUNG, "--dry-run", guide=None)
+    assert ran.exit_code == 0, ran.err
+    assert re.search(r"the numbers lr \(such as 0\.1\d?\d?\), beta \(None or 0\.9 to 0\.99\)", ran.err), (
+        ran.err
+    )

@@ -27,7 +27,7 @@ from hyperband.report.results import (
     sources_text,
 )
 from hyperband.report.tables import plan_table, plan_text
-from hyperband.report.text import command_line, duration, shortened, shown
+from hyperband.report.text import command_line, duration, short_number, shortened, shown, span_words
 from hyperband.report.view import study_view
 from hyperband.search.events import (
     Event,
@@ -40,7 +40,8 @@ from hyperband.search.events import (
     SearchStarted,
     StudyCreated,
 )
-from hyperband.search.trial import Bracket, Outcome, Plan, Rung
+from hyperband.search.trial import Algorithm, Bracket, Outcome, Plan, Rung
+from hyperband.study.opening import plan_of
 
 FOLDER = Path("/studies/vgg")
 DOCUMENT_KEYS = [
@@ -255,6 +256,19 @@ def test_plan_text_says_what_the_script_gets(tmp_path: Path) -> None:
     assert plan_table(small_plan()) in text
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "asked", "shortest"),
+    [("hyperband", 10, 27), ("halving", 10, 27), ("hyperband", 9, 0), ("asha", 10, 0)],
+)
+def test_shortest_jobs_that_are_longer_than_asked_are_told(
+    algorithm: str, asked: int, shortest: int, tmp_path: Path
+) -> None:
+    used = settings(tmp_path, algorithm=Algorithm(algorithm), min_epochs=asked, max_epochs=81)
+    text = plan_text(plan_of(used), used, identity="vgg")
+    assert (f"The shortest jobs have {shortest} epochs: rungs are 81 divided by 3" in text) is (shortest > 0)
+    assert ("The shortest jobs" in text) is (shortest > 0)
+
+
 def test_best_table_is_ranked_as_best_is(tmp_path: Path) -> None:
     study = study_view(play(small_plan(), settings(tmp_path)), folder=FOLDER, running=False)
     lines = best_table(study, top=4).splitlines()[2:]
@@ -337,6 +351,21 @@ def test_a_pasted_command_gives_bash_the_very_same_words(word: str) -> None:
     assert ran.stdout == os.fsencode(word)
 
 
+def test_values_of_hyperparameters_are_short() -> None:
+    values = (0.0033851234, 5.381234e-05, 64, 123456, 0.5, 1234.5)
+    assert [short_number(value) for value in values] == [
+        "0.00339",
+        "5.38e-05",
+        "64",
+        "123456",
+        "0.5",
+        "1234.5",
+    ]
+    assert span_words([0.0017441, 0.9999]) == "0.001744 to 0.9999"
+    assert span_words([0.99, 0.9]) == "0.9 to 0.99"
+    assert span_words([3, 3]) == "3"
+
+
 def test_words_for_numbers_and_long_texts() -> None:
     words = ["0.2 s", "0.0 s", "1 min", "59 s", "1 h 2 min", "1 d 1 h"]
     assert [duration(seconds) for seconds in (0.24, -1, 59.6, 59, 3725, 90061)] == words
@@ -411,16 +440,23 @@ def test_report_on_a_folder_of_studies_lists_them(tmp_path: Path, capsys: pytest
         write_study(tmp_path / name, play(small_plan(), settings(tmp_path)))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / JOURNAL_FILE).write_bytes(b"no journal" * 1000)
+    contradiction: list[Event] = [
+        StudyCreated("", "/train.py", (), "/", ()),
+        IdProposed(3, "x:1", IdSource.RANDOM, 0),
+    ]
+    write_study(tmp_path / "contradicts", contradiction)
     (tmp_path / "other").mkdir()
     assert main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     rows = [line.split() for line in printed.out.split("\n\n")[0].splitlines()[2:]]
-    assert [row[0] for row in rows] == ["damaged", "resnet", "vgg"]
-    assert rows[0][1:] == ["cannot", "be", "read"]
-    assert rows[1][1:] == rows[2][1:]
-    assert rows[1][1] == "finished"
-    assert rows[1][-1] == "9"
+    assert [row[0] for row in rows] == ["contradicts", "damaged", "resnet", "vgg"]
+    assert rows[0][1:] == rows[1][1:] == ["cannot", "be", "read"]
+    assert rows[2][1:] == rows[3][1:]
+    assert rows[2][1] == "finished"
+    assert rows[2][-1] == "9"
     assert "damaged" in printed.err
+    assert f"{tmp_path}/contradicts: " in printed.err
+    assert printed.out.endswith(f"more on one of them: report {shown(str(tmp_path / 'resnet'))}\n")
     for form in ("--json", "--csv"):
         assert main(["report", str(tmp_path), form]) == 2
         assert "Give the folder of one, such as" in capsys.readouterr().err

@@ -79,9 +79,12 @@ def retried(events: list[Event], *, fails_again: bool) -> list[Event]:
     ]
 
 
-def test_failures_of_a_kind_are_told_together_and_few_trials_are_named(tmp_path: Path) -> None:
+def test_failures_of_a_kind_are_told_together_and_the_first_trials_are_named(tmp_path: Path) -> None:
     study = view_of(events_with(tmp_path, named))
-    expected = "9 jobs failed: 6 x CUDA out of memory, 3 x KeyError 'bn' (trials 1, 2, 4)"
+    expected = (
+        "9 jobs failed: 6 x CUDA out of memory (trials 5, 6, 7, 9, 10 and 1 more, see report --json), "
+        "3 x KeyError 'bn' (trials 1, 2, 4)"
+    )
     assert failures_of(study).text() == expected
     assert expected in report_text(study, FOLDER, cwd=Path("/"), top=3)
     assert expected in result_text(study, FOLDER, cwd=Path("/"))

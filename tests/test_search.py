@@ -118,6 +118,22 @@ def test_a_job_that_ended_while_the_search_was_dead_is_read_from_its_files(searc
     assert len(list(searches.folder.glob("on-*"))) == 1
 
 
+def test_whoever_kills_search_and_job_together_again_and_again_fails_no_trial(searches: Searches) -> None:
+    searches.write(script(HELD))
+    for n in range(1, 4):
+        search = searches.start(*ONE)
+        until(lambda n=n: is_on(searches, n), "the job to run")  # type: ignore[misc]
+        about = max(keepers(searches), key=lambda about: about["started_at"])
+        searches.kill(search)
+        os.kill(about["job_pid"], signal.SIGKILL)
+        until(lambda n=n: len(list(searches.study.glob("jobs/*/result.json"))) == n, "its keeper to end")  # type: ignore[misc]
+    (searches.folder / "off").touch()
+    ran = searches.run(*ONE)
+    assert ran.exit_code == 0, ran.err
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Lost"] * 3 + ["Loss"]
+    assert "ended by SIGKILL when its search was gone" in (searches.study / "hyperband.log").read_text()
+
+
 def test_a_killed_keeper_takes_its_job_along_and_the_job_is_repeated(searches: Searches) -> None:
     searches.write(script("import subprocess\nsubprocess.Popen(['sleep', '1000'])\n" + HELD))
     search = searches.start(*ONE)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from efficiency import environments
 from efficiency.cells import Cell, Cells
-from efficiency.methods import MethodKind
+from efficiency.methods import NAMED, MethodKind
 from efficiency.scale import Scale
 
 _BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -83,10 +83,32 @@ def wanted(
                 for task in tasks:
                     cell = known[method.name, n].get((task, seed))
                     is_done = cell is not None and cell.serves(
-                        version=method.version, data=places.data_sha256, horizon=far
+                        versions=method.versions, data=places.data_sha256, horizon=far
                     )
                     if not is_done:
                         found.append(Wanted(method, task, seed, n, far))
+    return found
+
+
+def differing(places: Places, cells: Sequence[Cell], scales: dict[str, Scale]) -> list[str]:
+    """Run cells again, keep none, and name those that do not come out the same.
+
+    Raises:
+        CellFailed: one cannot be run.
+    """
+    found = []
+    for number, cell in enumerate(cells, 1):
+        method = NAMED[cell.method]
+        server = _Server(places, method)
+        try:
+            wanted = Wanted(method, cell.task, cell.seed, cell.workers, cell.horizon)
+            again = _asked(places, server, wanted, scales[cell.task])
+        finally:
+            server.close()
+        name = f"{cell.method}, task {cell.task}, seed {cell.seed}, {cell.workers} workers"
+        is_same = again.says_the_same(cell)
+        print(f"{number}/{len(cells)} {name}: {'the same' if is_same else 'DIFFERENT'}", flush=True)
+        found += [] if is_same else [name]
     return found
 
 

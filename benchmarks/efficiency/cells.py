@@ -7,7 +7,7 @@ cell, and several campaigns may write to one folder.
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,13 +50,18 @@ class Cell:
             found = error
         return found
 
-    def serves(self, *, version: str, data: str, horizon: float) -> bool:
+    def serves(self, *, versions: Set[str], data: str, horizon: float) -> bool:
         """Whether it need not be run again."""
-        return self.is_of(version=version, data=data) and self.horizon >= horizon
+        return self.is_of(versions=versions, data=data) and self.horizon >= horizon
 
-    def is_of(self, *, version: str, data: str) -> bool:
-        """Whether it is of this version of the method and of these curves."""
-        return self.version == version and self.data == data
+    def is_of(self, *, versions: Set[str], data: str) -> bool:
+        """Whether it is of one of these versions of the method and of these curves."""
+        return self.version in versions and self.data == data
+
+    def says_the_same(self, other: "Cell") -> bool:
+        """Whether the same was found by the same work."""
+        mine, others = ((one.key, one.n_jobs, one.n_epochs, one.improvements) for one in (self, other))
+        return mine == others
 
 
 class BrokenCells(Exception):

@@ -4,12 +4,15 @@ Owns the list. Must not know cells or tables.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from efficiency import environments
 
+#: digest of the code -> the digest before it, and how many of its cells were run again and came out the same
+SAME = Path(__file__).with_name("same_decisions.json")
 _PACKAGE = Path(__file__).resolve().parents[2] / "hyperband"
 
 
@@ -43,6 +46,13 @@ class MethodKind:
             return f"hyperband {code_sha256()} r{self.revision}"
         return f"{environments.version(self.environment)} r{self.revision}"
 
+    @property
+    def versions(self) -> frozenset[str]:
+        """This version, and those that were seen to decide the same (`--verify`)."""
+        if self.environment is not None:
+            return frozenset([self.version])
+        return frozenset(f"hyperband {digest} r{self.revision}" for digest in same_digests())
+
 
 def code_sha256() -> str:
     """A digest of the code that decides: hyperband/search and hyperband/guide."""
@@ -52,6 +62,15 @@ def code_sha256() -> str:
             digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def same_digests() -> list[str]:
+    """The digest of the code, and of the code before it of which cells came out the same, and so on."""
+    found = [code_sha256()]
+    same = json.loads(SAME.read_text()) if SAME.exists() else {}
+    while (before := same.get(found[-1])) is not None and before["same_as"] not in found:
+        found.append(before["same_as"])
+    return found
 
 
 _FAR = {1: 20.0, 8: 20.0, 32: 20.0}

@@ -36,6 +36,7 @@ _OUR_TRACEBACK = re.compile(r'File "[^"]*hyperband/[^"]*\.py", line')
 _NEXT_STEPS = (
     "again",
     "Look for",
+    "check ",
     "choose",
     "make ",
     "free ",
@@ -183,7 +184,9 @@ class Scene:
     def _check_end(self, code: int, out: str, err: str, name: str) -> None:
         where = f"{name} (exit code {code})"
         starting = not err or (err.endswith("KeyboardInterrupt\n") and ", in <module>" in err)
-        if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and starting):
+        # a second Ctrl-C, while it was going because of the first
+        going = code == -signal.SIGINT and err.endswith("hyperband: interrupted.\n")
+        if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and starting) or going:
             return  # by us; the others while Python was starting and had no handlers yet
         if code not in (0, 1, 2, 130) and code not in self.allowed_ends:
             self.complain("unclear ends", where)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperband.check.findings import Report, Status
 from hyperband.errors import ContractError, MachineError
-from hyperband.report.text import duration
+from hyperband.report.text import duration, is_number, span_words
 from hyperband.script.config import PLACES, Value, decode, flatten, has_places, read_value, same_names, unread
 from hyperband.script.contract import shortened
 from hyperband.script.host import ScriptHost
@@ -96,13 +96,13 @@ def _told(source: str, read: Sequence[Mapping[str, Value]]) -> str:
 
 
 def _range(name: str, values: Sequence[Value]) -> str:
-    """`lr 0.0001 to 0.98`, or `opt (adam, sgd)`."""
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    """`lr 0.0001 to 0.98`, `opt (adam, sgd)`, or `beta (None or 0.9 to 0.99)`."""
+    numbers = [value for value in values if is_number(value)]
     if len(numbers) == len(values):
-        low, high = min(numbers), max(numbers)
-        return f"{name} {low:g}" if low == high else f"{name} {low:g} to {high:g}"
-    words = sorted({shortened(str(value), 20)[1:-1] for value in values})
-    return f"{name} ({', '.join(words[:4])}{', ...' if len(words) > 4 else ''})"
+        return f"{name} {span_words(numbers)}"
+    words = sorted({shortened(str(value), 20)[1:-1] for value in values if not is_number(value)})
+    others = f"{', '.join(words[:4])}{', ...' if len(words) > 4 else ''}"
+    return f"{name} ({others}{f' or {span_words(numbers)}' if numbers else ''})"
 
 
 # What get_config may do wrong. Each: the ids, what it gave, and what it gave when asked again.

@@ -7,6 +7,7 @@ from hyperband.check.bench import Ran, losses
 from hyperband.check.findings import Status
 from hyperband.check.parts import SECOND, SEED_IT, History, Parts
 from hyperband.check.resuming import Evidence, Judgement, is_same, judge
+from hyperband.script.contract import shortened
 from hyperband.verdicts import Resuming
 
 _SAME_LOSS = "the loss at 1 and at 3 epochs is the same, for two configurations: is --epochs used?"
@@ -15,15 +16,17 @@ _SAME_LOSS = "the loss at 1 and at 3 epochs is the same, for two configurations:
 def judge_again(parts: Parts, history: History) -> None:
     """Whether a job to N epochs prints N's loss again."""
     first, again = history.first, history.again
+    whose = shortened(first.config_id)
     if first.loss is None or again.loss is None:
         parts.failed("again", again if first.loss is not None else first)
     elif is_same(first.loss, again.loss):
-        parts.report.add("again", Status.OK, f"the loss at 1 epoch is {first.loss!r} when asked again")
+        words = f"the loss of {whose} at 1 epoch is {first.loss!r}, and again when asked again"
+        parts.report.add("again", Status.OK, words)
     else:
         parts.report.add(
             "again",
             Status.FAILS,
-            f"asked for 1 epoch twice, it printed {losses(first, again)}",
+            f"asked for 1 epoch of {whose} twice, it printed {losses(first, again)}",
             SEED_IT
             if history.is_random
             else "when the checkpoint has N epochs already, print the loss that it had there; --epochs is "
@@ -82,7 +85,7 @@ def judge_resuming(parts: Parts, history: History) -> None:
         )
     )
     report.resuming = judgement.verdict
-    words = f"1 epoch, then 3: {judgement.verdict}"
+    words = f"the same configuration to 1 epoch, then to 3: {judgement.verdict}"
     words = "\n".join(filter(None, (words, judgement.words, _about_files(parts, history))))
     if history.resumed.loss is None:
         words += f"\n{history.resumed.describe()}"

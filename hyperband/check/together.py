@@ -81,7 +81,7 @@ class Together:
     def _compare(self, how: str, both: list[Ran], alone: list[Ran]) -> None:
         """Say whether two configurations printed at once what they print by themselves."""
         if all(is_same(loss_of(one), loss_of(two)) for one, two in zip(both, alone, strict=True)):
-            words = f"two configurations {how} and again by themselves: the same losses ({losses(*both)})"
+            words = f"two others {how} and again by themselves: the same losses ({losses(*both)})"
             self._parts.report.add("together", Status.OK, words)
             return
         pairs = [(one, two) for one in alone for two in both if one.config_id != two.config_id]

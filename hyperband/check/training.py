@@ -105,7 +105,8 @@ class Training:
 
     def _say_one_epoch(self, ran: Ran, failed: Sequence[Ran]) -> None:
         took = "" if ran.duration_s is None else f" in {duration(ran.duration_s)}"
-        words = f"exit code 0{took}, last line {shortened(ran.last_line)}, on {ran.slot.name}"
+        of = f"of {shortened(ran.config_id)}"
+        words = f"exit code 0{took}, last line {shortened(ran.last_line)} {of}, on {ran.slot.name}"
         for other in failed:
             words += f"\n{shortened(other.config_id)} gave {reason(other.reading)}"
         self._parts.report.add("one_epoch", Status.OK, words)

@@ -61,7 +61,12 @@ def _add_plan_options(parser: Parser) -> None:
         help="of each rung the best 1/N go on, to N times the epochs (default: 3)",
     )
     group.whole(
-        "--min-epochs", "N", at_least=1, default=1, help="epochs of the shortest jobs (default: 1 epoch)"
+        "--min-epochs",
+        "N",
+        at_least=1,
+        default=1,
+        help="epochs of the shortest jobs; with hyperband and halving rounded up to R, R/eta, R/eta^2, ..:"
+        " with --max-epochs 81, 10 gives 27 (default: 1 epoch)",
     )
     group.whole(
         "--brackets",

@@ -1,11 +1,12 @@
 """`hyperband report STUDY_DIR`: what a study says of itself, whether it runs or not. Writes nothing."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hyperband.cli.commands import ReportOptions
 from hyperband.cli.output import complain, is_terminal, print_out, width_of
-from hyperband.errors import JournalError, UsageError
+from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study, holder
 from hyperband.journal import read_events
 from hyperband.report.document import document_of
@@ -14,6 +15,8 @@ from hyperband.report.results import report_text
 from hyperband.report.studies import studies_table
 from hyperband.report.text import shown
 from hyperband.report.view import StudyView, study_view
+from hyperband.search.events import JobEnded
+from hyperband.search.trial import Outcome
 
 
 def report(options: ReportOptions, *, cwd: Path) -> int:
@@ -35,7 +38,15 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
         case "csv":
             text = jobs_csv(document_of(study))
         case _:
-            text = report_text(study, folder, cwd=cwd, top=options.top, width=width_of(sys.stdout)) + "\n"
+            text = report_text(
+                study,
+                folder,
+                cwd=cwd,
+                top=options.top,
+                width=width_of(sys.stdout),
+                n_losses=_losses_of((*study.learns_from, *study.learned_from)),
+            )
+            text += "\n"
     print_out(text)
     return 0
 
@@ -44,6 +55,18 @@ def _read(folder: Path) -> StudyView:
     # Asked before the events are read: a search that ends in between has told its events how it ended.
     running = holder(folder) is not None
     return study_view(read_events(folder, say=complain), folder=folder, running=running)
+
+
+def _losses_of(folders: Sequence[str]) -> dict[str, int]:
+    """How many losses the studies of --learn-from have by now; those that are gone are left out."""
+    found = {}
+    for folder in folders:
+        try:
+            events = read_events(Path(folder))
+        except HyperbandError:
+            continue  # the report says that it cannot be read
+        found[folder] = sum(isinstance(event, JobEnded) and event.outcome is Outcome.LOSS for event in events)
+    return found
 
 
 def _studies_in(folder: Path) -> list[Path]:
@@ -67,7 +90,8 @@ def _list(studies: list[Path], options: ReportOptions) -> str:
     for path in studies:
         try:
             found.append((path, _read(path)))
-        except JournalError as err:
-            complain(str(err))
+        except HyperbandError as err:  # also of a journal that contradicts itself: others are to be listed
+            complain(str(err) if str(path) in str(err) else f"{path}: {err}")
             found.append((path, "cannot be read"))
+    example = next((shown(str(path)) for path, study in found if isinstance(study, StudyView)), example)
     return f"{studies_table(found)}\n\nmore on one of them: report {example}\n"

@@ -24,6 +24,8 @@ _GROWTH = 1.07
 _N_STEPS = 20
 #: of the median's distance from the best loss, so much is added before the logarithm
 _SOFTNESS = 0.3
+#: and what is farther from the best than so many times that distance is as bad as that: it has diverged
+_FARTHEST = 100.0
 #: the improvement is divided by the predicted seconds per epoch to this power
 _COST_POWER = 0.5
 #: success is 1 and failure -1; nobody is surer of either than by this variance
@@ -84,6 +86,11 @@ class Model:
         assumed = [process.points(self._pending_rows(pending))]
         points = process.assume(points, assumed[0])
         first_epochs = self._share_trained(np.append(observed.epochs, pending.epochs)).min()
+        # while this study has no loss, an improvement is one on what its own trials are expected to give
+        is_guessed = incumbent is None
+        if incumbent is None:
+            running = self._rows(pending.x[-_MOST_PENDING:], np.ones(min(len(pending.x), _MOST_PENDING)))
+            incumbent = min(0.0, *process.points(running).mean, 0.0)
         chosen: list[int] = []
         score = _log_expected_improvement(points, incumbent) + worth
         order = np.argsort(-score, kind="stable")
@@ -96,12 +103,14 @@ class Model:
                 for before in assumed:
                     there = process.assume(there, before)
                 points = process.assume(points, there)
+                if is_guessed:
+                    incumbent = min(incumbent, float(points.mean[best]))
                 score = _log_expected_improvement(points, incumbent) + worth
                 assumed.append(there)
         return Ranking(chosen, order)
 
-    def _known(self, observed: Observed) -> tuple[FloatArray, FloatArray, float] | None:
-        """What it is conditioned on: rows, targets of mean 0 and variance 1; and the best of them."""
+    def _known(self, observed: Observed) -> tuple[FloatArray, FloatArray, float | None] | None:
+        """What it is conditioned on: rows, targets of mean 0 and variance 1; and the best of this study's."""
         kept = np.flatnonzero(np.isfinite(observed.loss))
         if len(kept) == 0:
             return None
@@ -110,16 +119,35 @@ class Model:
             of_study = observed.study[kept] == study
             targets[of_study] = _targets(observed.loss[kept[of_study]])
         own = observed.study[kept] == 0
-        incumbent = targets[own].min() if own.any() else targets.min()
-        chosen = self._chosen(targets, observed.epochs[kept], own)
-        rows = self._rows(
-            observed.x[kept[chosen]],
-            self._share_trained(observed.epochs[kept[chosen]]),
-            observed.study[kept[chosen]],
-        )
+        x, epochs, studies = observed.x[kept], observed.epochs[kept], observed.study[kept]
+        if own.any() and not own.all():
+            targets[own] += self._level(x, epochs, studies, targets, own)
+        incumbent = targets[own].min() if own.any() else None
+        chosen = self._chosen(targets, epochs, own)
+        rows = self._rows(x[chosen], self._share_trained(epochs[chosen]), studies[chosen])
         targets = targets[chosen]
         middle, spread = targets.mean(), max(float(targets.std()), 1e-9)
-        return rows, (targets - middle) / spread, float((incumbent - middle) / spread)
+        scaled = None if incumbent is None else float((incumbent - middle) / spread)
+        return rows, (targets - middle) / spread, scaled
+
+    def _level(
+        self, x: FloatArray, epochs: FloatArray, studies: IntArray, targets: FloatArray, own: BoolArray
+    ) -> float:
+        """What this study's targets lack to be, on average, what other studies make expect there.
+
+        Each study's targets are distances from its own best, and of few losses the best is no good one.
+        """
+        taken = np.flatnonzero(~own)[self._chosen(targets[~own], epochs[~own], own[~own])]
+        middle, spread = targets[taken].mean(), max(float(targets[taken].std()), 1e-9)
+        trained = self._share_trained(epochs)
+        self._losses.condition(
+            self._rows(x[taken], trained[taken], studies[taken]), (targets[taken] - middle) / spread
+        )
+        latest = np.flatnonzero(own)[-_MOST_OBSERVED:]
+        # asked for as one of theirs: how far the studies are alike is not known yet
+        like = np.full(len(latest), studies[taken].min())
+        expected = self._losses.predict(self._rows(x[latest], trained[latest], like))[0] * spread + middle
+        return float((expected - targets[latest]).mean())
 
     def _chosen(self, targets: FloatArray, epochs: FloatArray, own: BoolArray) -> IntArray:
         """Of too many observations: half the best, a quarter the longest trained, the rest at random."""
@@ -173,14 +201,15 @@ class Model:
         A regression on 1 for success and -1 for failure, with length scales of its own, squashed by the
         normal distribution (Rasmussen and Williams 2006, 6.5); where nothing is known, the chance is a half.
         """
-        own = np.flatnonzero(observed.study == 0)[-_MOST_OBSERVED:]
-        x, failed = observed.x[own], np.isnan(observed.loss[own])
+        # this study's last: they are the ones that count when there are too many
+        latest = np.argsort(observed.study == 0, kind="stable")[-_MOST_OBSERVED:]
+        x, failed = observed.x[latest], np.isnan(observed.loss[latest])
         if not failed.any() or candidates.shape[1] == 0:
             return np.zeros(len(candidates))
         labels = np.where(failed, -1.0, 1.0)
-        if len(own) >= self._n_judged * 1.3 and self._n_judged < _MOST_OBSERVED:
+        if len(latest) >= self._n_judged * 1.3 and self._n_judged < _MOST_OBSERVED:
             self._successes.learn(x, labels, n_steps=_N_STEPS)
-            self._n_judged = len(own)
+            self._n_judged = len(latest)
         self._successes.condition(x, labels)
         mean, sd = self._successes.predict(candidates)
         z = mean / np.sqrt(sd**2 + _SUCCESS_VARIANCE)
@@ -196,11 +225,13 @@ def _targets(losses: FloatArray) -> FloatArray:
     """
     scaled = losses / max(float(np.abs(losses).max()), 1e-300)
     above = scaled - scaled.min()
-    softness = _SOFTNESS * float(np.median(above))
-    if softness <= 0.0:
-        softness = float(above.max())
-    if softness <= 0.0:
+    usual = float(np.median(above))
+    if usual <= 0.0:
+        usual = float(above.max()) / _SOFTNESS
+    if usual <= 0.0:
         return np.zeros(len(losses))
+    softness = _SOFTNESS * usual
+    above = np.minimum(above, _FARTHEST * usual)
     logs: FloatArray = np.log1p(above / softness)
     return logs
 

@@ -16,7 +16,11 @@ import hyperband
 from hyperband.guide.messages import Answer, Lines, Told, pack, unpack_answer
 
 _ROOT = Path(hyperband.__file__).parents[1]
-_SERVE = "import sys; sys.path.append(sys.argv[1]); from hyperband.guide.server import main; main()"
+#: our own package and no other of its name, wherever that stands; of its folder, nothing else is meant
+_SERVE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import hyperband; del sys.path[0]; "
+    "from hyperband.guide.server import main; main()"
+)
 #: the jobs have the processors and the GPUs; one thread is enough for matrices of some hundreds
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

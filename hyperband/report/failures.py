@@ -13,7 +13,7 @@ from hyperband.script.fingerprint import fingerprint
 from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome
 
-#: of a group with no more trials they are listed
+#: so many trials of a group are listed
 _MOST_LISTED = 5
 #: so many groups are told of in words
 _MOST_GROUPS = 6
@@ -139,10 +139,10 @@ def _listed(kinds: Mapping[str, Sequence[tuple[int, int]]]) -> str:
 
 def _words(n: int, trials: Sequence[int], name: str) -> str:
     name = shortened(name, _FINGERPRINT_WIDTH)
-    if len(trials) > _MOST_LISTED:
-        return f"{n:,} x {name}"
     noun = "trial" if len(trials) == 1 else "trials"
-    return f"{n:,} x {name} ({noun} {', '.join(map(str, trials))})"
+    n_more = len(trials) - _MOST_LISTED
+    more = f" and {n_more:,} more, see report --json" if n_more > 0 else ""
+    return f"{n:,} x {name} ({noun} {', '.join(map(str, trials[:_MOST_LISTED]))}{more})"
 
 
 def _trials(attempts: Sequence[tuple[int, int]]) -> tuple[int, ...]:

@@ -1,11 +1,14 @@
 """What a study has come to, for people: the end of a search, and the report. Owns layout; decides nothing."""
 
 import re
+import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyperband.report.failures import failures_of
 from hyperband.report.ladder import ladder_table, ladder_words
+from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.tables import PLAN_WORDS, columns, plan_table
 from hyperband.report.text import command_line, counted, number, shortened, shown, size
 from hyperband.report.usage import rungs_table, slots_table
@@ -121,32 +124,99 @@ def result_text(
     return "\n\n".join(parts)
 
 
-def report_text(study: StudyView, folder: Path, *, cwd: Path, top: int, width: int = DEFAULT_WIDTH) -> str:
-    """Everything `report` says of a study."""
-    # A reason may end with a script's last lines; here its first line is enough.
-    reason = shown(study.reason.partition("\n")[0])
-    state = f"{study.state}: {reason}" if reason else study.state
-    script = command_line((study.script, *study.script_args))
-    head = f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}"
-    parts = [
-        f"{head}\n{ladder_words(study)}\n\n{ladder_table(study)}"
-        if study.plan.promotion.is_open
-        else f"{head}\nplan    {PLAN_WORDS}\n\n{plan_table(study.plan, has_brackets=study.has_brackets)}"
-    ]
+def report_text(
+    study: StudyView,
+    folder: Path,
+    *,
+    cwd: Path,
+    top: int,
+    width: int = DEFAULT_WIDTH,
+    now: float | None = None,
+    n_losses: Mapping[str, int] | None = None,
+) -> str:
+    """Everything `report` says of a study.
+
+    Args:
+        study: of which.
+        folder: of the study.
+        cwd: where the reader is.
+        top: how many of the best at most.
+        width: columns of the screen.
+        now: Unix seconds; None: the clock's.
+        n_losses: of each study of --learn-from that can be read, by its folder.
+    """
+    parts = [_head(study, time.time() if now is None else now, n_losses or {})]
+    if study.plan.promotion.is_open:
+        parts[0] += f"\n{ladder_words(study)}"
+        parts.append(ladder_table(study))
+    else:
+        parts[0] += f"\nplan    {PLAN_WORDS}"
+        parts.append(plan_table(study.plan, has_brackets=study.has_brackets))
+        parts.append(brackets_table(study))
     if study.jobs:
         parts.append(outcomes_table(study))
-    parts += filter(
-        None, (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
-    )
+    parts += (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)
     if command is not None:
-        parts.append(best_table(study, top=top, width=width))
+        table = best_table(study, top=top, width=width)
+        parts.append("\n".join(filter(None, (table, worse_later_text(study)))))
         epochs = counted(study.plan.max_epochs, "epoch")
         parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
     parts.append(f"logs: {shown(str(folder))}")
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def worse_later_text(study: StudyView) -> str:
+    """A note on trials that had a lower loss with fewer epochs than their last; empty if none had."""
+    losses: dict[int, list[JobView]] = {}
+    for job in study.jobs:
+        if job.outcome is Outcome.LOSS:
+            losses.setdefault(job.trial, []).append(job)
+    went_on = [sorted(jobs, key=lambda job: job.rung) for jobs in losses.values() if len(jobs) > 1]
+    lower = [
+        (earlier, jobs[-1])
+        for jobs in went_on
+        if _loss(earlier := min(jobs, key=lambda job: (_loss(job), -job.rung))) < _loss(jobs[-1])
+    ]
+    if not lower:
+        return ""
+    # the one that would have been the best
+    earlier, last = min(lower, key=lambda pair: (_loss(pair[0]), pair[0].trial))
+    return (
+        f"\n{len(lower):,} of {counted(len(went_on), 'trial')} that went on had a lower loss before: trial "
+        f"{last.trial} {number(_loss(earlier))} at {counted(earlier.epochs, 'epoch')}, then "
+        f"{number(_loss(last))} at {last.epochs:,}.\nThe best is the lowest loss at the most epochs: a script"
+        " whose model can overfit should print its best validation loss so far."
+    )
+
+
+def _head(study: StudyView, now: float, n_losses: Mapping[str, int]) -> str:
+    # A reason may end with a script's last lines; here its first line is enough.
+    reason = shown(study.reason.partition("\n")[0])
+    if study.state == "stopped" and not reason and study.spans:
+        reason = "killed, or its machine went down; no search runs here now"
+    state = f"{study.state}: {reason}" if reason else study.state
+    script = command_line((study.script, *study.script_args))
+    head = f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}"
+    lessons = [("learns ", folder, "") for folder in study.learns_from]
+    lessons += [("learned", folder, ", in an earlier start only") for folder in study.learned_from]
+    learned = []
+    for word, folder, when in lessons:
+        found = n_losses.get(folder)
+        losses = (
+            "cannot be read now"
+            if found is None
+            else f"{found:,} {'loss' if found == 1 else 'losses'} by now"
+        )
+        learned.append(f"{word} from {shown(folder)} ({losses}){when}")
+    return "\n".join(filter(None, (head, progress_words(study, now=now), *learned)))
+
+
+def _loss(job: JobView) -> float:
+    assert job.loss is not None
+    return job.loss
 
 
 def _freed(study: StudyView) -> str:

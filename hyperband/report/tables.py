@@ -7,7 +7,8 @@ from tabulate import tabulate
 
 from hyperband.report.text import command_line, counted, shown
 from hyperband.script.contract import job_argv
-from hyperband.search.trial import Bracket, Plan, Promotion, Rung
+from hyperband.search.brackets import with_trials
+from hyperband.search.trial import Algorithm, Bracket, Plan, Promotion
 from hyperband.settings import Settings
 
 #: what a cell of the plan says
@@ -65,6 +66,7 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: Sequence[
         script_args=settings.script_args,
     )
     argv[argv.index("--epochs") + 1] = "N"
+    shortest = shortest_text(plan, settings)
     return "\n".join(
         (
             f"study     {shown(identity) or '(no name)'}",
@@ -73,7 +75,27 @@ def plan_text(plan: Plan, settings: Settings, *, identity: str, guide: Sequence[
             f"plan      {PLAN_WORDS}",
             "",
             plan_table(plan, has_brackets=not settings.algorithm.has_one_ladder),
+            *(("", shortest) if shortest else ()),
         )
+    )
+
+
+def shortest_text(plan: Plan, settings: Settings) -> str:
+    """A note where the rungs of brackets make the shortest jobs longer than --min-epochs; empty if not.
+
+    Args:
+        plan: that the settings give.
+        settings: of the search.
+    """
+    asked = settings.min_epochs
+    if settings.algorithm not in (Algorithm.HYPERBAND, Algorithm.HALVING) or asked == 1:
+        return ""
+    shortest = min(rung.epochs for bracket in plan.brackets for rung in bracket.rungs)
+    if shortest == asked:
+        return ""
+    return (
+        f"The shortest jobs have {counted(shortest, 'epoch')}: rungs are {settings.max_epochs:,} divided by"
+        f" {settings.eta} again and again, and this is the last that --min-epochs {asked:,} allows."
     )
 
 
@@ -98,23 +120,26 @@ def _plan_notes(made: Plan, shown_plan: Plan) -> str:
         notes.append(f"A trial goes on as soon as it is {share}: no rung waits for its last job.")
     if _is_estimate(made):
         epochs = [rung.epochs for rung in made.brackets[0].rungs]
+        is_pasha = made.promotion is Promotion.PASHA and len(epochs) > 2
+        used = " if all rungs are used" if is_pasha else ""
         if shown_plan == made or limit is None:
-            notes.append("The numbers above rung 0 are estimates.")
+            notes.append(
+                f"The numbers above rung 0 are estimates{used}, and rather low: later trials that are better"
+                " go on, too."
+            )
         else:
-            is_pasha = made.promotion is Promotion.PASHA and len(epochs) > 2
-            used = " if all rungs are used" if is_pasha else ""
             notes.append(
                 f"The numbers are estimates: what {counted(limit, 'epoch')} (--max-total-epochs) pay for"
                 f"{used}."
             )
-        if made.promotion is Promotion.PASHA and len(epochs) > 2:
+        if is_pasha:
             notes.append(
-                f"Rungs above {counted(epochs[1], 'epoch')} are used only while they change who is ahead by"
-                " more than the noise of the losses;"
+                f"Rungs above {counted(epochs[1], 'epoch')} are used only while more epochs change which of"
+                " two trials is the better one, by more than the noise:"
             )
             notes.append(
-                "that is known once two trials have overtaken each other and back, in three rungs; before,"
-                " any change counts."
+                "it is known once a trial was better, then worse, then better than another, in three rungs;"
+                " before, any change counts."
             )
         if shown_plan.brackets[0].rungs[-1].n == 0:
             n_needed = made.eta ** (len(epochs) - 1)
@@ -135,16 +160,8 @@ def _within_budget(plan: Plan) -> Plan:
     low, high = 1, plan.n_trials
     while low < high:  # the largest number of trials whose ladder costs no more
         middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if _with_trials(plan, middle).epochs_resumed <= limit else (low, middle - 1)
-        )
-    return _with_trials(plan, low)
-
-
-def _with_trials(plan: Plan, n: int) -> Plan:
-    """A plan of one ladder with n trials to begin with."""
-    rungs = (Rung(n // plan.eta**place, rung.epochs) for place, rung in enumerate(plan.brackets[0].rungs))
-    return replace(plan, brackets=(Bracket(tuple(rungs)),))
+        low, high = (middle, high) if with_trials(plan, middle).epochs_resumed <= limit else (low, middle - 1)
+    return with_trials(plan, low)
 
 
 def _sums(plan: Plan) -> list[str]:

@@ -3,6 +3,7 @@
 import shlex
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeGuard
 
 #: Unicode categories that move the cursor, reverse the reading direction, break lines or cannot be encoded.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -40,6 +41,25 @@ def command_line(argv: Sequence[str]) -> str:
 def number(value: float) -> str:
     """A loss for people: six significant digits."""
     return f"{value:.6g}"
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether the value of a hyperparameter is a number; True and False are words."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def short_number(value: float, n_digits: int = 3) -> str:
+    """The value of a hyperparameter for people: a whole number as it is, others to so many digits."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.{n_digits}g}" if abs(value) < 10**n_digits else f"{value:.6g}"
+
+
+def span_words(values: Sequence[float]) -> str:
+    """`0.9 to 0.99`, or the only value there is."""
+    # with a digit more than an example: 0.9999 is not 1
+    low, high = short_number(min(values), 4), short_number(max(values), 4)
+    return low if low == high else f"{low} to {high}"
 
 
 def duration(seconds: float) -> str:

@@ -6,29 +6,29 @@ Owns the reading of events for people. Decides nothing: brackets, promotions and
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 from hyperband.errors import JournalError
 from hyperband.folder import job_folder_name
-from hyperband.search.decisions import Decision, RungAdded
+from hyperband.report.told import Span, Told
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
-    CheckpointsRemoved,
     Event,
-    IdProposed,
-    IdsDrawn,
     IdSource,
     JobEnded,
     JobStarted,
-    PlanMade,
     SearchEnded,
-    SearchStarted,
     SlotQuarantined,
-    SlotReleased,
-    SpaceExhausted,
-    StudyCreated,
 )
-from hyperband.search.trial import Algorithm, Best, Outcome, Plan, Promotion, TrialState, TrialView
+from hyperband.search.trial import (
+    Algorithm,
+    Best,
+    Outcome,
+    Plan,
+    Progress,
+    Promotion,
+    TrialState,
+    TrialView,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,13 @@ class StudyView:
     checkpoints_freed_bytes: int
     #: the highest rung that pasha uses; None: all of them are used
     top_rung: int | None = None
+    #: how many jobs there are and will be; None before the plan
+    progress: Progress | None = None
+    #: by start
+    spans: tuple[Span, ...] = ()
+    #: the folders of --learn-from, those of the latest start and those of earlier ones that it left out
+    learns_from: tuple[str, ...] = ()
+    learned_from: tuple[str, ...] = ()
 
     @property
     def has_brackets(self) -> bool:
@@ -180,7 +187,7 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         JournalError: the journal does not say whose study it is.
     """
     engine = Engine()
-    told = _Told()
+    told = Told()
     for event in events:
         told.heed(engine.handle(event))
         told.hear(event)
@@ -218,66 +225,11 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         quarantined=tuple(told.quarantined[slot] for slot in sorted(told.quarantined)),
         checkpoints_freed_bytes=told.checkpoints_freed_bytes,
         top_rung=_top_rung(engine.plan, told.rung_added) if told.has_plan else None,
+        progress=engine.progress() if told.has_plan else None,
+        spans=told.spans(running=running),
+        learns_from=told.learns_from,
+        learned_from=tuple(folder for folder in told.lessons if folder not in told.learns_from),
     )
-
-
-class _Told:
-    """What the events say that the engine has no use for."""
-
-    def __init__(self) -> None:
-        self.created: StudyCreated | None = None
-        self.has_plan = False
-        #: by trial
-        self.sources: list[IdSource] = []
-        self.search_started: SearchStarted | None = None
-        #: None again once another process began to write
-        self.search_ended: SearchEnded | None = None
-        #: both by (job, attempt), in order of starting
-        self.job_starts: dict[tuple[int, int], JobStarted] = {}
-        self.job_ends: dict[tuple[int, int], JobEnded] = {}
-        #: by slot
-        self.quarantined: dict[str, SlotQuarantined] = {}
-        self.checkpoints_freed_bytes = 0
-        #: the highest rung that was added to those of the beginning
-        self.rung_added: int | None = None
-
-    def heed(self, decisions: Iterable[Decision]) -> None:
-        for decision in decisions:
-            if isinstance(decision, RungAdded):
-                self.rung_added = decision.rung
-
-    def hear(self, event: Event) -> None:
-        match event:
-            case StudyCreated():
-                self.created = event
-            case PlanMade():
-                self.has_plan = True
-            case SearchStarted():
-                if self.search_started is not None and self.search_started.host != event.host:
-                    self.quarantined.clear()  # slots of another machine
-                self.search_started, self.search_ended = event, None
-            case SearchEnded():
-                self.search_ended = event
-            case JobStarted():
-                self.job_starts[event.job, event.attempt] = event
-            case JobEnded():
-                self.job_ends[event.job, event.attempt] = event
-            case IdsDrawn():
-                n_given = 0 if self.created is None else len(self.created.start_with_ids)
-                is_given = event.first + len(event.ids) <= n_given
-                self.sources += [IdSource.START_WITH if is_given else IdSource.RANDOM] * len(event.ids)
-            case IdProposed():
-                self.sources.append(event.source)
-            case SpaceExhausted():
-                pass  # the engine's trials and plan have it
-            case SlotQuarantined():
-                self.quarantined[event.slot] = event
-            case SlotReleased():
-                self.quarantined.pop(event.slot, None)
-            case CheckpointsRemoved():
-                self.checkpoints_freed_bytes += event.n_bytes
-            case _:
-                assert_never(event)
 
 
 def _top_rung(plan: Plan, added: int | None) -> int | None:

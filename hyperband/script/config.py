@@ -55,9 +55,17 @@ def flatten(config: Mapping[str, object]) -> dict[str, Value]:
 
     Args:
         config: numbers, strings, booleans and None; dicts and lists of them. Others are taken by their text.
-            A string that says a number is that number: who splits an id has strings alone.
+            A string that says a number is that number: who splits an id has strings alone. A name that
+            there is already gets a number: `a.b#2`.
     """
-    return dict(_flat("", config))
+    found: dict[str, Value] = {}
+    for name, value in _flat("", config):
+        key, n_alike = name, 1
+        while key in found:
+            n_alike += 1
+            key = f"{name}#{n_alike}"
+        found[key] = value
+    return found
 
 
 def _flat(name: str, value: object) -> Iterator[tuple[str, Value]]:

@@ -232,18 +232,22 @@ class ScriptHost:
         self.start_candidates(seed, 1, count, limit_s=limit_s, with_configs=with_configs)
         yield from self._wait_for_candidates(on_slow)
 
-    def read(self, ids: Sequence[str], *, limit_s: float) -> list[Candidates]:
+    def read(
+        self, ids: Sequence[str], *, limit_s: float, on_slow: Callable[[str, float], None] | None = None
+    ) -> list[Candidates]:
         """What the script's own `get_config` makes of config ids, at least one; waits for it.
 
         Args:
             ids: in order; those that the time was not enough for are left out.
             limit_s: no further id is read after so many seconds; the first one always is.
+            on_slow: as `draw_candidates` says.
 
         Raises:
+            ContractError: `get_config` ends the process.
             MachineError: a signal ended the process.
         """
         self.start_reading(ids, limit_s=limit_s)
-        return list(self._wait_for_candidates())
+        return list(self._wait_for_candidates(on_slow))
 
     def _wait_for_candidates(
         self, on_slow: Callable[[str, float], None] | None = None

@@ -99,10 +99,22 @@ def split_name(text: str, *, is_first: bool) -> tuple[str, str, bool] | None:
         cut = at + place
         if cut < 1 or text[cut] not in WEAK + STRONG:
             continue
-        is_exponent = text[cut - 1] in "eE" and text[cut] in "+-" and cut > 1
-        if not is_exponent and _NAME.fullmatch(tail, place + 1):
+        if _NAME.fullmatch(tail, place + 1):  # begins with a letter: the dash is not that of 1e-5
             return text[:cut], tail[place + 1 :], False
     return None
+
+
+def alternating(text: str) -> list[tuple[str, str]] | None:
+    """Names and values where one sign stands between all of them: `lr:0.1:bs:32`; None: it is not so."""
+    parts = re.split("[:=]", text)
+    if len(parts) < 4 or len(parts) % 2 or (":" in text and "=" in text):
+        return None
+    names, values = parts[::2], parts[1::2]
+    numbers = [value for value in values if is_number(value)]
+    # a value that holds a mark may be one with the next name: a:x_b:y_c:3
+    are_values = all(is_number(value) or (value.isascii() and value.isalnum()) for value in values)
+    is_so = are_values and len(numbers) > 0 and all(LONG_NAME.fullmatch(name) for name in names)
+    return list(zip(names, values, strict=True)) if is_so else None
 
 
 def literal_of(text: str) -> object:
@@ -125,7 +137,23 @@ def inside_of(text: str) -> str | None:
     """What stands in the brackets that are round all of a text; None: there are none."""
     if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
         return None
-    return None if any(outside_of(text)[1:-1]) else text[1:-1].strip()
+    outside = outside_of(text)
+    if any(outside[1:-1]) or _end_of_brackets(text) < len(text) - 1:
+        return None
+    return text[1:-1].strip()
+
+
+def _end_of_brackets(text: str) -> int:
+    """Where the brackets close that a text begins with, and that match: `(a)(b)` is not one pair of them."""
+    waited_for: list[str] = []
+    for place, character in enumerate(text):
+        if waited_for and character == waited_for[-1]:
+            waited_for.pop()
+            if not waited_for:
+                return place
+        elif character in _BRACKETS:
+            waited_for.append(_BRACKETS[character])
+    return len(text)
 
 
 def call_of(text: str) -> tuple[str, str] | None:

@@ -7,7 +7,8 @@ second `lr` is `lr#2`. Must not know what a text means as a value.
     mapping := a dict, or tuples of a name and a value, in the spelling of JSON or Python
     call    := word ( id ), such as Namespace(lr=0.1); the word is a piece without a name
     flags   := [id] (-name | --name) value* ...; a flag without a value is True
-    pairs   := [value] (name sign value) ...; a sign is : or =, and a mark (id_marks.py) joins pairs
+    pairs   := [value] (name sign value) ...; a sign is : or =, and a mark (id_marks.py), or the sign, joins
+               pairs
     tokens  := words, numbers and labelled numbers (lr0.1) between marks; a word before a number is its name
     value   := literal | bracketed id | call | texts; several texts are a list if all are numbers
 """
@@ -24,6 +25,7 @@ from hyperband.script.id_marks import (
     STRONG,
     WEAK,
     Token,
+    alternating,
     call_of,
     cut,
     inside_of,
@@ -163,6 +165,10 @@ class _Pieces:
     def _read_pairs(self, prefix: str, text: str, outside: Sequence[bool], depth: int) -> bool:
         """`name:value` or `name=value`, whatever joins them."""
         marks = [at for at, character in enumerate(text) if character in ":=" and outside[at]]
+        if (found := alternating(text)) is not None:
+            for key, value in found:
+                self._add(prefix, key, value)
+            return True
         pairs: list[tuple[str, str]] = []
         begin, sign = 0, ""
         name: str | None = None
@@ -264,10 +270,11 @@ class _Pieces:
             if part.number is not None and not part.label
         )
         names: list[Token] = []
+        are_one_name = _one_names(parts)
         for place, part in enumerate(parts):
             follows = parts[place + 1] if place + 1 < len(parts) else None
             is_before = are_names and part.is_word and follows is not None
-            if is_before and (parts[place + 1].is_bare_number or _is_one_name(parts, place)):
+            if is_before and (parts[place + 1].is_bare_number or are_one_name[place]):
                 names.append(part)
             elif names:
                 name = "".join(f"{word.before if at else ''}{word.text}" for at, word in enumerate(names))
@@ -278,15 +285,22 @@ class _Pieces:
         return bool(parts)
 
 
-def _is_one_name(parts: Sequence[Token], place: int) -> bool:
-    """Whether the words from this place on are one name: `batch_size-64`, but not `adam_lr_0.1`."""
-    at = place + 1
-    while at < len(parts) and parts[at].is_word:
-        at += 1
-    if at == len(parts) or not parts[at].is_bare_number:
-        return False
-    joints, last = {part.before for part in parts[place + 1 : at]}, parts[at].before
-    return (joints == {"_"} and last != "_") or (joints in ({"-"}, {"."}) and last[0] in STRONG)
+def _one_names(parts: Sequence[Token]) -> list[bool]:
+    """For each place whether the words from it on are one name: `batch_size-64`, but not `adam_lr_0.1`."""
+    found = [False] * len(parts)
+    end, joint = len(parts), ""  # of the words after a place; no joint: there are none, or several
+    for place in reversed(range(len(parts) - 1)):
+        word = parts[place + 1]
+        if not word.is_word:
+            end, joint = place + 1, ""
+        elif end == place + 2:
+            joint = word.before
+        elif joint != word.before:
+            joint = ""
+        if joint and end < len(parts) and parts[end].is_bare_number:
+            last = parts[end].before
+            found[place] = (joint == "_" and last != "_") or (joint in ("-", ".") and last[0] in STRONG)
+    return found
 
 
 def _is_index(numbers: Sequence[str]) -> bool:

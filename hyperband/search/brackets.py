@@ -66,7 +66,7 @@ def make_plan(
         repeat: how often the brackets are gone through.
         max_trials: number of trials, for random, asha and pasha. None: for random as many as `repeat` passes
             of Hyperband pay for; for the others as many as they start, or as it takes for one to be expected
-            to reach R if that is more, or with `max_total_epochs` as many as these pay for.
+            to reach R if that is more, or with `max_total_epochs` as many as these could pay for.
         asynchronous: trials of hyperband's or halving's brackets go on without waiting for their rung.
         max_total_epochs: of all jobs together when each goes on from a checkpoint; for asha and pasha.
 
@@ -112,7 +112,7 @@ def make_plan(
             promotion = Promotion(str(algorithm))
             epochs = ladder(max_epochs=max_epochs, eta=eta, min_epochs=min_epochs)
             n_default = Plan(full * repeat, max_epochs).n_trials
-            n = _n_on_ladder(epochs, eta, promotion, n_default, max_trials, max_total_epochs)
+            n = _n_on_ladder(epochs, eta, n_default, max_trials, max_total_epochs)
             rungs = _on_ladder(n, epochs, eta)
             return Plan((rungs,), max_epochs, promotion, eta, max_total_epochs)
 
@@ -131,6 +131,12 @@ def ladder(*, max_epochs: int, eta: int, min_epochs: int) -> tuple[int, ...]:
     return (*epochs, max_epochs)
 
 
+def with_trials(plan: Plan, n: int) -> Plan:
+    """A plan of one ladder, with n trials to begin with."""
+    epochs = tuple(rung.epochs for rung in plan.brackets[0].rungs)
+    return replace(plan, brackets=(_on_ladder(n, epochs, plan.eta),))
+
+
 def _on_ladder(n: int, epochs: tuple[int, ...], eta: int) -> Bracket:
     """The rungs with n trials in the first; of those above it is expected that 1 in eta of the one below."""
     return Bracket(tuple(Rung(n // eta**i, reached) for i, reached in enumerate(epochs)))
@@ -139,7 +145,6 @@ def _on_ladder(n: int, epochs: tuple[int, ...], eta: int) -> Bracket:
 def _n_on_ladder(
     epochs: tuple[int, ...],
     eta: int,
-    promotion: Promotion,
     n_default: int,
     max_trials: int | None,
     max_total_epochs: int | None,
@@ -159,14 +164,8 @@ def _n_on_ladder(
         return max_trials
     if max_total_epochs is None:
         return max(n_default, int(eta ** (len(epochs) - 1)))
-    # pasha may never add a rung to its first two
-    used = epochs[:2] if promotion is Promotion.PASHA else epochs
-    low, high = 1, max_total_epochs
-    while low < high:  # the smallest number of trials that takes them all
-        middle = (low + high) // 2
-        is_enough = Plan((_on_ladder(middle, used, eta),), used[-1]).epochs_resumed >= max_total_epochs
-        low, high = (low, middle) if is_enough else (middle + 1, high)
-    return low
+    # no promotion is certain: only with so many trials are the epochs used up in any case
+    return max_total_epochs // epochs[0]
 
 
 def _first_brackets(full: tuple[Bracket, ...], brackets: int | None) -> tuple[Bracket, ...]:

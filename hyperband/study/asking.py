@@ -7,17 +7,19 @@ no slot's time. Must not know the guide, the plan or the rule of the random shar
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 from hyperband.errors import MachineError
 from hyperband.guide.messages import Config
 from hyperband.script.candidates import Candidates
 from hyperband.script.failures import ProcessEndedError
 from hyperband.script.host import ScriptHost
-from hyperband.study.looking import Look
+from hyperband.study.looking import MOST_S, Look, TooSlowError
 from hyperband.study.sampling import N_STARTS, is_of_session
 
 #: so many draws that no trial has are to be there for random turns
@@ -31,6 +33,9 @@ _NICENESS = 10
 _N_MAKE_UP = 1000
 #: ids that are to be read; of more the oldest go unread
 _MOST_UNREAD = 4000
+
+#: why a process is there no more
+_End: TypeAlias = MachineError | ProcessEndedError | TooSlowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ class Asking:
         #: which of them is asked for; None: draws
         self._reading: deque[str] | None = None
         self._asks_get_config = False
+        #: when it was asked, or was last heard of
+        self._heard_at_s = 0.0
         self._has_stepped_back = False
         self._was_refused = False
         self._news: list[str] = []
@@ -109,6 +116,12 @@ class Asking:
         """Whether a process of this machine is the script's, imported to draw, or of its session."""
         return is_of_session(pid, self.host)
 
+    def wait_s(self) -> float | None:
+        """Seconds until one id has taken get_config too long, which `receive` sees; None: it reads none."""
+        if not (self.is_busy and self._asks_get_config):
+            return None
+        return max(0.0, self._heard_at_s + MOST_S - time.monotonic())
+
     def take_news(self) -> list[str]:
         """Lines for people, since the last call."""
         news, self._news = self._news, []
@@ -137,6 +150,7 @@ class Asking:
         n_at_hand = n_short + _N_AT_HAND
         n_urgent = n_at_hand if self._is_careful else n_short
         self._reading = None
+        self._heard_at_s = time.monotonic()
         if is_open and (n_urgent <= 0 or is_exhausted):
             self._reading = self._of_trials or self._of_draws or None
         if self._is_given_up or (self._is_careful and self._of_draws):
@@ -169,6 +183,10 @@ class Asking:
             found = self.host.receive()
         except (MachineError, ProcessEndedError) as err:
             return self._heed_end(err)
+        if found:
+            self._heard_at_s = time.monotonic()
+        elif self.wait_s() == 0.0:
+            return self._heed_end(TooSlowError())
         heard: list[Drawn | Read] = []
         for part in found:
             if isinstance(part, Candidates):
@@ -198,8 +216,8 @@ class Asking:
             self._of_draws.extend(part.ids)
         return Drawn(part.ids, configs, is_unread=is_unread)
 
-    def _heed_end(self, err: MachineError | ProcessEndedError) -> list[Drawn | Read]:
-        """The process ended: another one goes on, and what ended it is not asked again."""
+    def _heed_end(self, err: _End) -> list[Drawn | Read]:
+        """The process ended, or hangs: another one goes on, and is not asked again what ended this one."""
         heard: list[Drawn | Read] = []
         if not self._asks_get_config:
             if isinstance(err, ProcessEndedError):
@@ -218,15 +236,15 @@ class Asking:
             return heard
         self._is_given_up = True
         self._news.append(
-            f"Warning: get_config ended its process {N_STARTS} times and is asked no more: the model "
-            f"proposes what was read so far, and other trials are random draws. {err}"
+            f"Warning: get_config ended its process, or took too long, {N_STARTS} times and is asked no "
+            f"more: the model proposes what was read so far, and other trials are random draws. {err}"
         )
         heard.append(Read(tuple(self._of_trials), [None] * len(self._of_trials), are_draws=False))
         self._of_trials.clear()
         self._of_draws.clear()
         return heard
 
-    def _restart(self, err: MachineError | ProcessEndedError) -> None:
+    def _restart(self, err: _End) -> None:
         """Start another process: its draws are those of the one before."""
         if self.host is not None:
             self.host.close()

@@ -52,5 +52,5 @@ def guidance_of(settings: Settings, host: ScriptHost, say: Callable[[str], None]
         return None
     lessons = read_lessons(settings.learn_from)
     look = look_at(host, settings.seed, say)
-    useful, warnings = sorted_lessons(lessons if look.names else (), look, host)
+    useful, warnings = sorted_lessons(lessons if look.names else (), look, host, say)
     return Guidance(look, useful, (*look.warnings(), *warnings))

@@ -28,7 +28,7 @@ from hyperband.study.drawing import MAX_UNUSED, Draws
 from hyperband.study.looking import Look
 from hyperband.study.prelude import Prelude
 from hyperband.study.sampling import Sampling
-from hyperband.study.wake import HasDescriptor
+from hyperband.study.wake import HasDescriptor, earliest
 
 #: more proposals than this are not kept ready
 _MOST_READY = 64
@@ -131,13 +131,18 @@ class Guiding:
     def take_news(self) -> list[str]:
         """Lines for people, since the last call."""
         news, self._news = [*self._asking.take_news(), *self._news], []
+        if self._sampling is not None:
+            return [*news, *self._sampling.take_news()]
         if self._prelude is not None and self._asking.is_open:
             news += self._prelude.take_news()
         return news
 
     def wait_s(self) -> float | None:
         """Seconds until `can_propose` may change, or there is news, although nothing comes in."""
-        return None if self._prelude is None or not self._asking.is_open else self._prelude.wait_s()
+        if self._sampling is not None:
+            return self._sampling.wait_s()
+        prelude = self._prelude if self._asking.is_open else None
+        return earliest([self._asking.wait_s(), None if prelude is None else prelude.wait_s()])
 
     # What the loop does.
 

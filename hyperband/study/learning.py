@@ -3,19 +3,20 @@
 Owns whether they can be of use at all. Their trials are never results of this study.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperband.errors import InternalError, JournalError, UsageError
+from hyperband.errors import InternalError, JournalError, MachineError, UsageError
 from hyperband.journal import read_events
 from hyperband.report.text import counted, shown
 from hyperband.script.config import decode
+from hyperband.script.failures import ProcessEndedError
 from hyperband.script.host import ScriptHost
 from hyperband.search.events import Event, IdProposed, IdsDrawn, JobEnded, JobStarted, StudyCreated
 from hyperband.search.guide import History
 from hyperband.search.trial import Outcome
-from hyperband.study.looking import Look, own_configs
+from hyperband.study.looking import Look, TooSlowError, impatient, own_configs
 
 #: so many config ids of a study are looked at
 _N_IDS = 200
@@ -95,22 +96,24 @@ def _checked(folder: Path, events: Sequence[Event]) -> list[Event]:
 
 
 def sorted_lessons(
-    lessons: Sequence[Lesson], look: Look, host: ScriptHost
+    lessons: Sequence[Lesson], look: Look, host: ScriptHost, say: Callable[[str], None]
 ) -> tuple[tuple[Lesson, ...], list[str]]:
     """The studies that teach something, and a warning for each that teaches little or nothing.
 
     Args:
         lessons: the other studies.
         look: at the ids of this script's sampler.
-        host: of this script, to read the ids with its own `get_config`.
+        host: of this script, to read the ids with its own `get_config`; another process of it afterwards if
+            that ended it, or was too slow.
+        say: told when that takes long.
 
     Raises:
-        MachineError: a signal ended the script's process.
+        ContractError, UsageError, MachineError: the script's process had to be started again, and was not.
     """
     useful: list[Lesson] = []
     warnings: list[str] = []
     for lesson in lessons:
-        is_useful, found = _judged(lesson, look, host)
+        is_useful, found = _judged(lesson, look, host, say)
         useful += [lesson] if is_useful else []
         if found:
             how = "teaches the model little" if is_useful else "teaches the model nothing, and is left out"
@@ -118,13 +121,18 @@ def sorted_lessons(
     return tuple(useful), warnings
 
 
-def _judged(lesson: Lesson, look: Look, host: ScriptHost) -> tuple[bool, str]:
+def _judged(lesson: Lesson, look: Look, host: ScriptHost, say: Callable[[str], None]) -> tuple[bool, str]:
     """Whether a study teaches anything; and what is wrong: no losses, or ids that say something else."""
     ids = _ids_of(lesson.events)[:_N_IDS]
     if lesson.n_losses == 0 or not ids:
         return False, "it has no losses yet."
     if look.by_get_config:
-        configs = list(own_configs(host.read(ids, limit_s=_READ_S)).values())
+        try:
+            found_by_id = own_configs(host.read(ids, limit_s=_READ_S, on_slow=impatient(say)))
+        except (MachineError, ProcessEndedError, TooSlowError) as err:
+            host.load_again()
+            return False, f"its config ids cannot be read. {err}"
+        configs = list(found_by_id.values())
     else:
         configs = [decode(config_id) for config_id in ids]
     read = [config for config in configs if config]

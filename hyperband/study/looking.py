@@ -7,9 +7,9 @@ start of a study, and so is what is found.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hyperband.errors import MachineError
+from hyperband.errors import ContractError, MachineError
 from hyperband.report import text
-from hyperband.report.text import counted
+from hyperband.report.text import counted, is_number, short_number, span_words
 from hyperband.script.candidates import Candidates
 from hyperband.script.config import PLACES, Value, are_tags, decode, has_places, unread
 from hyperband.script.contract import shortened
@@ -20,12 +20,14 @@ from hyperband.script.host import ScriptHost
 _N_DRAWS = 64
 _DRAW_S = 0.5
 #: one config id may take get_config so long before a search goes on without it
-_MOST_S = 10.0
+MOST_S = 10.0
 #: a longer name, or value, loses its middle where it is shown
 _NAME_WIDTH = 40
 _VALUE_WIDTH = 16
 _N_SHOWN = 12
 _N_WORDS = 3
+_TOO_SLOW = f"takes longer than {MOST_S:g} s for one config id"
+_BE_QUICK = "Let it only read the id: load nothing, and wait for nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,27 @@ class Look:
         return (f"{source} {self.shown}", *(["; ".join(notes)] if notes else []))
 
 
-class _TooSlowError(Exception):
+class TooSlowError(ContractError):
     """One config id took get_config too long."""
+
+    def __init__(self) -> None:
+        """Say so, and what to do."""
+        super().__init__(f"get_config {_TOO_SLOW}. {_BE_QUICK}")
+
+
+def impatient(say: Callable[[str], None]) -> Callable[[str, float], None]:
+    """What to do while one config id takes long: tell people, and in the end raise TooSlowError.
+
+    Args:
+        say: told now and then.
+    """
+
+    def heed(words: str, so_far_s: float) -> None:
+        if so_far_s >= MOST_S:
+            raise TooSlowError
+        say(words)
+
+    return heed
 
 
 def look_at(host: ScriptHost, seed: int, say: Callable[[str], None]) -> Look:
@@ -115,28 +136,24 @@ def look_at(host: ScriptHost, seed: int, say: Callable[[str], None]) -> Look:
 def _drawn(host: ScriptHost, seed: int, say: Callable[[str], None]) -> tuple[list[Candidates], str, str]:
     """Some draws; what is wrong with get_config, if it held them up; and more words on that."""
 
-    def heed(words: str, so_far_s: float) -> None:
-        if so_far_s >= _MOST_S and host.has_get_config:
-            raise _TooSlowError
+    def only_say(words: str, _: float) -> None:
         say(words)
 
     found: list[Candidates] = []
+    on_slow = impatient(say) if host.has_get_config else only_say
     try:
-        for part in host.draw_candidates(seed, _N_DRAWS, limit_s=_DRAW_S, on_slow=heed):
+        for part in host.draw_candidates(seed, _N_DRAWS, limit_s=_DRAW_S, on_slow=on_slow):
             found.append(part)
         return found, "", ""
-    except _TooSlowError:
-        fault = f"takes longer than {_MOST_S:g} s for one config id"
-        refusal = "Let it only read the id: load nothing, and wait for nothing."
+    except TooSlowError:
+        fault, refusal = _TOO_SLOW, _BE_QUICK
     except (MachineError, ProcessEndedError) as err:
         if not host.has_get_config:
             raise
         fault, refusal = "ends its process", str(err)
     host.load_again()
     if not found:  # which of the two it was shows now
-        found += host.draw_candidates(
-            seed, _N_DRAWS, limit_s=_DRAW_S, with_configs=False, on_slow=lambda words, _: say(words)
-        )
+        found += host.draw_candidates(seed, _N_DRAWS, limit_s=_DRAW_S, with_configs=False, on_slow=only_say)
     return found, fault, refusal
 
 
@@ -145,15 +162,19 @@ def _shown(names: Sequence[str], read: Sequence[Mapping[str, Value]]) -> str:
     numbers: list[str] = []
     words: list[str] = []
     for name in names[:_N_SHOWN]:
-        values = list(dict.fromkeys(str(config[name]) for config in read if name in config))
-        kinds = {type(config[name]) for config in read if name in config}
-        are_numbers = not kinds.isdisjoint({int, float})
-        n_examples = 1 if are_numbers else _N_WORDS
-        examples = [text.shortened(value, _VALUE_WIDTH) for value in values[:n_examples]]
-        more = ", ..." if len(values) > n_examples and not are_numbers else ""
-        such_as = "such as " if are_numbers and not numbers else ""
-        line = f"{text.shortened(name, _NAME_WIDTH)} ({such_as}{', '.join(examples)}{more})"
-        (numbers if are_numbers else words).append(line)
+        of_name = [config[name] for config in read if name in config]
+        are_numbers = [value for value in of_name if is_number(value)]
+        others = list(dict.fromkeys(str(value) for value in of_name if not is_number(value)))
+        examples = [text.shortened(value, _VALUE_WIDTH) for value in others[:_N_WORDS]]
+        examples += ["..."] if len(others) > _N_WORDS else []
+        told = ", ".join(examples)
+        if are_numbers and others:
+            told = f"{told} or {span_words(are_numbers)}"
+        elif are_numbers:
+            told = (
+                f"{'' if numbers else 'such as '}{text.shortened(short_number(are_numbers[0]), _VALUE_WIDTH)}"
+            )
+        (numbers if are_numbers else words).append(f"{text.shortened(name, _NAME_WIDTH)} ({told})")
     kinds_shown = [
         f"the {kind}{'' if len(lines) == 1 else 's'} {', '.join(lines)}"
         for kind, lines in (("number", numbers), ("word", words))

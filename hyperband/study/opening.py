@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.errors import JournalError, UsageError
 from hyperband.report.text import counted
 from hyperband.script.contract import read_start_with, shortened, study_folder_name
 from hyperband.script.host import ScriptHost
-from hyperband.search.brackets import is_extension, make_plan
+from hyperband.search.brackets import is_extension, make_plan, with_trials
 from hyperband.search.events import Event, PlanMade, SearchStarted, StudyCreated
 from hyperband.search.trial import Plan
 from hyperband.settings import Settings, changed_words
@@ -91,6 +91,24 @@ def plan_of(settings: Settings) -> Plan:
         asynchronous=settings.asynchronous,
         max_total_epochs=settings.max_total_epochs,
     )
+
+
+def continued(events: Sequence[Event], settings: Settings, opened: Opened) -> Opened:
+    """Return what was opened, with a plan that is no smaller than the study's where only defaults make it so.
+
+    How many trials `asha` and `pasha` start by default follows from --max-total-epochs, which may be lifted.
+
+    Raises:
+        UsageError, JournalError: this would make another search of the study; see check_same_study.
+    """
+    old = next((event.plan for event in reversed(events) if isinstance(event, PlanMade)), None)
+    are_default = settings.max_trials is None and last_settings(events).get("max_trials") is None
+    is_open = opened.plan.promotion.is_open and old is not None and old.promotion is opened.plan.promotion
+    if old is not None and is_open and are_default:
+        n_trials = max(old.n_trials, opened.plan.n_trials)
+        opened = replace(opened, plan=with_trials(opened.plan, n_trials))
+    check_same_study(events, settings, opened)
+    return opened
 
 
 def check_same_study(events: Sequence[Event], settings: Settings, opened: Opened) -> None:

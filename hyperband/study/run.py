@@ -52,7 +52,7 @@ from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.learning import read_lessons
-from hyperband.study.opening import Opened, check_same_study, created_of, last_settings, open_script
+from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
 from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_living_jobs
 from hyperband.study.search import Search
@@ -146,7 +146,7 @@ def _run(
 ) -> SearchResult:
     events = journal.events()
     if events:
-        check_same_study(events, settings, opened)
+        opened = continued(events, settings, opened)
     engine = Engine()
     for event in events:
         engine.handle(event)

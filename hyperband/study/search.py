@@ -280,7 +280,8 @@ class Search:
     def _receive_ids(self, ready: set[object], events: list[Event], decisions: list[Decision]) -> None:
         """Take in what the script's sampler gave; an error ends the search when the running jobs are done."""
         is_over = self._engine.n_ids_wanted() == 0 or self._finish.is_near
-        if not self._watched or not (is_over or ready.intersection(self._watched)):
+        is_due = self._ids.wait_s() == 0.0  # something that should have come in did not
+        if not self._watched or not (is_over or is_due or ready.intersection(self._watched)):
             return
         for thing in self._watched:
             self._wake.forget(thing)

@@ -1,5 +1,6 @@
 """From the way an attempt ended to its outcome: pure but for the clock and the last lines of its output."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome
 
+#: how a job ends that somebody or the machine ends from outside; a crash has other signals
+_ENDED_FROM_OUTSIDE = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGKILL, -signal.SIGTERM}
 
-def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool) -> Reading:
+
+def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool, search_alive: bool) -> Reading:
     """Return the outcome of one attempt; for a failure with what it has in common with others of its kind.
 
     Args:
@@ -21,6 +25,8 @@ def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool) ->
         folder: where its standard output and error are.
         config_id: of its trial.
         gpu_is_lost: a GPU of its slot fell off the bus: a failure is not the configuration's.
+        search_alive: the search that started it was there all the time. If not, who killed a job has most
+            likely killed the search as well.
     """
     if ending.exit_status is None:
         return Reading(Outcome.LOST, None, ending.note)
@@ -32,6 +38,9 @@ def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool) ->
         return Reading(Outcome.TIMED_OUT, None, "ended after --timeout", "timed out")
     if ending.asked is StopReason.STOP:
         return Reading(Outcome.STOPPED, None, "ended with the search")
+    if not search_alive and ending.exit_status in _ENDED_FROM_OUTSIDE and not ending.oom_killed:
+        name = signal.Signals(-ending.exit_status).name
+        return Reading(Outcome.LOST, None, f"ended by {name} when its search was gone")
     reading = read_outcome(folder / "stdout", ending.exit_status)
     if reading.outcome is Outcome.CRASHED:
         crash = read_crash(
@@ -67,7 +76,9 @@ def ended_event(
     """Return the event that says how an attempt ended; the engine is only read."""
     folder = job_folder(study_folder, started.job, started.attempt)
     config_id = engine.trial(started.trial).config_id
-    reading = judge(ending, folder=folder, config_id=config_id, gpu_is_lost=gpu_is_lost)
+    reading = judge(
+        ending, folder=folder, config_id=config_id, gpu_is_lost=gpu_is_lost, search_alive=search_alive
+    )
     now = time.time()
     # what never ran, or lost its machine, says nothing of the job: it does not count towards what makes a
     # Lost job Crashed

@@ -1,0 +1,147 @@
+"""What `report` says of a study on its way: how far, since when, what it learns from, losses that rose."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from study_fixture import BEGAN_AT, play, settings, small_plan, write_study
+
+from hyperband.cli.main import main
+from hyperband.report.progress import brackets_table, progress_words
+from hyperband.report.results import report_text, worse_later_text
+from hyperband.report.told import Span
+from hyperband.report.view import StudyView, study_view
+from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
+from hyperband.search.trial import Outcome, Plan
+
+FOLDER = Path("/studies/vgg")
+
+
+def view_of(events: list[Event], *, running: bool = False) -> StudyView:
+    return study_view(events, folder=FOLDER, running=running)
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """The cells of a table below its head, without what stands below it."""
+    lines = table.splitlines()[2:]
+    return [[cell for cell in line.split("  ") if cell.strip()] for line in lines]
+
+
+def stripped(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row] for row in rows_of(table)]
+
+
+def test_a_search_that_runs_says_how_far_each_rung_is(tmp_path: Path) -> None:
+    study = view_of(play(small_plan(), settings(tmp_path), n_ends=11), running=True)
+    assert progress_words(study, now=BEGAN_AT + 100).splitlines()[0] == "jobs    11 of 22 done, 1 running"
+    assert progress_words(study, now=BEGAN_AT + 100).splitlines()[1].endswith(", ran for 1 min 40 s so far")
+    assert stripped(brackets_table(study)) == [
+        ["0", "rung 1", "9 of 9", "2 of 3", "-"],
+        ["1", "not begun", "-", "-"],
+        ["2", "not begun", "-"],
+    ]
+    assert brackets_table(study) in report_text(study, FOLDER, cwd=Path("/"), top=3)
+
+
+def test_failures_and_brackets_that_are_over_are_told(tmp_path: Path) -> None:
+    def outcome(trial: int, epochs: int) -> tuple[Outcome, float | None]:
+        return (Outcome.NOT_FINITE, None) if trial == 0 or trial > 8 else (Outcome.LOSS, 1.0 / trial / epochs)
+
+    # 13 of bracket 0, the five of bracket 1 that fail, and one of bracket 2
+    study = view_of(play(small_plan(), settings(tmp_path), outcome_of=outcome, n_ends=19))
+    assert stripped(brackets_table(study)) == [
+        ["0", "complete", "9 of 9, 1 failed", "3 of 3", "1 of 1"],
+        ["1", "failed", "5 of 5, 5 failed", "-"],
+        ["2", "rung 0", "1 of 3, 1 failed"],
+    ]
+    said = progress_words(study, now=0.0).splitlines()[0]
+    assert said == "jobs    19 of 21 done, 7 of them failed, 1 left behind by a search that was killed"
+
+
+def test_a_search_that_is_over_needs_no_table_of_its_rungs(tmp_path: Path) -> None:
+    study = view_of(play(small_plan(), settings(tmp_path)))
+    assert brackets_table(study) == ""
+    assert "jobs    22 of 22 done\n" in report_text(study, FOLDER, cwd=Path("/"), top=3)
+
+
+def test_of_many_brackets_those_under_way_are_shown(tmp_path: Path) -> None:
+    plan = small_plan()
+    many = Plan(plan.brackets * 10, plan.max_epochs)
+    *rows, others = brackets_table(view_of(play(many, settings(tmp_path), n_ends=30))).splitlines()[2:]
+    assert [row.split()[0] for row in rows] == ["3"]
+    assert others == "and 3 brackets complete, 26 brackets not begun"
+
+
+def test_times_of_several_starts_are_added_up(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path), n_ends=3)  # killed: the last event is at + 4 s
+    started = next(event for event in events if isinstance(event, SearchStarted))
+    again = replace(started, at=BEGAN_AT + 1000)
+    ended = SearchEnded(BEGAN_AT + 1010, "stopped", "interrupted")
+    study = view_of([*events, again, ended])
+    assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4), Span(BEGAN_AT + 1000, BEGAN_AT + 1010))
+    assert progress_words(study, now=0.0).splitlines()[1].endswith(", ran for 14 s in 2 starts")
+    runs = view_of([*events, again], running=True)
+    assert runs.spans[-1] == Span(BEGAN_AT + 1000, None)
+    killed = view_of([*events, again])
+    assert killed.spans[-1] == Span(BEGAN_AT + 1000, BEGAN_AT + 1000)
+    said = report_text(killed, FOLDER, cwd=Path("/"), top=3)
+    assert "state   stopped: killed, or its machine went down; no search runs here now\n" in said
+
+
+def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path), n_ends=3)
+    start = events[-1]
+    assert isinstance(start, JobStarted)
+    later = BEGAN_AT + 90_000
+    lost = JobEnded(later, start.job, start.attempt, Outcome.LOST, None, None, later, later, False, "gone")
+    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "stopped from outside")])
+    assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4),)
+
+
+def test_a_plan_that_is_complete_has_nothing_left_although_nobody_said_so(tmp_path: Path) -> None:
+    study = view_of(play(small_plan(), settings(tmp_path), ends=False))
+    assert study.state == "finished"
+    assert progress_words(study, now=0.0).startswith("jobs    22 of 22 done\ntime    began ")
+
+
+# What was learned from.
+
+
+def test_studies_that_the_model_learns_from_are_named_with_their_losses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, gone = tmp_path / "logs" / "resnet", tmp_path / "logs" / "gone"
+    write_study(other, play(small_plan(), settings(tmp_path)))
+    events = play(small_plan(), settings(tmp_path, learn_from=(other, gone)), n_ends=3)
+    write_study(tmp_path / "logs" / "vgg", events)
+    assert main(["report", str(tmp_path / "logs" / "vgg")]) == 0
+    said = capsys.readouterr().out
+    assert f"\nlearns  from {other} (22 losses by now)\nlearns  from {gone} (cannot be read now)\n" in said
+
+
+def test_studies_that_were_learned_from_are_named_when_the_search_goes_on_without(tmp_path: Path) -> None:
+    other = tmp_path / "resnet"
+    events = play(small_plan(), settings(tmp_path, learn_from=(other,)), n_ends=3)
+    again = SearchStarted(BEGAN_AT + 9, settings(tmp_path).document(), "here", 2, "boot", "0.1.0")
+    study = view_of([*events, again])
+    assert (study.learns_from, study.learned_from) == ((), (str(other),))
+    said = report_text(study, FOLDER, cwd=Path("/"), top=3, n_losses={str(other): 1})
+    assert f"\nlearned from {other} (1 loss by now), in an earlier start only\n" in said
+
+
+# Losses that rose.
+
+
+def test_a_trial_that_was_better_with_fewer_epochs_is_told(tmp_path: Path) -> None:
+    def overfits(trial: int, epochs: int) -> tuple[Outcome, float | None]:
+        return Outcome.LOSS, 1.0 + trial + (epochs if trial == 0 else -0.01 * epochs)
+
+    study = view_of(play(small_plan(), settings(tmp_path), outcome_of=overfits))
+    words = worse_later_text(study)
+    assert "1 of 4 trials that went on had a lower loss before: trial 0 2 at 1 epoch, then 4 at 3." in words
+    assert "should print its best validation loss so far" in words
+    assert words in report_text(study, FOLDER, cwd=Path("/"), top=3)
+
+
+def test_losses_that_fall_need_no_note(tmp_path: Path) -> None:
+    assert worse_later_text(view_of(play(small_plan(), settings(tmp_path)))) == ""
