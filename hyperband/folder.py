@@ -27,6 +27,8 @@ JOBS_FOLDER = "jobs"
 NODE_FOLDER = "node"
 #: what Slurm runs and writes, where jobs run in allocations of it
 SLURM_FOLDER = "slurm"
+#: what Ray needs, where jobs run on a cluster of it
+RAY_FOLDER = "ray"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
 
@@ -183,7 +185,7 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 def remove_study_files(folder: Path) -> None:
     """Remove what a study has in its folder, and the folder if nothing else is there. Hold its lock."""
-    for below in (JOBS_FOLDER, NODE_FOLDER, SLURM_FOLDER):
+    for below in (JOBS_FOLDER, NODE_FOLDER, SLURM_FOLDER, RAY_FOLDER):
         if (folder / below).exists():
             shutil.rmtree(folder / below)
     # with what was put aside when it was damaged; the copy first, since a study would come back from it

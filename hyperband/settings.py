@@ -25,6 +25,8 @@ class On(StrEnum):
     LOCAL = "local"
     #: a cluster's machines, in allocations of its Slurm
     SLURM = "slurm"
+    #: a cluster's machines, at slots of its Ray
+    RAY = "ray"
 
 
 class KeepCheckpoints(StrEnum):
@@ -80,6 +82,12 @@ class Settings:
     slurm_set: tuple[str, ...] = ()
     #: "held": each job is a step in an allocation that is held
     slurm_mode: str = "held"
+    #: `auto`, `local` (one that lives as long as the search) or HOST:PORT
+    ray_address: str = "auto"
+    #: `NAME=AMOUNT` that one slot takes
+    ray_resources: tuple[str, ...] = ()
+    #: file with the cluster's token, absolute
+    ray_token: Path | None = None
     #: jobs at once, where they run on other machines; None: as many as these have room for
     max_slots: int | None = None
     #: "all", "none", or a comma-separated list of PCI-order indices and UUIDs
@@ -144,6 +152,9 @@ class Settings:
             "slurm_profile": None if self.slurm_profile is None else str(self.slurm_profile),
             "slurm_set": list(self.slurm_set),
             "slurm_mode": self.slurm_mode,
+            "ray_address": self.ray_address,
+            "ray_resources": list(self.ray_resources),
+            "ray_token": None if self.ray_token is None else str(self.ray_token),
             "max_slots": self.max_slots,
             "gpus": self.gpus,
             "slots": self.slots,

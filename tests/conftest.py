@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray_fixture import ray_cluster, ray_session
 from slurm_fixture import slurm, slurm_accounting, slurm_session
 
 #: one cluster for all tests of a process
-__all__ = ["slurm", "slurm_accounting", "slurm_session"]
+__all__ = ["ray_cluster", "ray_session", "slurm", "slurm_accounting", "slurm_session"]
 
 MARK = "HYPERBAND_TEST_MARK"
 

@@ -87,6 +87,10 @@ class Searches:
         argv += [] if guide is None else ["--guide", guide]
         argv += [] if gpus is None else ["--gpus", gpus]
         argv += [*options, str(self.path), *after]
+        return self.start_words(argv, cwd=cwd)
+
+    def start_words(self, argv: Sequence[str], *, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command that is or runs a search, and return its process."""
         search = subprocess.Popen(
             argv,
             cwd=cwd or self.folder,

@@ -49,6 +49,7 @@ WORLDLY = {"print", "open", "input", "exec", "eval", "compile", "__import__", "b
 #: libraries that one module alone may import
 SOLE_IMPORTER = {
     "pynvml": "machine/nvml.py",
+    "ray": "launch/ray_bridge.py",
     "sqlite3": "journal/database.py",
     "yaml": "launch/slurm_profile.py",
 }

@@ -466,9 +466,14 @@ def test_options_of_this_machine_are_refused_on_a_cluster(folder: Path) -> None:
 
 
 def test_options_of_a_cluster_are_refused_without_it(folder: Path) -> None:
-    given = {"--slurm-profile": "x.yaml", "--slurm-set": "gpus=1", "--slurm-mode": "held", "--max-slots": "2"}
-    for name, value in given.items():
+    of_slurm = {"--slurm-profile": "x.yaml", "--slurm-set": "gpus=1", "--slurm-mode": "held"}
+    of_ray = {"--ray-address": "auto", "--ray-resources": "GPU=1", "--ray-token": "x"}
+    for name, value in of_slurm.items():
         assert f"{name} goes with --on slurm only" in refusal(folder, name, value, "train.py")
+        assert f"{name} goes with --on slurm only" in refusal(folder, "--on", "ray", name, value, "train.py")
+    for name, value in of_ray.items():
+        assert f"{name} goes with --on ray only" in refusal(folder, name, value, "train.py")
+    assert "--max-slots goes with --on slurm or ray only" in refusal(folder, "--max-slots", "2", "train.py")
 
 
 def test_a_mistake_in_the_profile_is_told_before_anything_happens(folder: Path) -> None:

@@ -154,7 +154,8 @@ def _add_slot_options(parser: Parser) -> None:
         "WHERE",
         tuple(On),
         default=str(On.LOCAL),
-        help="local: this machine; slurm: in allocations that are held on a Slurm cluster (default: local)",
+        help="local: this machine; slurm: in allocations that are held on a Slurm cluster; ray: at slots of a"
+        " Ray cluster (default: local)",
     )
     group.text(
         "--slurm-profile",
@@ -174,11 +175,30 @@ def _add_slot_options(parser: Parser) -> None:
         default="held",
         help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
     )
+    group.text(
+        "--ray-address",
+        "WHERE",
+        default="auto",
+        help="HOST:PORT of the Ray cluster; auto: the one of this machine; local: one is started, and ends"
+        " with the search (default: auto)",
+    )
+    group.text(
+        "--ray-resources",
+        "NAME=AMOUNT",
+        default=[],
+        help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
+        " given several times (default: a GPU, and a CPU where there are no GPUs)",
+    )
+    group.text(
+        "--ray-token",
+        "FILE",
+        help="file with the token of the Ray cluster (default: what the environment says)",
+    )
     group.whole(
         "--max-slots",
         "N",
         at_least=1,
-        help="jobs at a time with --on slurm (default: as many as its allocations have room for)",
+        help="jobs at a time with --on slurm or ray (default: as many as the cluster has room for)",
     )
     group.gpus()
     group.whole(

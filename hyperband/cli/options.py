@@ -28,6 +28,7 @@ from hyperband.cli.groups import Parser
 from hyperband.cli.where import refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
+from hyperband.launch.ray_words import check_address, slot_resources
 from hyperband.launch.slurm_profile import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
@@ -127,6 +128,9 @@ def _settings(
     slurm_profile = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
     if found.on == On.SLURM:
         read_profile(slurm_profile, found.slurm_set)  # a mistake in it is told before anything happens
+    if found.on == On.RAY:
+        check_address(found.ray_address)
+        slot_resources(found.ray_resources, found.jobs_per_gpu)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -180,6 +184,9 @@ def _settings(
         slurm_profile=slurm_profile,
         slurm_set=tuple(found.slurm_set),
         slurm_mode=found.slurm_mode,
+        ray_address=found.ray_address,
+        ray_resources=tuple(found.ray_resources),
+        ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
         max_slots=found.max_slots,
         gpus=found.gpus,
         slots=found.slots,

@@ -5,17 +5,34 @@ from collections.abc import Set
 from hyperband.errors import UsageError
 from hyperband.settings import On
 
-#: options that say something of this machine's slots, and what to do with --on slurm instead
+#: options that say something of this machine's slots, and what to do instead, by where jobs run
 _OF_THIS_MACHINE = {
-    "--gpus": "the GPUs are those that Slurm gives: ask for them with gpus or gres in the Slurm profile",
-    "--slots": "how many jobs run at a time is for max_allocations in the Slurm profile, or --max-slots",
-    "--jobs-per-gpu": "several jobs on one GPU are asked for by slots_per_allocation in the Slurm profile",
-    "--isolate": "each job sees its own GPU only, there is nothing to isolate",
-    "--when-shared": "GPUs that Slurm gives are nobody else's",
-    "--leave-free": "what is left to others is Slurm's to say; bound it by --max-slots",
-    "--warm": "jobs start on other machines, by steps that wait there already",
+    On.SLURM: {
+        "--gpus": "the GPUs are those that Slurm gives: ask for them with gpus or gres in the Slurm profile",
+        "--slots": "how many jobs run at a time is for max_allocations in the Slurm profile, or --max-slots",
+        "--jobs-per-gpu": "several jobs on a GPU are asked for by slots_per_allocation in the Slurm profile",
+        "--isolate": "each job sees its own GPU only, there is nothing to isolate",
+        "--when-shared": "GPUs that Slurm gives are nobody else's",
+        "--leave-free": "what is left to others is Slurm's to say; bound it by --max-slots",
+        "--warm": "jobs start on other machines, by steps that wait there already",
+    },
+    On.RAY: {
+        "--gpus": "the GPUs are those that Ray gives: say what a slot takes with --ray-resources",
+        "--slots": "how many jobs run at a time is for --max-slots, and what each takes for --ray-resources",
+        "--isolate": "each job sees its own GPU only, there is nothing to isolate",
+        "--when-shared": "GPUs that Ray gives are nobody else's",
+        "--leave-free": "what is left to others is for --max-slots",
+        "--warm": "jobs start on other machines, by keepers that wait there already",
+    },
 }
-_OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode", "--max-slots")
+_OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode")
+_OF_RAY = ("--ray-address", "--ray-resources", "--ray-token")
+#: which options go with which places
+_PLACES = {
+    **dict.fromkeys(_OF_SLURM, (On.SLURM,)),
+    **dict.fromkeys(_OF_RAY, (On.RAY,)),
+    "--max-slots": (On.SLURM, On.RAY),
+}
 
 
 def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
@@ -26,16 +43,15 @@ def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
         on: where jobs run.
         slurm_mode: how, on a cluster.
     """
-    if on is On.LOCAL:
-        for name in _OF_SLURM:
-            if name in names:
-                raise UsageError(f"{name} goes with --on slurm only; leave it out, or add --on slurm.")
-        return
-    if slurm_mode != "held":
+    for name, places in _PLACES.items():
+        if name in names and on not in places:
+            words = f"--on {' or '.join(places)}"
+            raise UsageError(f"{name} goes with {words} only; leave it out, or add {words}.")
+    if on is On.SLURM and slurm_mode != "held":
         raise UsageError(
             f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave "
             "--slurm-mode out: allocations are held then, and each trial's jobs are steps in them."
         )
-    for name, instead in _OF_THIS_MACHINE.items():
+    for name, instead in _OF_THIS_MACHINE.get(on, {}).items():
         if name in names:
-            raise UsageError(f"{name} does not go with --on slurm: {instead}. Leave {name} out.")
+            raise UsageError(f"{name} does not go with --on {on}: {instead}. Leave {name} out.")

@@ -34,6 +34,8 @@ class Room:
     environment_file: Path | None = None
     #: variables in which that of the carrier overrules the file's; `SLURM_*` stands for all that begin so
     keeps: tuple[str, ...] = ()
+    #: the job is asked to stop when its carrier is gone: what it runs on is then given to others
+    ends_with_carrier: bool = False
 
 
 class Carrier:

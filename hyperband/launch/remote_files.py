@@ -56,6 +56,7 @@ def write_order(order: Order, room: Room, *, cwd: Path, grace_s: float, lease_s:
         "gpus": None if room.gpus is None else list(room.gpus),
         "environment_file": None if room.environment_file is None else str(room.environment_file),
         "keeps": list(room.keeps),
+        "ends_with_carrier": room.ends_with_carrier,
     }
     for name in ("stdout", "stderr"):
         # they are looked at while it runs, and before it does

@@ -208,6 +208,9 @@ class Warden:
             if self._lines in ready:
                 for word in self._lines.take():
                     self._hand_on(word)
+                if self._lines.has_ended and self._order.get("ends_with_carrier"):
+                    # whoever carried us held the GPU for us: it may be another's in a moment
+                    self._hand_on(ASKED[STOP_SIGNAL])
 
     def _hand_on(self, word: str) -> None:
         """Tell the keeper what the search wants, each word once."""

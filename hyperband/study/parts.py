@@ -16,6 +16,7 @@ from hyperband.study.grounds import Grounds, LocalGrounds
 from hyperband.study.guidance import Guidance
 from hyperband.study.guiding import Guiding
 from hyperband.study.opening import Opened
+from hyperband.study.ray_grounds import RayGrounds
 from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
 from hyperband.study.slurm_grounds import SlurmGrounds
@@ -37,6 +38,8 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
             return LocalGrounds(settings, study=study, owns=owns)
         case On.SLURM:
             return SlurmGrounds(settings, study=study)
+        case On.RAY:
+            return RayGrounds(settings, study=study)
         case _:
             assert_never(settings.on)
 

@@ -8,9 +8,12 @@ from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.local import LocalLauncher
+from hyperband.launch.ray_end import end_slots
 from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.slurm_end import end_allocations
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.process import wait_for_end
+from hyperband.report.text import counted
 
 #: jobs that are already there are not started
 _NOTHING_STARTS = "a job was to be started by what only ends jobs"
@@ -75,6 +78,16 @@ def end_living_jobs(folder: Path, lock: int) -> int:
             wait_for_end(job.fileno())
             launcher.finish(job)
     return len(jobs)
+
+
+def end_held(folder: Path) -> list[str]:
+    """End what a search that is gone still holds of clusters; return what that was, counted.
+
+    Raises:
+        MachineError: a cluster does not answer, or does not end it.
+    """
+    found = {"allocation": end_allocations(folder), "slot": end_slots(folder)}
+    return [counted(n, what) for what, n in found.items() if n]
 
 
 def read_ended(attempt: Path, folder: Path, lock: int) -> Ending:

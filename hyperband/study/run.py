@@ -20,7 +20,6 @@ from hyperband.folder import (
     unlock_study,
 )
 from hyperband.journal import Journal
-from hyperband.launch.slurm_end import end_allocations
 from hyperband.launch.slurm_files import GIVE_UP_S, read_name
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
@@ -54,7 +53,7 @@ from hyperband.study.jobs import JobFiles
 from hyperband.study.learning import read_lessons
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
 from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
-from hyperband.study.rest import end_living_jobs
+from hyperband.study.rest import end_held, end_living_jobs
 from hyperband.study.search import Search
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
@@ -290,9 +289,9 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
 
 
 def _give_back(folder: Path, console: Console) -> None:
-    """Cancel allocations, where the search that should have was killed at its very end."""
+    """End what is held of clusters, where the search that should have was killed at its very end."""
     try:
-        end_allocations(folder)
+        end_held(folder)
     except MachineError as err:
         console.line(str(err))
 
@@ -377,7 +376,7 @@ def _remove(folder: Path) -> None:
     lock = lock_study(folder)
     try:
         end_living_jobs(folder, lock)
-        end_allocations(folder)
+        end_held(folder)
         remove_study_files(folder)
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err

@@ -9,7 +9,6 @@ from pathlib import Path
 from hyperband.errors import JournalError, MachineError
 from hyperband.folder import JOURNAL_FILE, Holder, has_study, holder, job_folder
 from hyperband.journal import Journal
-from hyperband.launch.slurm_end import end_allocations
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -18,7 +17,7 @@ from hyperband.search.health import Health
 from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
-from hyperband.study.rest import end_living_jobs, read_ended
+from hyperband.study.rest import end_held, end_living_jobs, read_ended
 from hyperband.study.verdict import ended_event
 
 
@@ -38,21 +37,19 @@ def stop_study(folder: Path) -> str:
     found = holder(folder)
     stopped = None if found is None else _stop_search(folder, found)
     # also when a search was there: it may have been killed meanwhile
-    n_ended, n_given_back = _end_what_is_left(folder)
-    ended = counted(n_ended, "job")
-    if n_given_back:
-        ended += f" and {counted(n_given_back, 'allocation')}"
+    n_ended, held = _end_what_is_left(folder)
+    ended = " and ".join([counted(n_ended, "job"), *held])
     if stopped is not None:
-        return f"{stopped} {ended} of it ended." if n_ended or n_given_back else stopped
-    if n_ended + n_given_back == 0:
+        return f"{stopped} {ended} of it ended." if n_ended or held else stopped
+    if n_ended == 0 and not held:
         return f"Nothing of the study in {folder} was running."
     return f"No search was running; ended {ended} that an earlier one had left running."
 
 
-def _end_what_is_left(folder: Path) -> tuple[int, int]:
-    """End living jobs and allocations, and journal the end of every attempt that no search saw.
+def _end_what_is_left(folder: Path) -> tuple[int, list[str]]:
+    """End living jobs and what is held of clusters, and journal the end of every attempt that no search saw.
 
-    Return how many jobs and how many allocations lived.
+    Return how many jobs lived, and what was held, counted.
     """
     with contextlib.closing(Journal.open(folder)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
@@ -77,9 +74,9 @@ def _end_what_is_left(folder: Path) -> tuple[int, int]:
             events.append(ended)
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
-        # last: if Slurm does not answer, the ends of jobs are told all the same
-        n_given_back = end_allocations(folder)
-    return n_ended, n_given_back
+        # last: if a cluster does not answer, the ends of jobs are told all the same
+        held = end_held(folder)
+    return n_ended, held
 
 
 def _stop_search(folder: Path, found: Holder) -> str:

@@ -1,0 +1,151 @@
+"""What holds one slot of a Ray cluster: it stays there, and starts keepers of jobs on its node.
+
+Owns the processes of one actor: the keeper that waits for a job, the one that has one, and the actor's end
+when nobody wants it any more. Must not know Ray, nor what a job is: it is sent to the nodes as it is, and has
+nothing of hyperband there but what lies in the study's folder. Standard library only.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, Any
+
+#: so often it is looked whether anybody wants us still
+_LOOK_S = 1.0
+#: of what a keeper said, so much is worth telling
+_SAID_BYTES = 500
+#: settings of Ray without which a machine that is cut off is noticed after minutes
+KEEPALIVE = ("RAY_grpc_client_keepalive_time_ms", "RAY_grpc_client_keepalive_timeout_ms")
+
+
+@dataclass(slots=True)
+class _Keeper:
+    """A process that waits for a job, or has one."""
+
+    process: "subprocess.Popen[bytes]"
+    said: IO[bytes]
+
+    def words(self) -> str:
+        """What it said, the end of it, in one line."""
+        said = os.pread(self.said.fileno(), 1 << 20, 0)[-_SAID_BYTES:].decode(errors="replace")
+        return "; ".join(line.strip() for line in said.splitlines() if line.strip())
+
+    def close(self) -> None:
+        """Let go of it; one that waits ends."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        self.said.close()
+
+
+class SlotActor:
+    """One slot. Its methods are called from several threads of Ray's, one job at a time."""
+
+    def __init__(self, script: str, give_up_s: float) -> None:
+        """Have a keeper wait for a job.
+
+        Args:
+            script: what is run on a node, with this interpreter.
+            give_up_s: without a word from a search and without a job it ends after so long.
+        """
+        self._script = script
+        self._give_up_s = give_up_s
+        self._lock = threading.Lock()
+        self._heard_s = time.monotonic()
+        self._attempt = ""
+        self._job: _Keeper | None = None
+        self._has_ended = threading.Condition()
+        self._is_over = threading.Event()
+        self._waiting: _Keeper | None = self._spawn()
+        threading.Thread(target=self._watch, name="give-up", daemon=True).start()
+
+    def about(self) -> dict[str, Any]:
+        """Return where it is, what it has there, and which attempt it runs (empty: none)."""
+        self._heard_s = time.monotonic()
+        return {
+            "host": socket.gethostname(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "attempt": self._attempt,
+            "nice": os.nice(0),
+            "n_cpus": len(os.sched_getaffinity(0)),
+            "has_keepalive": all(name in os.environ for name in KEEPALIVE),
+        }
+
+    def heed(self) -> None:
+        """Hear that a search wants this slot."""
+        self._heard_s = time.monotonic()
+
+    def run(self, folder: str, attempt: str) -> str:
+        """Run an attempt to its end; return what its keeper said."""
+        with self._lock:
+            self._heard_s = time.monotonic()
+            if self._attempt:
+                raise RuntimeError(f"the attempt {self._attempt} runs here already")
+            keeper = self._waiting
+            if keeper is None or keeper.process.poll() is not None:
+                if keeper is not None:
+                    keeper.close()
+                keeper = self._spawn()
+            self._waiting = None
+            self._job, self._attempt = keeper, attempt
+        self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt}))
+        with self._lock:
+            self._waiting = self._spawn()
+        keeper.process.wait()
+        with self._lock:
+            self._job, self._attempt = None, ""
+            self._heard_s = time.monotonic()
+            words = keeper.words()
+            keeper.close()
+        with self._has_ended:
+            self._has_ended.notify_all()
+        return words
+
+    def wait(self, attempt: str) -> None:
+        """Return when an attempt is over that an earlier search began."""
+        with self._has_ended:
+            self._has_ended.wait_for(lambda: self._attempt != attempt)
+
+    def tell(self, attempt: str, line: str) -> None:
+        """Hand a word of the search on to the keeper of an attempt."""
+        with self._lock:
+            if self._job is not None and self._attempt == attempt:
+                self._tell(self._job, line)
+
+    def linger(self) -> None:
+        """Never return: whoever waits for it hears of our death."""
+        self._is_over.wait()
+
+    def _tell(self, keeper: _Keeper, line: str) -> None:
+        assert keeper.process.stdin is not None
+        # one that has ended is waited for by whoever needs to know
+        with contextlib.suppress(BrokenPipeError):
+            keeper.process.stdin.write(line.encode() + b"\n")
+            keeper.process.stdin.flush()
+
+    def _spawn(self) -> _Keeper:
+        """Start a keeper that waits. It ends with us, by its standard input; and its job then, too."""
+        said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the keeper)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", self._script],
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        return _Keeper(process, said)
+
+    def _watch(self) -> None:
+        """End when nobody wants us."""
+        while True:
+            time.sleep(_LOOK_S)
+            with self._lock:
+                if not self._attempt and time.monotonic() >= self._heard_s + self._give_up_s:
+                    os._exit(0)

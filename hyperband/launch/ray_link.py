@@ -1,0 +1,151 @@
+"""The search's end of the line to the process that is a driver of Ray (ray_bridge.py).
+
+Owns that process and the messages on their way. Waits for it at its end only. Must not know what is said.
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hyperband.errors import MachineError
+from hyperband.launch.ray_actor import KEEPALIVE
+from hyperband.launch.ray_words import Join
+
+_ROOT = Path(__file__).resolve().parents[2]
+_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_bridge import main; main()"
+_READ_BYTES = 64 * 1024
+#: patience with the process when it is to end: Ray takes its time, and a cluster of its own more
+_END_S = 15.0
+#: what Ray would take 300 s and 120 s for
+_KEEPALIVE_MS = "5000"
+
+
+def bridge_environment(environ: Mapping[str, str], token: Path | None, address: str) -> dict[str, str]:
+    """Return the environment of the process: with what notices machines that are cut off, and the token."""
+    found = {**dict.fromkeys(KEEPALIVE, _KEEPALIVE_MS), **environ}
+    if token is not None:
+        found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    if address == "local":
+        # jobs would otherwise be of the lowest priority
+        found.setdefault("RAY_worker_niceness", "0")
+    return found
+
+
+class RayLink:
+    """At most one process at a time; `fileno` is the same for all."""
+
+    def __init__(self, log: Path) -> None:
+        """Start nothing yet; log: file to which the process appends what it says."""
+        self._log = log
+        self._epoll = select.epoll()
+        self._line: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unsent = b""
+        self._read = b""
+
+    def fileno(self) -> int:
+        """Readable when `heard` has something to do."""
+        return self._epoll.fileno()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a process to talk with."""
+        return self._line is not None
+
+    def open(self, join: Join, environment: Mapping[str, str]) -> None:
+        """Start the process, and tell it what to join.
+
+        Raises:
+            MachineError: it cannot be started.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _RUN, str(_ROOT), str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+        except OSError as err:
+            ours.close()
+            raise MachineError(
+                f"cannot start {sys.executable}, which talks to Ray: {err.strerror or err}; free what is "
+                "missing and start the same command again"
+            ) from err
+        ours.setblocking(False)
+        self._line = ours
+        self._unsent = self._read = b""
+        self._epoll.register(ours, select.EPOLLIN)
+        self.say(asdict(join))
+
+    def say(self, words: Mapping[str, Any]) -> bool:
+        """Say something; return False if there is nobody to hear it."""
+        if self._line is None:
+            return False
+        self._unsent += json.dumps(words).encode() + b"\n"
+        self._send()
+        return True
+
+    def heard(self) -> list[dict[str, Any]]:
+        """Return what was said since, oldest first; `{"at": "closed"}` last if the process has ended."""
+        self._send()
+        found: list[dict[str, Any]] = []
+        while self._line is not None:
+            try:
+                part = self._line.recv(_READ_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                part = b""
+            if not part:
+                self._end()
+                found.append({"at": "closed"})
+                break
+            *lines, self._read = (self._read + part).split(b"\n")
+            found += [json.loads(line) for line in lines]
+        return found
+
+    def close(self) -> None:
+        """End the process; slots and jobs go on. A second call does nothing."""
+        if not self._epoll.closed:
+            self._end()
+            self._epoll.close()
+
+    def _send(self) -> None:
+        if self._line is None or not self._unsent:
+            return
+        # one that has ended is read to its end
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            self._unsent = self._unsent[self._line.send(self._unsent) :]
+        events = select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
+        self._epoll.modify(self._line, events)
+
+    def _end(self) -> None:
+        if self._line is not None:
+            self._epoll.unregister(self._line)
+            self._line.close()
+            self._line = None
+        if self._process is not None:
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+def default_environment(token: Path | None, address: str) -> dict[str, str]:
+    """Return the environment of the process as it follows from ours."""
+    return bridge_environment(os.environ, token, address)

@@ -1,0 +1,127 @@
+"""What is said of Ray: which resources a slot takes, how many there are room for, and Ray's errors in a line.
+
+Pure: no clock, no process, no Ray.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hyperband.errors import UsageError
+
+#: of all slots of all studies, in Ray's own names
+NAMESPACE = "hyperband"
+#: a slot that no search has wanted for so long, and in which no job runs, ends by itself
+GIVE_UP_S = 300.0
+#: what Ray gives in thousandths at the least
+_LEAST = 0.001
+_SAID_LENGTH = 400
+_NAME = re.compile(r"[A-Za-z0-9_.:\-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What the bridge is told first."""
+
+    #: `auto`, `local` or HOST:PORT
+    address: str
+    #: what the names of this study's slots begin with
+    study: str
+    #: of one slot: `GPU`, `CPU`, `memory` (bytes) and the cluster's own
+    resources: Mapping[str, float]
+    #: what is run on nodes
+    script: str
+
+    @property
+    def n_gpus(self) -> float:
+        """GPUs of one slot, or what part of one."""
+        return self.resources.get("GPU", 0.0)
+
+
+def check_address(address: str) -> None:
+    """Raise for what is no address of a cluster.
+
+    Raises:
+        UsageError: it is none.
+    """
+    host, colon, port = address.rpartition(":")
+    is_one = bool(colon and host and "/" not in host) and port.isdigit() and 0 < int(port) < 1 << 16
+    if not (is_one or address in ("auto", "local")):
+        raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
+
+
+def read_resources(words: Sequence[str]) -> dict[str, float]:
+    """Return what `NAME=AMOUNT` words ask for.
+
+    Raises:
+        UsageError: one is no such word, or an amount that Ray does not give.
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        name, equals, text = word.rpartition("=")
+        try:
+            amount = float(text)
+        except ValueError:
+            amount = -1.0
+        if not equals or not _NAME.fullmatch(name) or not 0 <= amount < float("inf"):
+            raise UsageError(
+                f"--ray-resources {word}: expected NAME=AMOUNT, such as GPU=1, CPU=4, memory=8e9 (bytes), or "
+                "accelerator_type:A100=0.001."
+            )
+        if 0 < amount < _LEAST:
+            raise UsageError(f"--ray-resources {word}: Ray gives {_LEAST} of a resource at the least.")
+        if amount > 1 and amount != int(amount):
+            raise UsageError(f"--ray-resources {word}: Ray gives parts below 1, or whole numbers.")
+        found[name] = amount
+    return found
+
+
+def slot_resources(words: Sequence[str], jobs_per_gpu: int | None) -> dict[str, float]:
+    """Return what one slot takes as far as it was said; without `GPU` the cluster has to be asked for one.
+
+    Raises:
+        UsageError: see read_resources; or the words do not go with --jobs-per-gpu.
+    """
+    asked = read_resources(words)
+    if jobs_per_gpu is None:
+        raise UsageError(
+            "--jobs-per-gpu auto does not go with --on ray: memory is not measured on other machines. Give a "
+            "number."
+        )
+    if jobs_per_gpu > 1:
+        if asked.get("GPU", 1.0) != 1.0:
+            raise UsageError(
+                f"--jobs-per-gpu {jobs_per_gpu} does not go with --ray-resources GPU={asked['GPU']:g}; leave "
+                "one of the two out."
+            )
+        # rounded down, since so many must fit: Ray counts in ten-thousandths
+        asked["GPU"] = int(10_000 / jobs_per_gpu) / 10_000
+    return asked
+
+
+def with_gpus(asked: Mapping[str, float], has_gpus: bool) -> dict[str, float]:
+    """Return what a slot takes if nothing was said of GPUs: one where there are any, else a core."""
+    whole = {"GPU": 1.0 if has_gpus else 0.0, **asked}
+    whole = {"CPU": 0.0 if whole["GPU"] > 0 else 1.0, **whole}
+    return {name: amount for name, amount in whole.items() if amount > 0 or name == "GPU"}
+
+
+def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
+    """Return how many slots a node has room for if nobody else is there."""
+    # parts of a GPU are of one GPU: three of 0.4 are on two
+    fits = []
+    for name, amount in takes.items():
+        if amount == 0:
+            continue
+        there = has.get(name, 0.0)
+        fits.append(int(there) * int(1 / amount + 1e-9) if amount < 1 else int(there / amount + 1e-9))
+    return min(fits, default=0)
+
+
+def said_by_ray(error: BaseException | None) -> str:
+    """Return Ray's words for what happened, in one line and without its colours."""
+    if error is None:
+        return "it ended"
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)) or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[:_SAID_LENGTH]

@@ -1,0 +1,326 @@
+"""A real Ray of up to three machines on this one, for tests: each has a network, a host name and a /dev/shm.
+
+Every machine is a set of namespaces that a process of ours keeps open, joined by a bridge in one more. A
+process beside them waits for the end of a pipe and then kills what carries the cluster's mark in its
+environment: so nothing is left, however the test process ends.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+MACHINES = ("m1", "m2", "m3")
+N_GPUS = 2
+_PORT = 26379
+_SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+_NEEDED = ("ip", "unshare", "nsenter", "mount")
+#: in the environment of all that runs on a machine; begins so that jobs there have it
+_MACHINE_VARIABLE = "RAY_TEST_MACHINE"
+_CLUSTER_VARIABLE = "RAY_TEST_CLUSTER"
+
+_UNDERTAKER = """
+import os, shutil, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+mark = sys.argv[1].encode()
+sys.stdin.buffer.read()
+deadline = time.monotonic() + 20
+while time.monotonic() < deadline:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as stream:
+                    if mark in stream.read().split(b"\\0"):
+                        found.append(int(name))
+            except OSError:
+                pass
+    if not found:
+        break
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    time.sleep(0.05)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+
+
+def why_no_ray() -> str | None:
+    """The reason to skip a test that needs a Ray of several machines; None: it can be had."""
+    if importlib.util.find_spec("ray") is None:
+        return "no Ray in this environment: pip install 'hyperband[ray]'"
+    absent = [name for name in _NEEDED if shutil.which(name, path=_SYSTEM_PATH) is None]
+    if absent:
+        return f"{', '.join(absent)} not found (Debian: apt install iproute2 util-linux)"
+    if os.geteuid() != 0:
+        return "only root may make machines of namespaces"
+    return None
+
+
+def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = "") -> None:
+    """Return once this is true; fail when it does not become so."""
+    until_s = time.monotonic() + patience_s
+    while not what():
+        assert time.monotonic() < until_s, f"waited {patience_s} s for {words or what}"
+        time.sleep(0.05)
+
+
+class RayCluster:
+    """Machines, and Ray on them: m1 is the head. Searches run on m1, by `on_head`."""
+
+    address = f"10.77.9.11:{_PORT}"
+
+    def __init__(self, folder: Path, *, token: bool = False) -> None:
+        """Take a folder (its path must be short: sockets lie in it); start nothing."""
+        self.folder = folder
+        self.token = folder / "token"
+        self.has_token = token
+        self._mark = str(uuid.uuid4())
+        #: of processes that keep namespaces open
+        self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._undertaker: subprocess.Popen[bytes] | None = None
+
+    # the whole of it
+
+    def start(self, *machines: str) -> None:
+        """Make the machines and start Ray on them."""
+        self.token.write_text("0123456789abcdef" * 4)
+        self.token.chmod(0o600)
+        self._undertaker = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _UNDERTAKER, f"{_CLUSTER_VARIABLE}={self._mark}", self.folder],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._hold("hub")
+        self._in("hub", "ip", "link", "set", "lo", "up")
+        self._in("hub", "ip", "link", "add", "br0", "type", "bridge")
+        self._in("hub", "ip", "link", "set", "br0", "up")
+        for machine in MACHINES:
+            self._make(machine)
+        for machine in machines or MACHINES:
+            self.start_ray(machine)
+
+    def end(self) -> None:
+        """End everything, and see that nothing is left."""
+        for machine in MACHINES:
+            self.kill_machine(machine)
+        for holder in self._holders.values():
+            holder.kill()
+            holder.wait()
+        self._holders.clear()
+        if self._undertaker is not None:
+            self._undertaker.communicate(timeout=30)
+
+    def mend(self) -> None:
+        """Whole again, for the next test: every link up, Ray anew on all machines if one lacks it."""
+        for machine in MACHINES:
+            self.heal(machine)
+        if any(not self.runs_ray(machine) for machine in MACHINES):
+            for machine in MACHINES:
+                self.kill_machine(machine)
+            for machine in MACHINES:
+                self.start_ray(machine)
+
+    # one machine
+
+    def start_ray(self, machine: str) -> None:
+        """Start Ray on a machine; return when it is up."""
+        head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
+        done = self._in(
+            machine,
+            str(Path(sys.executable).parent / "ray"),
+            "start",
+            *(head if machine == "m1" else [f"--address={self.address}"]),
+            f"--node-ip-address={_address(machine)}",
+            f"--temp-dir={self.folder}/tmp",
+            f"--num-gpus={N_GPUS}",
+            "--num-cpus=4",
+            "--object-store-memory=80000000",
+            "--disable-usage-stats",
+            environment={**self.ray_environment, **self._marks(machine)},
+        )
+        assert self.runs_ray(machine), done
+
+    def runs_ray(self, machine: str) -> bool:
+        """Whether Ray's daemon is there."""
+        return any(b"raylet/raylet" in _cmdline(pid) for pid in self.pids(machine))
+
+    def kill_ray(self, machine: str) -> None:
+        """Kill all that is of Ray's own on a machine; keepers and jobs must end by themselves."""
+        of_ray = [pid for pid in self.pids(machine) if _is_of_ray(_cmdline(pid))]
+        _signal_all(of_ray, signal.SIGKILL)
+
+    def kill_machine(self, machine: str) -> None:
+        """Cut a machine's power: everything on it is gone at once."""
+        while pids := self.pids(machine):
+            _signal_all(pids, signal.SIGSTOP)
+            _signal_all(pids, signal.SIGKILL)
+            time.sleep(0.02)
+
+    def cut(self, machine: str) -> None:
+        """Pull its cable: nothing comes or goes, and nobody is told."""
+        self._in("hub", "ip", "link", "set", f"h-{machine}", "down")
+
+    def heal(self, machine: str) -> None:
+        """Put its cable back."""
+        self._in("hub", "ip", "link", "set", f"h-{machine}", "up")
+
+    # for tests
+
+    @property
+    def ray_environment(self) -> dict[str, str]:
+        """Ray's settings, for daemons and searches alike."""
+        auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)} if self.has_token else {}
+        return {
+            "RAY_grpc_client_keepalive_time_ms": "2000",
+            "RAY_grpc_client_keepalive_timeout_ms": "2000",
+            # after so long without a head everybody ends; the default is 60
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+            "RAY_worker_niceness": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **auth,
+        }
+
+    def on_head(self, argv: Sequence[str], cwd: Path) -> list[str]:
+        """Return the words that run a command on m1, in a folder that all machines share."""
+        target = f"--target={self._holders['m1'].pid}"
+        # who enters a mount namespace is at its root
+        return ["nsenter", target, "--net", "--mount", "--uts", f"--wdns={cwd}", "--", *argv]
+
+    def pids(self, machine: str) -> list[int]:
+        """All that runs on a machine but for searches, which are tests'."""
+        wanted = {f"{name}={value}".encode() for name, value in self._marks(machine).items()}
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if wanted <= set((process / "environ").read_bytes().split(b"\0")):
+                        found.append(int(process.name))
+        return found
+
+    def keepers(self) -> list[int]:
+        """What runs of ours on any machine: keepers that wait, those with a job, and jobs."""
+        pids = [pid for machine in MACHINES for pid in self.pids(machine)]
+        return [pid for pid in pids if b"node/" in _cmdline(pid)]
+
+    def actors(self) -> list[int]:
+        """Workers of Ray's that hold a slot."""
+        pids = [pid for machine in MACHINES for pid in self.pids(machine)]
+        return [pid for pid in pids if _cmdline(pid).startswith(b"ray::SlotActor")]
+
+    # inside
+
+    def _marks(self, machine: str) -> dict[str, str]:
+        return {_CLUSTER_VARIABLE: self._mark, _MACHINE_VARIABLE: machine}
+
+    def _make(self, machine: str) -> None:
+        self._hold(machine)
+        self._in(machine, "mount", "--make-rprivate", "/")
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        for private in ("/dev/shm", f"{self.folder}/tmp"):
+            self._in(machine, "mount", "-t", "tmpfs", "-o", "mode=1777", "none", private)
+        self._in(machine, "hostname", machine)
+        holder = str(self._holders[machine].pid)
+        link = ("ip", "link", "add", f"h-{machine}", "type", "veth", "peer", "name", "eth0", "netns", holder)
+        self._in("hub", *link)
+        self._in("hub", "ip", "link", "set", f"h-{machine}", "master", "br0", "up")
+        self._in(machine, "ip", "link", "set", "lo", "up")
+        self._in(machine, "ip", "addr", "add", f"{_address(machine)}/24", "dev", "eth0")
+        self._in(machine, "ip", "link", "set", "eth0", "up")
+
+    def _hold(self, name: str) -> None:
+        holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--uts", "sh", "-c", "echo; exec sleep 100000"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={"PATH": _SYSTEM_PATH, _CLUSTER_VARIABLE: self._mark},
+            start_new_session=True,
+        )
+        assert holder.stdout is not None
+        assert holder.stdout.read(1) == b"\n"
+        holder.stdout.close()
+        self._holders[name] = holder
+
+    def _in(self, name: str, *argv: str, environment: Mapping[str, str] | None = None) -> str:
+        """Run a command on a machine; return what it printed."""
+        target = f"--target={self._holders[name].pid}"
+        # what it starts lives on, and keeps what it prints to: a file, not a pipe
+        with tempfile.TemporaryFile() as out:
+            done = subprocess.run(
+                ["nsenter", target, "--net", "--mount", "--uts", "--", *argv],
+                cwd=self.folder,
+                env={"PATH": _SYSTEM_PATH, "LANG": "C.UTF-8", **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                timeout=60,
+                check=False,
+            )
+            out.seek(0)
+            said = out.read().decode(errors="replace")
+        assert done.returncode == 0, f"{argv}: {done.returncode} {said}"
+        return said
+
+
+def _address(machine: str) -> str:
+    return f"10.77.9.{10 + int(machine[1:])}"
+
+
+def _cmdline(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def _is_of_ray(cmdline: bytes) -> bool:
+    return cmdline.startswith(b"ray::") or b"/site-packages/ray/" in cmdline
+
+
+def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@contextlib.contextmanager
+def running_cluster(*machines: str, token: bool = False) -> Iterator[RayCluster]:
+    """A cluster in a folder of its own, ended with everything on it; machines: those with Ray, at first."""
+    folder = Path(tempfile.mkdtemp(prefix="hb-ray-"))
+    cluster = RayCluster(folder, token=token)
+    try:
+        cluster.start(*machines)
+        yield cluster
+    finally:
+        cluster.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[RayCluster]:
+    """The one cluster of a test process."""
+    reason = why_no_ray()
+    if reason is not None:
+        pytest.skip(reason)
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ray_cluster(ray_session: RayCluster) -> Iterator[RayCluster]:
+    """The cluster, whole before the test."""
+    ray_session.mend()
+    yield ray_session
+    wait_for(lambda: not ray_session.keepers(), 30, "no keeper left behind")
