@@ -92,6 +92,8 @@ class RayCluster:
         #: of processes that keep namespaces open
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
         self._undertaker: subprocess.Popen[bytes] | None = None
+        #: the head takes them for dead, whatever runs there still
+        self._were_cut: set[str] = set()
 
     # the whole of it
 
@@ -125,14 +127,15 @@ class RayCluster:
             self._undertaker.communicate(timeout=30)
 
     def mend(self) -> None:
-        """Whole again, for the next test: every link up, Ray anew on all machines if one lacks it."""
+        """Whole again, for the next test: every link up, and Ray anew where it is not, or was cut off."""
         for machine in MACHINES:
             self.heal(machine)
-        if any(not self.runs_ray(machine) for machine in MACHINES):
-            for machine in MACHINES:
-                self.kill_machine(machine)
-            for machine in MACHINES:
-                self.start_ray(machine)
+        broken = {machine for machine in MACHINES if not self.runs_ray(machine)} | self._were_cut
+        self._were_cut.clear()
+        # without its head no other can go on
+        for machine in MACHINES if "m1" in broken else sorted(broken):
+            self.kill_machine(machine)
+            self.start_ray(machine)
 
     # one machine
 
@@ -172,6 +175,7 @@ class RayCluster:
 
     def cut(self, machine: str) -> None:
         """Pull its cable: nothing comes or goes, and nobody is told."""
+        self._were_cut.add(machine)
         self._in("hub", "ip", "link", "set", f"h-{machine}", "down")
 
     def heal(self, machine: str) -> None:
@@ -210,6 +214,15 @@ class RayCluster:
                     if wanted <= set((process / "environ").read_bytes().split(b"\0")):
                         found.append(int(process.name))
         return found
+
+    def n_alive(self) -> int:
+        """How many machines the head takes for alive."""
+        asked = (
+            f"import ray; ray.init({self.address!r}, log_to_driver=False, logging_level='ERROR'); "
+            "print('alive', sum(node['Alive'] for node in ray.nodes()))"
+        )
+        said = self._in("m1", sys.executable, "-c", asked, environment=self.ray_environment)
+        return int(said.rpartition("alive ")[2])
 
     def keepers(self) -> list[int]:
         """What runs of ours on any machine: keepers that wait, those with a job, and jobs."""
@@ -323,4 +336,8 @@ def ray_cluster(ray_session: RayCluster) -> Iterator[RayCluster]:
     """The cluster, whole before the test."""
     ray_session.mend()
     yield ray_session
-    wait_for(lambda: not ray_session.keepers(), 30, "no keeper left behind")
+    try:
+        wait_for(lambda: not ray_session.keepers(), 15, "no keeper left behind")
+    finally:
+        if ray_session.keepers():  # of a test that failed: the next one begins on a new cluster
+            ray_session.kill_machine("m1")

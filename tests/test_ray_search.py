@@ -245,7 +245,7 @@ def test_a_machine_that_is_cut_off_has_its_jobs_fenced_before_they_run_elsewhere
 @pytest.mark.slow
 def test_a_machine_that_joins_is_used_within_seconds(searches: Searches, ray_cluster: RayCluster) -> None:
     ray_cluster.kill_machine("m3")
-    wait_for(lambda: not ray_cluster.pids("m3"))
+    wait_for(lambda: ray_cluster.n_alive() == 2, 30, "a head that has noticed")
     waiting = Waiting(searches, ray_cluster, n_first=4)
     ray_cluster.start_ray("m3")
     began_s = time.monotonic()
