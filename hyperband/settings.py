@@ -82,7 +82,7 @@ class Settings:
     slurm_set: tuple[str, ...] = ()
     #: "held": each job is a step in an allocation that is held
     slurm_mode: str = "held"
-    #: `auto`, `local` (one that lives as long as the search) or HOST:PORT
+    #: `auto` or HOST:PORT
     ray_address: str = "auto"
     #: `NAME=AMOUNT` that one slot takes
     ray_resources: tuple[str, ...] = ()

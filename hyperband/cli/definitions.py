@@ -179,8 +179,7 @@ def _add_slot_options(parser: Parser) -> None:
         "--ray-address",
         "WHERE",
         default="auto",
-        help="HOST:PORT of the Ray cluster; auto: the one of this machine; local: one is started, and ends"
-        " with the search (default: auto)",
+        help="HOST:PORT of the Ray cluster; auto: the one of this machine (default: auto)",
     )
     group.text(
         "--ray-resources",

@@ -91,14 +91,12 @@ class Bridge:
 
     def _joined(self) -> dict[str, Any] | None:
         """Join the cluster; return what to tell of it, None if there is none (which was told)."""
-        local = {"include_dashboard": False} if self._join.address == "local" else {}
         try:
             ray.init(
                 address=self._join.address,
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 configure_logging=False,
-                **local,
             )
             has = ray.cluster_resources()
             nodes = ray.nodes()

@@ -25,11 +25,8 @@ def end_slots(study: Path) -> int:
     cluster = Cluster.read(study)
     if cluster is None:
         return 0
-    n_ended = 0
-    # a cluster of the search's own ended with it
-    if cluster.address != "local":
-        with contextlib.closing(RayLink(log_of(study))) as link:
-            n_ended = _end(link, cluster)
+    with contextlib.closing(RayLink(log_of(study))) as link:
+        n_ended = _end(link, cluster)
     forget(study)
     return n_ended
 
@@ -37,7 +34,7 @@ def end_slots(study: Path) -> int:
 def _end(link: RayLink, cluster: Cluster) -> int:
     token = None if cluster.token is None else Path(cluster.token)
     join = Join(cluster.address, cluster.name, _NOTHING, "")
-    link.open(join, default_environment(token, cluster.address))
+    link.open(join, default_environment(token))
     link.say({"op": "end"})
     until_s = time.monotonic() + _END_S
     trouble = ""

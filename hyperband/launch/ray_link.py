@@ -22,20 +22,17 @@ from hyperband.launch.ray_words import Join
 _ROOT = Path(__file__).resolve().parents[2]
 _RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_bridge import main; main()"
 _READ_BYTES = 64 * 1024
-#: patience with the process when it is to end: Ray takes its time, and a cluster of its own more
+#: patience with the process when it is to end: Ray takes its time
 _END_S = 15.0
 #: what Ray would take 300 s and 120 s for
 _KEEPALIVE_MS = "5000"
 
 
-def bridge_environment(environ: Mapping[str, str], token: Path | None, address: str) -> dict[str, str]:
+def bridge_environment(environ: Mapping[str, str], token: Path | None) -> dict[str, str]:
     """Return the environment of the process: with what notices machines that are cut off, and the token."""
     found = {**dict.fromkeys(KEEPALIVE, _KEEPALIVE_MS), **environ}
     if token is not None:
         found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    if address == "local":
-        # jobs would otherwise be of the lowest priority
-        found.setdefault("RAY_worker_niceness", "0")
     return found
 
 
@@ -146,6 +143,6 @@ class RayLink:
             self._process = None
 
 
-def default_environment(token: Path | None, address: str) -> dict[str, str]:
+def default_environment(token: Path | None) -> dict[str, str]:
     """Return the environment of the process as it follows from ours."""
-    return bridge_environment(os.environ, token, address)
+    return bridge_environment(os.environ, token)

@@ -59,7 +59,7 @@ class RaySlots:
         """Start nothing yet.
 
         Args:
-            address: `auto`, `local` or HOST:PORT.
+            address: `auto` or HOST:PORT.
             resources: of one slot, as far as they were said.
             token: file with the cluster's token.
             max_slots: jobs at once; None: as many as there is room for.
@@ -312,7 +312,7 @@ class RaySlots:
     def _join(self) -> None:
         link, files = self._opened()
         join = Join(self._address, files.name, self._resources, str(files.script))
-        link.open(join, default_environment(self._token, self._address))
+        link.open(join, default_environment(self._token))
         self._n_asked = 0
 
     def _hear(self, words: Mapping[str, Any]) -> None:
@@ -363,7 +363,7 @@ class RaySlots:
             f"joined Ray {words['version']} at {words['address']}{again}; each slot takes "
             + ", ".join(f"{amount:g} {name}" for name, amount in self._resources.items() if amount > 0)
         )
-        if not words["has_token"] and self._address != "local":
+        if not words["has_token"]:
             self._warn(
                 "Warning: this Ray cluster asks for no token: whoever reaches its ports runs what he likes "
                 "as its user. Start Ray with RAY_AUTH_MODE=token, and give --ray-token FILE."

@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:\-]+")
 class Join:
     """What the bridge is told first."""
 
-    #: `auto`, `local` or HOST:PORT
+    #: `auto` or HOST:PORT
     address: str
     #: what the names of this study's slots begin with
     study: str
@@ -46,8 +46,8 @@ def check_address(address: str) -> None:
     """
     host, colon, port = address.rpartition(":")
     is_one = bool(colon and host and "/" not in host) and port.isdigit() and 0 < int(port) < 1 << 16
-    if not (is_one or address in ("auto", "local")):
-        raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
+    if not (is_one or address == "auto"):
+        raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT or auto.")
 
 
 def read_resources(words: Sequence[str]) -> dict[str, float]:
