@@ -642,7 +642,7 @@ def test_a_node_may_have_another_python(tmp_path: Path, version: str) -> None:
     bench.about()
     bench.launcher.stop(stopped, StopReason.TIMEOUT)
     assert bench.wait(stopped).asked is StopReason.TIMEOUT
-    assert (tmp_path / "carriers.err").read_text() == ""
+    assert set((tmp_path / "carriers.err").read_text().splitlines()) <= {claim.WAITS}
     bench.close()
 
 

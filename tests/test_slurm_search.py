@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ def on_slurm(searches: Searches, slurm: SlurmCluster) -> Iterator[OnSlurm]:
     until(
         lambda: all(line.endswith("COMPLETING") for line in found.queue()), "no allocation left behind", 1.0
     )
-    until(lambda: found.queue() == [], "nodes that are free", 60.0)
+    # a step that ended while the controller was away tells it again after a minute
+    until(lambda: found.queue() == [], "nodes that are free", 90.0)
 
 
 def decided(ran: Ran) -> object:
@@ -249,14 +251,16 @@ def test_a_job_whose_allocation_is_over_goes_on_in_the_next(waiting: Waiting) ->
 @pytest.mark.slow
 def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
     waiting.cluster.stop_controller()
-    time.sleep(10)
+    until(lambda: "Slurm does not answer" in waiting.log(), "that to be seen", 60.0)
     (waiting.searches.folder / "go").touch()
-    time.sleep(10)
+    # the steps that waited take one job each
+    until(lambda: waiting.n_begun() == 12, f"six more jobs, found {waiting.n_begun()}", 20.0)
+    time.sleep(3)
+    assert waiting.n_begun() == 12
     assert waiting.search.poll() is None
     waiting.cluster.start_controller()
     jobs = waiting.finish()
     assert waiting.n_begun() == [job["outcome"] for job in jobs].count("Loss") + 22, "nothing ran twice"
-    assert "Slurm does not answer" in waiting.log()
     assert "Slurm answers again" in waiting.log()
 
 
@@ -270,6 +274,24 @@ def test_what_is_cancelled_by_hand_is_told_and_tried_again(waiting: Waiting) -> 
     jobs = waiting.finish()
     assert [job["outcome"] for job in jobs].count("Lost") == 3
     assert f"the allocation {first} was cancelled by somebody, and none is asked for" in waiting.log()
+
+
+@pytest.mark.slow
+def test_a_step_that_was_killed_does_not_cost_its_lease(waiting: Waiting) -> None:
+    one, other = [
+        json.loads(path.read_bytes())
+        for path in sorted((waiting.searches.study / "jobs").glob("*/carrier.json"))[:2]
+    ]
+    steps = waiting.cluster.run("squeue", "-h", "-s", "-o", "%i %j").splitlines()
+    names = {name: step for step, name in map(str.split, steps)}
+    began_s = time.monotonic()
+    waiting.cluster.run("scancel", names[Path(one["errors"]).name])
+    waiting.until_lost(1)
+    os.kill(other["process"]["pid"], signal.SIGKILL)
+    waiting.until_lost(2)
+    assert time.monotonic() - began_s < 15, "each lease lasts 15 s, and 5 more are waited for"
+    waiting.finish()
+    assert waiting.log().count("given up after") == 0
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from hyperband.launch.allocation_events import Place
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
-from hyperband.launch.slurm_words import means_ending, said_by_srun
+from hyperband.launch.slurm_words import means_cancelled, means_ending, said_by_srun
 
 HERE, BESIDE, ELSEWHERE = Place("7", "n1", 0), Place("7", "n1", 1), Place("8", "n2", 0)
 
@@ -80,6 +80,14 @@ def test_an_allocation_that_ends_for_a_while_is_nobodys_fault() -> None:
     assert starts.are_held_back(HERE, 405.9)
 
 
+def test_an_allocation_that_goes_on_after_a_job_was_ended_there_has_a_short_pause() -> None:
+    starts = FailedStarts()
+    for now_s, pause_s in ((0.0, 1.0), (10.0, 2.0), (20.0, 4.0), (30.0, 8.0), (40.0, 16.0)):
+        starts.note(HERE, "cancelled", now_s, is_ending=True, does_run=True)
+        assert starts.wait_s(now_s) == pause_s
+    assert starts.judge(lambda _: True) is None, "whoever ends steps is no fault of the nodes"
+
+
 def test_what_ran_clears_its_allocation() -> None:
     starts = FailedStarts()
     starts.note(HERE, "no python", 0.0, is_ending=False)
@@ -101,6 +109,24 @@ def test_what_ran_clears_its_allocation() -> None:
 )
 def test_what_srun_says_of_an_allocation_that_ends(words: str, is_ending: bool) -> None:
     assert means_ending(words) == is_ending
+
+
+@pytest.mark.parametrize(
+    ("words", "is_cancelled"),
+    [
+        (
+            "slurmstepd-n2: error: *** STEP 2.1 ON n2 CANCELLED AT 2026-11-21T16:04:07 ***; task 0: Killed",
+            True,
+        ),
+        (
+            "slurmstepd: error: *** JOB 15 ON gpu04 CANCELLED AT 2026-11-21T16:04:07 DUE TO PREEMPTION ***",
+            True,
+        ),
+        ("srun: error: n2: task 0: Killed", False),
+    ],
+)
+def test_what_srun_says_of_a_step_that_was_cancelled(words: str, is_cancelled: bool) -> None:
+    assert means_cancelled(words) == is_cancelled
 
 
 def test_what_srun_says_is_told_without_its_name() -> None:
