@@ -271,6 +271,10 @@ class SlurmLauncher(RemoteLauncher):
         if ending.exit_status and ending.asked is None and (means_cancelled(said) or _is_fenced(job)):
             # who kills a step may meet the job first, and its keeper then writes down how it ended
             ending = replace(ending, exit_status=None, note=said_by_srun(said) or _TOLD_TO_END)
+        if ending.lost_keeper and not taken and not means_cancelled(said):
+            # it is no fault of what it ran in: a job that does so each time must not be tried for ever
+            self._slots.note_run(place)
+            return ending
         if ending.exit_status is None:
             self._slots.note_failed_start(place, ending.note, is_ending=True, does_run=does_run)
             return replace(ending, was_taken_away=True)
