@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -348,6 +349,36 @@ def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
     )
     assert ran.exit_code == 0, ran.err
     assert {job["outcome"] for job in ran.document["jobs"]} == {"Loss"}, ran.document["jobs"]
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_its_keeper_each_time_is_not_tried_for_ever(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(
+        script("""
+            import os, signal, time
+            if os.environ["HYPERBAND_TRIAL"] == "0":
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
+            print(float(config_id[2:]))
+        """)
+    )
+    ran = on_slurm.run("--max-epochs", "1", "--algorithm", "random", "--max-trials", "2", "--max-slots", "1")
+    outcomes = [job["outcome"] for job in ran.document["jobs"] if job["trial"] == 0]
+    assert outcomes == ["Lost", "Lost", "Crashed"], on_slurm.log()
+
+
+@pytest.mark.slow
+def test_a_start_elsewhere_that_a_power_cut_ate_is_repeated_here(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(training(60.0))
+    first = on_slurm.searches.start("--max-epochs", "3", "--slots", "2")
+    until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
+    on_slurm.searches.kill(first)
+    for path in (on_slurm.searches.study / "jobs").iterdir():
+        os.kill(json.loads((path / "keeper.json").read_text())["pid"], signal.SIGKILL)
+        shutil.rmtree(path)
+    on_slurm.searches.write(training(0.05))
+    ran = on_slurm.run("--max-epochs", "3", "--max-slots", "2")
+    assert ran.exit_code == 0, ran.err
 
 
 HANGING_SRUN = """\
