@@ -1,8 +1,12 @@
 """What a slot in an allocation is, and where nothing is started for a while; no Slurm is needed."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from hyperband.launch.allocation_events import Place
+from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
@@ -134,3 +138,21 @@ def test_what_srun_says_is_told_without_its_name() -> None:
         "it ended; srun: cluster configuration lacks support for cpu binding; srun: error: Node failure on n2"
     )
     assert said_by_srun(said) == "it ended; Node failure on n2"
+
+
+def test_a_shared_folder_in_trouble_is_told_of_and_ends_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm there
+    slots = SlurmSlots(Profile(), max_slots=None)
+    files = SlurmFiles(tmp_path, Profile(), tmp_path)
+    slots.open(files, os.environ)
+    try:
+        holders = files.folder / "holders"
+        holders.rename(files.folder / "away")
+        slots.heed()
+        slots.heed()
+        assert slots.news() == (f"cannot use {files.folder} (No such file or directory): it is tried again",)
+        assert 0 < (slots.wait_s() or 0) <= 5
+    finally:
+        slots.close()

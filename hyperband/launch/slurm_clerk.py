@@ -8,6 +8,7 @@ says nothing about any job. Must not know: what the jobs are for, or what follow
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -424,24 +425,26 @@ class Clerk:
 
     def _run(self, argv: Sequence[str]) -> _Answer:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 argv,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self._pace.command_s,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 # an interrupt from the terminal is for us alone
                 start_new_session=True,
             )
-        except subprocess.TimeoutExpired:
-            return _Answer(None, "", f"{argv[0]} gave no answer within {self._pace.command_s:g} s")
         except OSError as err:
             words = f"{argv[0]} cannot be started: {err.strerror}"
             return _Answer(127, "", words)
-        return _Answer(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        with process:
+            try:
+                out, error = process.communicate(timeout=self._pace.command_s)
+            except subprocess.TimeoutExpired:
+                # with what it started: at many sites these commands are scripts around the real ones
+                os.killpg(process.pid, signal.SIGKILL)
+                return _Answer(None, "", f"{argv[0]} gave no answer within {self._pace.command_s:g} s")
+        return _Answer(process.returncode, out.decode(errors="replace"), error.decode(errors="replace"))
 
     def _tell(self, report: Report) -> None:
         self._found.put(report)

@@ -41,6 +41,8 @@ from hyperband.launch.slurm_words import means_ending
 _HOLDERS_S = 0.2
 #: a tenth of the time after which holders believe that nobody wants them
 _WANTED_S = GIVE_UP_S / 10
+#: a shared folder that could not be used is tried again after so long
+_TROUBLE_S = 5.0
 #: patience with Slurm at the end, and with one that does not answer
 _END_S, _UNREACHABLE_END_S = 60.0, 10.0
 #: before the end of an allocation jobs should be over by so much, as part of its time and at most
@@ -87,6 +89,8 @@ class SlurmSlots:
         self._holders_at_s = self._wanted_at_s = 0.0
         #: tells whether a job that is started at a place now needs no word of Slurm's
         self._is_prepared: Callable[[Place], bool] = lambda _: False
+        #: the shared folder could not be used, and it was told of
+        self._is_in_trouble = False
         self._open: tuple[Clerk, SlurmFiles] | None = None
 
     def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
@@ -213,12 +217,13 @@ class SlurmSlots:
             elif isinstance(report, FoundSite):
                 has = "with" if report.site.has_accounting else "without"
                 self._news.append(f"Slurm {report.site.version}, {has} accounting")
-        now_s = time.monotonic()
-        if now_s >= self._holders_at_s and self._allocations.n_coming:
-            self._look_for_holders()
-        if now_s >= self._wanted_at_s:
-            files.say_wanted()
-            self._wanted_at_s = now_s + _WANTED_S
+        try:
+            self._use_folder(files, time.monotonic())
+        except OSError as err:
+            if not self._is_in_trouble:
+                self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
+            self._is_in_trouble = True
+            self._holders_at_s = self._wanted_at_s = time.monotonic() + _TROUBLE_S
         self._tell(Tick())
 
     def want(self, n_jobs: int, shortest_s: float | None) -> None:
@@ -349,6 +354,14 @@ class SlurmSlots:
                 "command again: the search goes on where it is"
             )
         self._holders_at_s = 0.0
+
+    def _use_folder(self, files: SlurmFiles, now_s: float) -> None:
+        if now_s >= self._holders_at_s and self._allocations.n_coming:
+            self._look_for_holders()
+        if now_s >= self._wanted_at_s:
+            files.say_wanted()
+            self._wanted_at_s = now_s + _WANTED_S
+            self._is_in_trouble = False
 
     def _look_for_holders(self) -> None:
         clerk, files = self._opened()
