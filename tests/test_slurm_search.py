@@ -367,6 +367,40 @@ def test_a_job_that_kills_its_keeper_each_time_is_not_tried_for_ever(on_slurm: O
     assert outcomes == ["Lost", "Lost", "Crashed"], on_slurm.log()
 
 
+SRUN_OF_A_SITE = """\
+#!/bin/sh
+/usr/bin/srun "$@"
+code=$?
+[ -e ended ] && echo "slurmstepd-n1: error: StepId=1.4 exceeded memory limit (45 > 20), being killed" >&2
+exit $code
+"""
+
+
+@pytest.mark.slow
+def test_a_job_whose_whole_step_was_ended_for_its_memory_is_out_of_memory(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(
+        script("""
+            import os, signal, time
+            if os.environ["HYPERBAND_TRIAL"] == "0":
+                open("ended", "w").close()
+                warden = int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1])
+                os.kill(warden, signal.SIGKILL)
+                time.sleep(60)
+            elif os.path.exists("ended"):
+                os.unlink("ended")
+            print(float(config_id[2:]))
+        """)
+    )
+    tools = on_slurm.searches.folder / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text(SRUN_OF_A_SITE)
+    (tools / "srun").chmod(0o755)
+    on_slurm.searches.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
+    ran = on_slurm.run("--max-epochs", "1", "--algorithm", "random", "--max-trials", "2", "--max-slots", "1")
+    outcomes = {job["outcome"] for job in ran.document["jobs"] if job["trial"] == 0}
+    assert outcomes == {"OutOfMemory"}, on_slurm.log()
+
+
 @pytest.mark.slow
 def test_a_start_elsewhere_that_a_power_cut_ate_is_repeated_here(on_slurm: OnSlurm) -> None:
     on_slurm.searches.write(training(60.0))

@@ -10,7 +10,7 @@ from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
-from hyperband.launch.slurm_words import means_cancelled, means_ending, said_by_srun
+from hyperband.launch.slurm_words import means_cancelled, means_ending, means_out_of_memory, said_by_srun
 
 HERE, BESIDE, ELSEWHERE = Place("7", "n1", 0), Place("7", "n1", 1), Place("8", "n2", 0)
 
@@ -131,6 +131,23 @@ def test_what_srun_says_of_an_allocation_that_ends(words: str, is_ending: bool) 
 )
 def test_what_srun_says_of_a_step_that_was_cancelled(words: str, is_cancelled: bool) -> None:
     assert means_cancelled(words) == is_cancelled
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "slurmstepd-n1: error: StepId=1.4 exceeded memory limit (450215936 > 209715200), being killed",
+            True,
+        ),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=5.0. Some of the step tasks", True),
+        ("srun: error: n1: task 0: Out Of Memory", True),
+        ("slurmstepd-n1: error: *** STEP 1.5 ON n1 CANCELLED AT 2026-11-21T16:13:27 ***", False),
+        ("srun: error: n1: task 0: Killed", False),
+    ],
+)
+def test_what_srun_says_of_a_step_that_took_too_much_memory(words: str, expected: bool) -> None:
+    assert means_out_of_memory(words) == expected
 
 
 def test_what_srun_says_is_told_without_its_name() -> None:

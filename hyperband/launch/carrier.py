@@ -21,7 +21,7 @@ from hyperband.machine.process import ProcessId, wait_for_end
 
 CARRIER_FILE = "carrier.json"
 #: of what a carrier said, so much is worth telling
-_SAID_BYTES = 500
+_SAID_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)

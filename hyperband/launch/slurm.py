@@ -5,6 +5,7 @@ which allocations there are and why.
 """
 
 import contextlib
+import signal
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -22,7 +23,7 @@ from hyperband.launch.remote_files import claim_for_search
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
-from hyperband.launch.slurm_words import means_cancelled, said_by_srun
+from hyperband.launch.slurm_words import means_cancelled, means_out_of_memory, said_by_srun
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 from hyperband.machine.process import wait_for_end
@@ -264,7 +265,13 @@ class SlurmLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(place, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not is_asked:
+        is_ended_by_slurm = ending.asked is StopReason.STOP and not is_asked
+        if (ending.exit_status is None or is_ended_by_slurm) and means_out_of_memory(said):
+            # with a job that takes too much some sites end its whole step, our keeper included
+            self._slots.note_run(place)
+            note = said_by_srun(said)
+            return replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True)
+        if is_ended_by_slurm:
             words = taken or _TOLD_TO_END
             self._slots.note_failed_start(place, words, is_ending=True)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
