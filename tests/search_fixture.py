@@ -123,17 +123,21 @@ class Searches:
 
     def command(self, *words: str) -> Ran:
         """Run another command of ours to its end."""
-        done = subprocess.run(
+        return self.wait(self.start_words(*words))
+
+    def start_words(self, *words: str) -> subprocess.Popen[str]:
+        """Start another command of ours."""
+        process = subprocess.Popen(
             [sys.executable, str(HYPERBAND), *words],
             cwd=self.folder,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=100,
-            check=False,
         )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        self._started.append(process)
+        return process
 
     def close(self) -> None:
         """End what a failed test left."""
