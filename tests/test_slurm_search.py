@@ -150,7 +150,8 @@ def test_an_interrupt_ends_jobs_and_allocations(on_slurm: OnSlurm) -> None:
     search.send_signal(signal.SIGTERM)
     ran = on_slurm.searches.wait(search)
     assert ran.exit_code == 130, ran.err
-    assert on_slurm.queue() == []
+    # an allocation that Slurm is ending is not ours to wait for: a node may take a minute for it
+    assert [line for line in on_slurm.queue() if not line.endswith("COMPLETING")] == []
     assert ran.document["state"] == "stopped"
 
 
@@ -337,8 +338,8 @@ def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
     on_slurm.searches.write(
         script("""
             import os
-            assert os.environ["COLOUR"] == "blue" and os.environ["OMP_NUM_THREADS"] == "2"
-            assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+            found = [os.environ.get(name) for name in ("COLOUR", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")]
+            assert found == ["blue", "2", ""], found
             print(float(config_id[2:]))
         """)
     )
