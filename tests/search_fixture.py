@@ -87,9 +87,9 @@ class Searches:
         argv += [] if guide is None else ["--guide", guide]
         argv += [] if gpus is None else ["--gpus", gpus]
         argv += [*options, str(self.path), *after]
-        return self.start_words(argv, cwd=cwd)
+        return self.start_argv(argv, cwd=cwd)
 
-    def start_words(self, argv: Sequence[str], *, cwd: Path | None = None) -> subprocess.Popen[str]:
+    def start_argv(self, argv: Sequence[str], *, cwd: Path | None = None) -> subprocess.Popen[str]:
         """Start a command that is or runs a search, and return its process."""
         search = subprocess.Popen(
             argv,
@@ -127,17 +127,11 @@ class Searches:
 
     def command(self, *words: str) -> Ran:
         """Run another command of ours to its end."""
-        done = subprocess.run(
-            [sys.executable, str(HYPERBAND), *words],
-            cwd=self.folder,
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return self.wait(self.start_words(*words))
+
+    def start_words(self, *words: str) -> subprocess.Popen[str]:
+        """Start another command of ours."""
+        return self.start_argv([sys.executable, str(HYPERBAND), *words])
 
     def close(self) -> None:
         """End what a failed test left."""

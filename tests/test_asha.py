@@ -655,8 +655,8 @@ def starts_of(searches: Searches) -> list[tuple[int, int]]:
         ),
         (
             ("asha", "--max-total-epochs", "5", "--min-epochs", "3", "--max-trials", "2"),
-            "--max-total-epochs 5 is used up, after 1 of at most 2 trials: no job fits into the 2 epochs left;"
-            " no trial went on beyond 3 epochs",
+            "--max-total-epochs 5 is used up, after 1 of at most 2 trials: no job fits into the 2 epochs"
+            " left; no trial went on beyond 3 epochs",
         ),
         (
             ("asha", "--max-total-epochs", "5", "--max-trials", "9"),

@@ -2,11 +2,14 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+import pytest
 
 from hyperband.machine import holder
 
@@ -66,3 +69,16 @@ def test_words_that_are_wrong_are_refused(tmp_path: Path) -> None:
     done = run("hold", str(tmp_path), "600")
     assert done.returncode == 3
     assert "only sbatch starts this" in done.stderr
+
+
+def test_a_write_that_failed_leaves_nothing_and_the_next_succeeds(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            holder.write_wanted(str(tmp_path), "first")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    holder.write_wanted(str(tmp_path), "second")
+    assert [path.name for path in tmp_path.iterdir()] == [holder.WANTED_FILE]

@@ -60,16 +60,14 @@ class OnRay:
         return self.cluster.on_head([sys.executable, *words], self.searches.folder)
 
     def start(self, *options: str) -> "subprocess.Popen[str]":
-        return self.searches.start_words(self.words(*options))
+        return self.searches.start_argv(self.words(*options))
 
     def run(self, *options: str) -> Ran:
         return self.searches.wait(self.start(*options))
 
     def stop(self) -> Ran:
         words = [sys.executable, str(HYPERBAND), "stop", str(self.searches.study)]
-        return self.searches.wait(
-            self.searches.start_words(self.cluster.on_head(words, self.searches.folder))
-        )
+        return self.searches.wait(self.searches.start_argv(self.cluster.on_head(words, self.searches.folder)))
 
     def said(self, logs: str = "logs") -> list[dict[str, str]]:
         jobs = sorted((self.searches.folder / logs / "study" / "jobs").glob("*/stderr"))

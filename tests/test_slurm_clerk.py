@@ -363,3 +363,22 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
         assert refused.words == "sbatch gave no answer within 0.3 s"
     finally:
         clerk.close()
+
+
+def test_what_a_command_that_hangs_has_started_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nsleep 100 &\necho $! > {started}\nwait\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    clerk = Clerk("n", os.environ, Pace(command_s=0.5))
+    try:
+        clerk.submit(1, ("sbatch", "x"))
+        with os.fdopen(os.pidfd_open(int(started.read_text()))) as sleeper:
+            select.select([clerk], [], [], 10)
+            assert isinstance(clerk.reports()[0], NotSubmitted)
+            assert select.select([sleeper], [], [], 5)[0], "it lives on"
+    finally:
+        clerk.close()

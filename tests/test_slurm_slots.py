@@ -1,12 +1,16 @@
 """What a slot in an allocation is, and where nothing is started for a while; no Slurm is needed."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from hyperband.launch.allocation_events import Place
+from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
-from hyperband.launch.slurm_words import means_ending, said_by_srun
+from hyperband.launch.slurm_words import means_cancelled, means_ending, means_out_of_memory, said_by_srun
 
 HERE, BESIDE, ELSEWHERE = Place("7", "n1", 0), Place("7", "n1", 1), Place("8", "n2", 0)
 
@@ -80,6 +84,14 @@ def test_an_allocation_that_ends_for_a_while_is_nobodys_fault() -> None:
     assert starts.are_held_back(HERE, 405.9)
 
 
+def test_an_allocation_that_goes_on_after_a_job_was_ended_there_has_a_short_pause() -> None:
+    starts = FailedStarts()
+    for now_s, pause_s in ((0.0, 1.0), (10.0, 2.0), (20.0, 4.0), (30.0, 8.0), (40.0, 16.0)):
+        starts.note(HERE, "cancelled", now_s, is_ending=True, does_run=True)
+        assert starts.wait_s(now_s) == pause_s
+    assert starts.judge(lambda _: True) is None, "whoever ends steps is no fault of the nodes"
+
+
 def test_what_ran_clears_its_allocation() -> None:
     starts = FailedStarts()
     starts.note(HERE, "no python", 0.0, is_ending=False)
@@ -103,8 +115,61 @@ def test_what_srun_says_of_an_allocation_that_ends(words: str, is_ending: bool) 
     assert means_ending(words) == is_ending
 
 
+@pytest.mark.parametrize(
+    ("words", "is_cancelled"),
+    [
+        (
+            "slurmstepd-n2: error: *** STEP 2.1 ON n2 CANCELLED AT 2026-11-21T16:04:07 ***; task 0: Killed",
+            True,
+        ),
+        (
+            "slurmstepd: error: *** JOB 15 ON gpu04 CANCELLED AT 2026-11-21T16:04:07 DUE TO PREEMPTION ***",
+            True,
+        ),
+        ("srun: error: n2: task 0: Killed", False),
+    ],
+)
+def test_what_srun_says_of_a_step_that_was_cancelled(words: str, is_cancelled: bool) -> None:
+    assert means_cancelled(words) == is_cancelled
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "slurmstepd-n1: error: StepId=1.4 exceeded memory limit (450215936 > 209715200), being killed",
+            True,
+        ),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=5.0. Some of the step tasks", True),
+        ("srun: error: n1: task 0: Out Of Memory", True),
+        ("slurmstepd-n1: error: *** STEP 1.5 ON n1 CANCELLED AT 2026-11-21T16:13:27 ***", False),
+        ("srun: error: n1: task 0: Killed", False),
+    ],
+)
+def test_what_srun_says_of_a_step_that_took_too_much_memory(words: str, expected: bool) -> None:
+    assert means_out_of_memory(words) == expected
+
+
 def test_what_srun_says_is_told_without_its_name() -> None:
     said = (
         "it ended; srun: cluster configuration lacks support for cpu binding; srun: error: Node failure on n2"
     )
     assert said_by_srun(said) == "it ended; Node failure on n2"
+
+
+def test_a_shared_folder_in_trouble_is_told_of_and_ends_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm there
+    slots = SlurmSlots(Profile(), max_slots=None)
+    files = SlurmFiles(tmp_path, Profile(), tmp_path)
+    slots.open(files, os.environ)
+    try:
+        holders = files.folder / "holders"
+        holders.rename(files.folder / "away")
+        slots.heed()
+        slots.heed()
+        assert slots.news() == (f"cannot use {files.folder} (No such file or directory): it is tried again",)
+        assert 0 < (slots.wait_s() or 0) <= 5
+    finally:
+        slots.close()

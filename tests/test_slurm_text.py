@@ -76,6 +76,11 @@ def test_a_step() -> None:
     golden("step", words)
 
 
+def test_the_steps_of_some_jobs_are_asked_for_at_once() -> None:
+    words = ("squeue", "--noheader", "--steps", "--states=all", "--jobs=7,15", "--format=%j")
+    assert slurm_text.steps_argv(("7", "15")) == words
+
+
 def test_the_script_of_an_allocation_runs_the_setup_lines_and_then_its_arguments(tmp_path: Path) -> None:
     assert slurm_text.batch_script(PROFILE) == (DATA / "batch.sh").read_text()
     script = tmp_path / "batch.sh"

@@ -37,6 +37,12 @@ TITLES = {
     "together": "two at once",
     "warm": "warm start",
     "configurations": "configs",
+    # instead of all that trains, with --on slurm
+    "slurm": "Slurm",
+    "node": "a node",
+    "files": "files",
+    "interpreter": "interpreter",
+    "node_gpus": "its GPUs",
 }
 _WIDTH = max(map(len, TITLES.values()))
 

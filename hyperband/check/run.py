@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperband.check.bench import Bench, open_lock
+from hyperband.check.cluster import check_cluster
 from hyperband.check.findings import Report
 from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
@@ -19,10 +20,11 @@ from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
+from hyperband.launch.slurm_clerk import require_commands
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.process import require_pidfd
 from hyperband.script.host import check_readable
-from hyperband.settings import Settings
+from hyperband.settings import On, Settings
 from hyperband.verdicts import Resuming, write_resuming
 
 _TRAININGS = ("one_epoch", "gpu_memory", "again", "beyond", "resuming", "together", "warm", "configurations")
@@ -48,7 +50,14 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
     places = Places(settings, Path.cwd(), pulse.say)
     report = Report(settings, pulse.say)
     sha256 = hashlib.sha256(settings.script.read_bytes()).hexdigest()
+    if settings.on is On.SLURM:
+        require_commands()
     config_ids = inspect(settings, report)
+    if settings.on is On.SLURM:
+        with Interrupts() as interrupts:
+            check_cluster(settings, report, interrupts, pulse)
+        report.say("         nothing was trained: for that, make the check on a node, without --on slurm")
+        return report
     if not config_ids:
         report.add_rest(_TRAININGS, "nothing was trained")
         return report

@@ -11,7 +11,8 @@ from hyperband.report.text import shown
 
 _HELP = """\
 Run a script through everything that a search needs of it and say, line by line, what holds, what does not,
-and what to do about it. Trains a few configurations for at most 3 epochs each, about 12 jobs in all.
+and what to do about it. Trains a few configurations for at most 3 epochs each, about 12 jobs in all. With
+--on slurm it trains nothing, and tries out instead what jobs find on a node of the cluster.
 
 The command line is that of a search: what stands after SCRIPT and is no option of hyperband is handed on.
 """
@@ -33,6 +34,7 @@ def check_parser(prog: str) -> Parser:
         epilog=_EXAMPLE.format(prog=prog),
     )
     group = Group(parser, "how jobs run")
+    group.on()
     group.gpus()
     group.whole(
         "--slots",

@@ -3,7 +3,7 @@
 from hyperband.cli import values
 from hyperband.cli.groups import Group, Parser
 from hyperband.search.trial import Algorithm
-from hyperband.settings import GuideKind, KeepCheckpoints, On, WhenShared
+from hyperband.settings import GuideKind, KeepCheckpoints, WhenShared
 
 _SEARCH_HELP = """\
 Search the hyperparameters of a training script on every free GPU, or on CPU slots where there is none.
@@ -149,25 +149,7 @@ def _add_search_options(parser: Parser) -> None:
 
 def _add_slot_options(parser: Parser) -> None:
     group = Group(parser, "where jobs run")
-    group.one_of(
-        "--on",
-        "WHERE",
-        tuple(On),
-        default=str(On.LOCAL),
-        help="local: this machine; slurm: in allocations that are held on a Slurm cluster; ray: at slots of a"
-        " Ray cluster (default: local)",
-    )
-    group.text(
-        "--slurm-profile",
-        "FILE",
-        help="what is asked of Slurm; `slurm init` writes a commented one (default: the site's defaults)",
-    )
-    group.text(
-        "--slurm-set",
-        "KEY=VALUE",
-        default=[],
-        help="one key of the profile, over that of the file; may be given several times (default: none)",
-    )
+    group.on()
     group.one_of(
         "--slurm-mode",
         "HOW",

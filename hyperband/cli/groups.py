@@ -11,6 +11,7 @@ from typing import NoReturn
 from hyperband.cli import values
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
+from hyperband.settings import On
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +109,28 @@ class Group:
             read=values.gpu_choice("--gpus"),
             default="all",
             help="all, none, or a list of PCI order indices or UUIDs: 0,2 (default: all)",
+        )
+
+    def on(self) -> None:
+        """`--on`, and what is asked of Slurm."""
+        self.one_of(
+            "--on",
+            "WHERE",
+            tuple(On),
+            default=str(On.LOCAL),
+            help="local: this machine; slurm: in allocations that are held on a Slurm cluster; ray: at slots of a"
+            " Ray cluster (default: local)",
+        )
+        self.text(
+            "--slurm-profile",
+            "FILE",
+            help="what is asked of Slurm; `slurm init` writes a commented one (default: the site's defaults)",
+        )
+        self.text(
+            "--slurm-set",
+            "KEY=VALUE",
+            default=[],
+            help="one key of the profile, over that of the file; may be given several times (default: none)",
         )
 
     def python(self) -> None:

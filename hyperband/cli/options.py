@@ -125,9 +125,7 @@ def _settings(
             " to be at most the second."
         )
     refuse_where({name for name, _ in words.ours}, On(found.on), found.slurm_mode)
-    slurm_profile = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
-    if found.on == On.SLURM:
-        read_profile(slurm_profile, found.slurm_set)  # a mistake in it is told before anything happens
+    slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
         check_address(found.ray_address)
         slot_resources(found.ray_resources, found.jobs_per_gpu)
@@ -217,6 +215,14 @@ def _settings(
     )
 
 
+def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
+    """The file of the profile; a mistake in it is told before anything happens."""
+    path = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
+    if found.on == On.SLURM:
+        read_profile(path, found.slurm_set)
+    return path
+
+
 def _refuse_repeat(found: argparse.Namespace, algorithm: Algorithm) -> None:
     """Raise for repeats of what is not repeated: they would be left out, or double something else."""
     if found.repeat == 1:
@@ -263,11 +269,15 @@ def _parse_check(
     refuse_others(words, ours)
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
+    refuse_where({name for name, _ in words.ours}, On(found.on), "held")
     return CheckOptions(
         Settings(
             script=script,
             script_args=words.handed_on,
             seed=found.seed,
+            on=On(found.on),
+            slurm_profile=_slurm_profile(found, cwd),
+            slurm_set=tuple(found.slurm_set),
             gpus=found.gpus,
             slots=found.slots,
             isolate=found.isolate,

@@ -35,6 +35,7 @@ from hyperband.launch.slurm_reports import (
     FoundSite,
     NotSubmitted,
     Status,
+    StepOver,
     Submitted,
     Unreachable,
 )
@@ -106,7 +107,7 @@ class Allocations:
                 actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
             case Stop():
                 self._is_stopping = True
-            case FoundSite() | Tick():
+            case FoundSite() | StepOver() | Tick():
                 pass
             case _:
                 assert_never(event)
@@ -141,6 +142,11 @@ class Allocations:
     def held(self) -> set[str]:
         """Allocations in which jobs can be started."""
         return {one.job_id for one in self._allocations.values() if one.may_get_jobs}
+
+    def started(self, job_id: str) -> str:
+        """When an allocation started, in Slurm's words; empty: it is not known."""
+        one = self._allocations.get(job_id)
+        return "" if one is None else one.started
 
     @property
     def job_ids(self) -> list[str]:

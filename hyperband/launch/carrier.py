@@ -21,7 +21,7 @@ from hyperband.machine.process import ProcessId, wait_for_end
 
 CARRIER_FILE = "carrier.json"
 #: of what a carrier said, so much is worth telling
-_SAID_BYTES = 500
+_SAID_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,21 @@ class Carrier:
         """Return whether its process has ended; False where there is none of this machine."""
         return self.pidfd is not None and wait_for_end(self.pidfd, 0.0)
 
+    def is_there(self) -> bool:
+        """Return whether a keeper waits on the node already: it needs nothing but its line."""
+        return not self.has_ended() and claim.WAITS in self._lines()
+
     def said(self) -> str:
         """Return the end of what it said, in one line."""
+        return "; ".join(line for line in self._lines() if line and line != claim.WAITS)
+
+    def _lines(self) -> list[str]:
         if self.errors is None:
-            return ""
+            return []
         with contextlib.suppress(OSError):
             said = self.errors.read_bytes()[-_SAID_BYTES:].decode(errors="replace")
-            return "; ".join(line.strip() for line in said.splitlines() if line.strip())
-        return ""
+            return [line.strip() for line in said.splitlines()]
+        return []
 
     def kill(self) -> None:
         """Kill its process, which has nothing to carry any more; what it still carries is its engine's."""

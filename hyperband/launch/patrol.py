@@ -68,6 +68,10 @@ class Watched(Protocol):
         """Hear what a look showed, at a moment of the monotonic clock."""
         ...
 
+    def lose_carrier(self) -> None:
+        """Hear, in the patrol's thread, that what carried it has ended, and left no result behind."""
+        ...
+
     def end(self, ending: Ending) -> None:
         """Hear that it is over, and how it ended."""
         ...
@@ -91,6 +95,8 @@ class _Round:
     is_proven: bool = False
     #: the node was told so
     is_told: bool = False
+    #: its carrier has ended, and the next look tells whether it left a result
+    has_lost_carrier: bool = False
     #: until when output that is not all here yet is waited for
     whole_by_s: float | None = None
     pidfd: int | None = None
@@ -218,6 +224,7 @@ class Patrol:
         self._forget_pidfd(found)
         found.given_up = found.given_up or "what carried it to its node ended without a result"
         found.look_at_s, found.interval_s = 0.0, _FIRST_LOOK_S
+        found.has_lost_carrier = True
 
     def _forget_pidfd(self, found: _Round) -> None:
         if found.pidfd is not None:
@@ -251,6 +258,9 @@ class Patrol:
             is_over = False  # the file system is in trouble, which says nothing of the job
         if is_over:
             return
+        if found.has_lost_carrier:
+            found.has_lost_carrier = False
+            found.job.lose_carrier()
         found.interval_s = min(found.interval_s * _SLOWER, self._longest_s(found))
         found.look_at_s = time.monotonic() + found.interval_s
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +38,15 @@ MARGIN_S = 5.0
 class RemoteJob:
     """One job on another machine that has not been seen to end. Made by a RemoteLauncher."""
 
-    def __init__(self, folder: Path, lease: Lease, ordered: Ordered, carrier: Carrier | None) -> None:
-        """Begin; see Ordered and Carrier."""
+    def __init__(
+        self,
+        folder: Path,
+        lease: Lease,
+        ordered: Ordered,
+        carrier: Carrier | None,
+        on_lost_carrier: Callable[["RemoteJob"], None],
+    ) -> None:
+        """Begin; see Ordered and Carrier. on_lost_carrier: called in another thread, see Patrol."""
         self.folder = folder
         self.attempt = ordered.attempt
         self.lease_s = ordered.lease_s
@@ -52,6 +60,7 @@ class RemoteJob:
         self.ending: Ending | None = None
         self.failure: Exception | None = None
         self._lease = lease
+        self._on_lost_carrier = on_lost_carrier
         self._began_s: float | None = None
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -77,6 +86,10 @@ class RemoteJob:
         self._began_s = began_s if self._began_s is None else min(began_s, self._began_s)
         self.host = sight.host
         self.has_begun = True
+
+    def lose_carrier(self) -> None:
+        """Hear from the patrol that its carrier has ended, and left no result behind."""
+        self._on_lost_carrier(self)
 
     def end(self, ending: Ending) -> None:
         """Hear from the patrol that it is over."""
@@ -157,7 +170,7 @@ class RemoteLauncher:
         if not carrier.is_told:
             # one that is not there any more has ended, of which the patrol hears
             carrier.tell(json.dumps({"folder": str(order.folder), "attempt": ordered.attempt}))
-        return self._watch(RemoteJob(order.folder, Lease(lease.slot, ()), ordered, carrier))
+        return self._watch(self._job(order.folder, Lease(lease.slot, ()), ordered, carrier))
 
     def adopt(self, folder: Path, lease: Lease) -> RemoteJob | None:
         """Return the job of an earlier search that lives in this folder, or may begin; None if neither.
@@ -184,7 +197,7 @@ class RemoteLauncher:
                 f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the "
                 "same command again: the job goes on"
             ) from err
-        return self._watch(RemoteJob(folder, lease, ordered, carrier))
+        return self._watch(self._job(folder, lease, ordered, carrier))
 
     def stop(self, job: RemoteJob, reason: StopReason) -> None:
         """Ask for a job's end: SIGTERM, grace, SIGKILL; one that nobody has begun never begins.
@@ -298,6 +311,15 @@ class RemoteLauncher:
         if carrier is None:
             return False
         return carrier.pidfd is not None or (bool(carrier.label) and self._carriers.is_coming(carrier.label))
+
+    def _job(self, folder: Path, lease: Lease, ordered: Ordered, carrier: Carrier | None) -> RemoteJob:
+        return RemoteJob(folder, lease, ordered, carrier, self._ask_for_proof)
+
+    def _ask_for_proof(self, job: RemoteJob) -> None:
+        """Find out, if the engine can, whether anything is left of a job without a carrier; see give_up.
+
+        Called in the patrol's thread.
+        """
 
     def _watch(self, job: RemoteJob) -> RemoteJob:
         self._jobs.add(job)

@@ -10,7 +10,7 @@ import os
 import signal
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,9 @@ def ending_of(sight: Sight) -> Ending | None:
         return lost(f"{sight.host} ended it: {result['fenced']}")
     if result["exit_status"] is None:
         note = f"{sight.host}: {result.get('note', '')}"
-        return never_ran(note) if result.get("never_ran") else lost(note)
+        if result.get("never_ran"):
+            return never_ran(note)
+        return replace(lost(note), lost_keeper=bool(result.get("lost_keeper")))
     if not sight.is_whole:
         return lost("its output did not reach the shared file system")
     return Ending(

@@ -5,6 +5,7 @@ which allocations there are and why.
 """
 
 import contextlib
+import signal
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -22,7 +23,8 @@ from hyperband.launch.remote_files import claim_for_search
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
-from hyperband.launch.slurm_words import said_by_srun
+from hyperband.launch.slurm_words import means_cancelled, means_out_of_memory, said_by_srun
+from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 from hyperband.machine.process import wait_for_end
 
@@ -80,12 +82,18 @@ class SlurmCarriers:
         """
         place = place_of(lease)
         waiting = self._waiting[place.job_id, place.node]
+        # one that is on its way yet may wait for Slurm's word
+        waiting.sort(key=lambda carrier: not carrier.is_there())
         while waiting:
             carrier = waiting.pop(0)
             if not carrier.has_ended():
                 return carrier
             self._discard(carrier)
         return self._spawn(place)
+
+    def is_prepared(self, place: Place) -> bool:
+        """Return whether a step waits there on its node: a job begins in it without a word of Slurm's."""
+        return any(carrier.is_there() for carrier in self._waiting.get((place.job_id, place.node), ()))
 
     def is_coming(self, label: str) -> bool:  # noqa: ARG002
         """Return False: a step whose srun is gone is cancelled, and who claims first has the attempt."""
@@ -151,11 +159,12 @@ class SlurmCarriers:
         self._leaving.clear()
 
     def _spawn(self, place: Place) -> Carrier:
+        name = f"hb-{uuid.uuid4().hex}"
         return spawn(
-            self._files.step_argv(place.job_id, place.node),
+            self._files.step_argv(place.job_id, place.node, name),
             cwd=self._cwd,
             environment=self._environment,
-            errors=self._files.steps / uuid.uuid4().hex,
+            errors=self._files.steps / name,
             label=place.job_id,
             is_told=False,
         )
@@ -180,9 +189,14 @@ class SlurmLauncher(RemoteLauncher):
         self._taken: dict[RemoteJob, str] = {}
         #: jobs that have not been seen to begin, and when on the monotonic clock they were ordered
         self._ordered_s: dict[RemoteJob, float] = {}
+        #: by folder of a job, when its allocation had started; read in the patrol's thread, too
+        self._started: dict[Path, str] = {}
+        #: their step is over, although their allocation runs
+        self._proven: set[RemoteJob] = set()
 
     def start(self, order: Order, lease: Lease) -> RemoteJob:
         """Start a job that was journalled; see RemoteLauncher."""
+        self._started[order.folder] = self._slots.started(place_of(lease))
         return self._note_ordered(super().start(order, lease))
 
     def adopt(self, folder: Path, lease: Lease) -> RemoteJob | None:
@@ -226,8 +240,16 @@ class SlurmLauncher(RemoteLauncher):
                 self._taken[job] = lost.words
                 self.give_up(job, lost.words)
 
+    def prove(self, step: str) -> None:
+        """Hear that a step is over: what still counts as running in it is lost, and can be tried again."""
+        for job in self._jobs:
+            if _step_of(job) == step:
+                self._proven.add(job)
+                self.give_up(job, "its step has ended", is_proven=True)
+
     def finish(self, job: RemoteJob) -> Ending | None:
         """Tell how a job ended; one that Slurm ended is lost with what it ran in."""
+        said = "" if job.carrier is None or not job.is_over else job.carrier.said()
         ending = super().finish(job)
         if ending is None:
             return None
@@ -235,21 +257,56 @@ class SlurmLauncher(RemoteLauncher):
         ending = replace(ending, note=said_by_srun(ending.note))
         place = place_of(job.lease)
         taken = self._taken.pop(job, "")
+        self._started.pop(job.folder, None)
+        does_run = job in self._proven
+        self._proven.discard(job)
         is_asked = (job.folder / STOP_FILE).exists()
         if ending.never_ran:
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(place, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not is_asked:
+        is_ended_by_slurm = ending.asked is StopReason.STOP and not is_asked
+        if (ending.exit_status is None or is_ended_by_slurm) and means_out_of_memory(said):
+            # with a job that takes too much some sites end its whole step, our keeper included
+            self._slots.note_run(place)
+            note = said_by_srun(said)
+            return replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True)
+        if is_ended_by_slurm:
             words = taken or _TOLD_TO_END
             self._slots.note_failed_start(place, words, is_ending=True)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
+        if ending.exit_status and ending.asked is None and (means_cancelled(said) or _is_fenced(job)):
+            # who kills a step may meet the job first, and its keeper then writes down how it ended
+            ending = replace(ending, exit_status=None, note=said_by_srun(said) or _TOLD_TO_END)
+        if ending.lost_keeper and not taken and not means_cancelled(said):
+            # it is no fault of what it ran in: a job that does so each time must not be tried for ever
+            self._slots.note_run(place)
+            return ending
         if ending.exit_status is None:
-            self._slots.note_failed_start(place, ending.note, is_ending=True)
+            self._slots.note_failed_start(place, ending.note, is_ending=True, does_run=does_run)
             return replace(ending, was_taken_away=True)
         self._slots.note_run(place)
         return ending
 
+    def _ask_for_proof(self, job: RemoteJob) -> None:
+        started = self._started.get(job.folder)
+        if started and (step := _step_of(job)):
+            self._slots.clerk.see_over(step, place_of(job.lease).job_id, started)
+
     def _note_ordered(self, job: RemoteJob) -> RemoteJob:
         self._ordered_s[job] = time.monotonic()
         return job
+
+
+def _is_fenced(job: RemoteJob) -> bool:
+    """Return whether a job was told to end because what carried it was gone; it may not have heard that."""
+    try:
+        return (job.folder / STOP_FILE).read_bytes() == FENCE.encode()
+    except FileNotFoundError:
+        return False
+
+
+def _step_of(job: RemoteJob) -> str:
+    """Return the name of the step that runs a job, which is that of the file with what its srun says."""
+    carrier = job.carrier
+    return "" if carrier is None or carrier.errors is None else carrier.errors.name

@@ -7,13 +7,15 @@ says nothing about any job. Must not know: what the jobs are for, or what follow
 
 import os
 import queue
+import shutil
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hyperband.errors import InternalError
+from hyperband.errors import InternalError, MachineError
 from hyperband.launch import slurm_text
 from hyperband.launch.slurm_reports import (
     CancelRefused,
@@ -21,6 +23,7 @@ from hyperband.launch.slurm_reports import (
     NotSubmitted,
     Report,
     Status,
+    StepOver,
     Submitted,
     Unreachable,
 )
@@ -37,6 +40,8 @@ from hyperband.launch.slurm_words import (
     site_in_config,
 )
 
+_COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -52,6 +57,8 @@ class Pace:
     command_s: float = 30.0
     #: a job that squeue does not list is looked for in the accounts, which are behind, for so long
     missing_s: float = 15.0
+    #: the end of a step is looked for so long; by then leases have run out
+    step_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +77,23 @@ class _Watch:
     job_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _SeeOver:
+    name: str
+    job_id: str
+    started: str
+    until_s: float
+
+
 class _Look:
     pass
 
 
 class _Close:
     pass
+
+
+_Task = _Submit | _Cancel | _Watch | _SeeOver | _Look | _Close
 
 
 @dataclass(slots=True)
@@ -113,12 +131,28 @@ class _Memory:
     watched: dict[str, _Watched] = field(default_factory=dict)
     #: asked to be cancelled, and nobody answered
     to_cancel: list[str] = field(default_factory=list)
+    #: steps whose end is looked for, by name
+    steps: dict[str, _SeeOver] = field(default_factory=dict)
     wait_s: float = 0.0
     before: tuple[JobLine, ...] = ()
     is_reachable: bool = True
     site: Site | None = None
     #: nothing is asked of Slurm before it is told of jobs
     has_interest: bool = False
+
+
+def require_commands() -> None:
+    """Make sure that Slurm's commands are here.
+
+    Raises:
+        MachineError: Some are not.
+    """
+    absent = [name for name in _COMMANDS if shutil.which(name) is None]
+    if absent:
+        raise MachineError(
+            f"--on slurm needs Slurm's commands, but {', '.join(absent)} cannot be found through PATH; "
+            "start on a login node of the cluster, or leave --on out"
+        )
 
 
 class Clerk:
@@ -135,7 +169,7 @@ class Clerk:
         self._name = name
         self._environment = slurm_text.engine_environment(environ)
         self._pace = Pace() if pace is None else pace
-        self._asked: queue.SimpleQueue[_Submit | _Cancel | _Watch | _Look | _Close] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Task] = queue.SimpleQueue()
         self._found: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._memory = _Memory(wait_s=self._pace.soonest_s)
@@ -181,6 +215,19 @@ class Clerk:
         """Report on jobs of an earlier search until their end, also when squeue does not list them."""
         self._asked.put(_Watch(tuple(job_ids)))
 
+    def see_over(self, name: str, job_id: str, started: str) -> None:
+        """Have a StepOver reported when a step has ended; nothing follows if that cannot be told.
+
+        A step that is not listed any more was reported by its node, unless its allocation was taken from it
+        (a node that does not answer takes all of a job with it): so that must run, and be the same.
+
+        Args:
+            name: of the step, unlike any other's.
+            job_id: of the allocation in which it was started.
+            started: when that had started, in Slurm's own words.
+        """
+        self._asked.put(_SeeOver(name, job_id, started, time.monotonic() + self._pace.step_s))
+
     def look(self) -> None:
         """Ask Slurm now, and often in the next seconds: something happened."""
         self._asked.put(_Look())
@@ -222,12 +269,14 @@ class Clerk:
                 case _Watch():
                     for job_id in task.job_ids:
                         memory.watched.setdefault(job_id, _Watched())
+                case _SeeOver():
+                    memory.steps[task.name] = task
                 case _Look():
                     pass
             memory.has_interest = True
             memory.wait_s = self._pace.soonest_s
             # a first look, and one that is asked for, at once; after an order Slurm needs a moment
-            look_at_s = time.monotonic() + (0.0 if isinstance(task, _Look | _Watch) else memory.wait_s)
+            look_at_s = time.monotonic() + (memory.wait_s if isinstance(task, _Submit | _Cancel) else 0.0)
 
     def _next_look_s(self) -> float | None:
         """When to look again, on the monotonic clock; None: nothing of ours is there."""
@@ -236,7 +285,7 @@ class Clerk:
         if memory.is_reachable and not lives and not memory.watched and not memory.to_cancel:
             return None
         all_run = bool(lives) and all(line.state == JobState.RUNNING for line in lives)
-        is_calm = all_run and memory.is_reachable and not memory.to_cancel
+        is_calm = all_run and memory.is_reachable and not memory.to_cancel and not memory.steps
         latest_s = self._pace.latest_running_s if is_calm else self._pace.latest_s
         memory.wait_s = min(latest_s, memory.wait_s)
         look_at_s = time.monotonic() + memory.wait_s
@@ -278,6 +327,7 @@ class Clerk:
             self._cancel()
         if memory.site is None and not self._find_site():
             return
+        unlisted = self._steps_unlisted()
         answer = self._run(slurm_text.squeue_argv(self._name))
         if answer.refusal is not None:
             self._say_unreachable(answer)
@@ -297,6 +347,27 @@ class Clerk:
             if task:  # an array is listed by its tasks
                 memory.watched.pop(whole, None)
         self._tell(Status(lines))
+        for step in unlisted:
+            del memory.steps[step.name]
+            if any(
+                (line.job_id, line.state, line.started) == (step.job_id, JobState.RUNNING, step.started)
+                for line in listed
+            ):
+                self._tell(StepOver(step.name))
+
+    def _steps_unlisted(self) -> list[_SeeOver]:
+        """Steps whose end is looked for, and that are over, or went with their allocation."""
+        memory = self._memory
+        now_s = time.monotonic()
+        memory.steps = {name: step for name, step in memory.steps.items() if now_s < step.until_s}
+        if not memory.steps:
+            return []
+        job_ids = tuple(dict.fromkeys(step.job_id for step in memory.steps.values()))
+        answer = self._run(slurm_text.steps_argv(job_ids))
+        if answer.code != 0:
+            return []  # what is asked of jobs next finds out why
+        there = {line.strip() for line in answer.out.splitlines()}
+        return [step for step in memory.steps.values() if step.name not in there]
 
     def _kept(self, line: JobLine, listed: Sequence[JobLine]) -> _Watched:
         """What to remember of a job that lives, or is missing and was seen alive."""
@@ -354,24 +425,26 @@ class Clerk:
 
     def _run(self, argv: Sequence[str]) -> _Answer:
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 argv,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self._pace.command_s,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 # an interrupt from the terminal is for us alone
                 start_new_session=True,
             )
-        except subprocess.TimeoutExpired:
-            return _Answer(None, "", f"{argv[0]} gave no answer within {self._pace.command_s:g} s")
         except OSError as err:
             words = f"{argv[0]} cannot be started: {err.strerror}"
             return _Answer(127, "", words)
-        return _Answer(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        with process:
+            try:
+                out, error = process.communicate(timeout=self._pace.command_s)
+            except subprocess.TimeoutExpired:
+                # with what it started: at many sites these commands are scripts around the real ones
+                os.killpg(process.pid, signal.SIGKILL)
+                return _Answer(None, "", f"{argv[0]} gave no answer within {self._pace.command_s:g} s")
+        return _Answer(process.returncode, out.decode(errors="replace"), error.decode(errors="replace"))
 
     def _tell(self, report: Report) -> None:
         self._found.put(report)

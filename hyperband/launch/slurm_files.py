@@ -116,13 +116,13 @@ class SlurmFiles:
             command=(sys.executable, "-I", "-S", str(self._holder), *hold),
         )
 
-    def step_argv(self, job_id: str, node: str) -> tuple[str, ...]:
+    def step_argv(self, job_id: str, node: str, name: str) -> tuple[str, ...]:
         """Return the arguments of srun for a keeper that waits on a node for its job."""
         return slurm_text.step_argv(
             self._profile,
             job_id=job_id,
             node=node,
-            name="hyperband",
+            name=name,
             cwd=self._cwd,
             command=(sys.executable, "-I", "-S", str(self.node)),
         )

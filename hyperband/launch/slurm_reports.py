@@ -59,4 +59,11 @@ class CancelRefused:
     words: str
 
 
-Report = Submitted | NotSubmitted | Status | Unreachable | FoundSite | CancelRefused
+@dataclass(frozen=True, slots=True)
+class StepOver:
+    """A step is over, and with it every process of it: its node said so, and its allocation goes on."""
+
+    name: str
+
+
+Report = Submitted | NotSubmitted | Status | Unreachable | FoundSite | CancelRefused | StepOver

@@ -33,7 +33,7 @@ from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.launch.slurm_clerk import Clerk, Pace
 from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_reports import FoundSite, Status
+from hyperband.launch.slurm_reports import FoundSite, Status, StepOver
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import means_ending
 
@@ -41,6 +41,8 @@ from hyperband.launch.slurm_words import means_ending
 _HOLDERS_S = 0.2
 #: a tenth of the time after which holders believe that nobody wants them
 _WANTED_S = GIVE_UP_S / 10
+#: a shared folder that could not be used is tried again after so long
+_TROUBLE_S = 5.0
 #: patience with Slurm at the end, and with one that does not answer
 _END_S, _UNREACHABLE_END_S = 60.0, 10.0
 #: before the end of an allocation jobs should be over by so much, as part of its time and at most
@@ -81,9 +83,14 @@ class SlurmSlots:
         self._environments: dict[str, Path] = {}
         self._tokens: set[str] = set()
         self._lost: list[Lost] = []
+        self._steps_over: list[str] = []
         self._news: list[str] = []
         self._failure: MachineError | None = None
         self._holders_at_s = self._wanted_at_s = 0.0
+        #: tells whether a job that is started at a place now needs no word of Slurm's
+        self._is_prepared: Callable[[Place], bool] = lambda _: False
+        #: the shared folder could not be used, and it was told of
+        self._is_in_trouble = False
         self._open: tuple[Clerk, SlurmFiles] | None = None
 
     def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
@@ -109,11 +116,13 @@ class SlurmSlots:
 
     def take(self, wish: Wish) -> Lease | None:
         """Lease the best free slot that the wish does not avoid and in which there is time for it."""
-        if self._open is None or not self._allocations.is_reachable:
+        if self._open is None:
             return None
+        is_reachable = self._allocations.is_reachable
         now_s = time.monotonic()
         for place in self._allocations.free(wish.expected_s, now_s):
-            if place.name not in wish.avoid and not self._starts.are_held_back(place, now_s):
+            is_out = place.name in wish.avoid or self._starts.are_held_back(place, now_s)
+            if not is_out and (is_reachable or self._is_prepared(place)):
                 self._tell(Began(place))
                 return self._book(place)
         return None
@@ -173,6 +182,10 @@ class SlurmSlots:
 
     # What the grounds ask.
 
+    def heed_prepared(self, is_prepared: Callable[[Place], bool]) -> None:
+        """While Slurm does not answer, give out only slots that need no word of it, as this says."""
+        self._is_prepared = is_prepared
+
     @property
     def clerk(self) -> Clerk:
         """Its descriptor is readable when there is something to heed."""
@@ -199,15 +212,18 @@ class SlurmSlots:
             self._tell(report)
             if isinstance(report, Status):
                 self._note_status()
+            elif isinstance(report, StepOver):
+                self._steps_over.append(report.name)
             elif isinstance(report, FoundSite):
                 has = "with" if report.site.has_accounting else "without"
                 self._news.append(f"Slurm {report.site.version}, {has} accounting")
-        now_s = time.monotonic()
-        if now_s >= self._holders_at_s and self._allocations.n_coming:
-            self._look_for_holders()
-        if now_s >= self._wanted_at_s:
-            files.say_wanted()
-            self._wanted_at_s = now_s + _WANTED_S
+        try:
+            self._use_folder(files, time.monotonic())
+        except OSError as err:
+            if not self._is_in_trouble:
+                self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
+            self._is_in_trouble = True
+            self._holders_at_s = self._wanted_at_s = time.monotonic() + _TROUBLE_S
         self._tell(Tick())
 
     def want(self, n_jobs: int, shortest_s: float | None) -> None:
@@ -229,6 +245,15 @@ class SlurmSlots:
         lost, self._lost = self._lost, []
         return lost
 
+    def take_steps_over(self) -> list[str]:
+        """Return the names of steps that were found to be over since the last call."""
+        over, self._steps_over = self._steps_over, []
+        return over
+
+    def started(self, place: Place) -> str:
+        """Return when the allocation of a place started, in Slurm's words; empty: it is not known."""
+        return self._allocations.started(place.job_id)
+
     def places(self) -> tuple[Place, ...]:
         """Return the slots of allocations that run, free or not."""
         return self._allocations.places()
@@ -245,13 +270,16 @@ class SlurmSlots:
         """Whether nothing is to be started there now, since it failed a moment ago."""
         return self._starts.are_held_back(place, time.monotonic())
 
-    def note_failed_start(self, place: Place, words: str, *, is_ending: bool = False) -> None:
+    def note_failed_start(
+        self, place: Place, words: str, *, is_ending: bool = False, does_run: bool = False
+    ) -> None:
         """Hear that a job could not be started at a place, or lost it: its allocation may be gone.
 
         is_ending: it was seen to come to its end.
+        does_run: no, Slurm says that the allocation runs.
         """
         is_ending = is_ending or means_ending(words)
-        self._starts.note(place, words, time.monotonic(), is_ending=is_ending)
+        self._starts.note(place, words, time.monotonic(), is_ending=is_ending, does_run=does_run)
         self.look()
 
     def note_run(self, place: Place) -> None:
@@ -326,6 +354,14 @@ class SlurmSlots:
                 "command again: the search goes on where it is"
             )
         self._holders_at_s = 0.0
+
+    def _use_folder(self, files: SlurmFiles, now_s: float) -> None:
+        if now_s >= self._holders_at_s and self._allocations.n_coming:
+            self._look_for_holders()
+        if now_s >= self._wanted_at_s:
+            files.say_wanted()
+            self._wanted_at_s = now_s + _WANTED_S
+            self._is_in_trouble = False
 
     def _look_for_holders(self) -> None:
         clerk, files = self._opened()

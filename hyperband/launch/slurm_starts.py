@@ -36,18 +36,22 @@ class FailedStarts:
         """Nothing has failed."""
         self._failed: dict[str, _Failed] = {}
 
-    def note(self, place: Place, words: str, now_s: float, *, is_ending: bool) -> None:
+    def note(
+        self, place: Place, words: str, now_s: float, *, is_ending: bool, does_run: bool = False
+    ) -> None:
         """Hear of a start that failed, or of a job that was ended; those within a pause are one.
 
-        is_ending: its allocation seems to come to its end.
+        is_ending: its allocation seems to come to its end, or it was ended by somebody.
+        does_run: its allocation goes on nevertheless.
         """
+        pause_s = _ENDING_PAUSE_S if is_ending and not does_run else _PAUSE_S
         before = self._failed.get(place.job_id)
         if before is not None and now_s < before.until_s:
             if is_ending:
-                before.until_s = max(before.until_s, now_s + _ENDING_PAUSE_S)
+                before.until_s = max(before.until_s, now_s + pause_s)
             return
-        first_s = _ENDING_PAUSE_S if is_ending else _PAUSE_S
-        pause_s = first_s if before is None else min(_LONGEST_PAUSE_S, max(first_s, 2 * before.pause_s))
+        if before is not None:
+            pause_s = min(_LONGEST_PAUSE_S, max(pause_s, 2 * before.pause_s))
         n_faults = 0 if before is None else before.n_faults
         n_faults = n_faults if is_ending else n_faults + 1
         self._failed[place.job_id] = _Failed(n_faults, now_s + pause_s, pause_s, words)

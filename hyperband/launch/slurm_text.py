@@ -139,6 +139,32 @@ def step_argv(
     )
 
 
+def probe_argv(
+    profile: Profile, *, name: str, cwd: Path, script: str, arguments: Sequence[str]
+) -> tuple[str, ...]:
+    """The arguments of srun for a job of its own that runs a shell script on one node, after the setup lines.
+
+    Args:
+        profile: What to ask for.
+        name: Of the job.
+        cwd: Where it runs.
+        script: For sh.
+        arguments: Its own, from `$1` on.
+    """
+    return (
+        "srun",
+        f"--job-name={name}",
+        "--nodes=1",
+        "--ntasks=1",
+        *_asked_for(profile),
+        "--mpi=none",
+        "--export=ALL",
+        f"--chdir={cwd}",
+        *("/bin/bash", "-c", batch_script(profile), "bash"),
+        *("/bin/sh", "-c", script, "sh", *arguments),
+    )
+
+
 def squeue_argv(name: str) -> tuple[str, ...]:
     """The arguments of squeue for all jobs of a name, ended ones too, a line for each task of an array."""
     return (
@@ -149,6 +175,11 @@ def squeue_argv(name: str) -> tuple[str, ...]:
         f"--name={name}",
         f"--format={'|'.join(SQUEUE_FIELDS)}",
     )
+
+
+def steps_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
+    """The arguments of squeue for the names of all steps that live in some jobs, one a line."""
+    return ("squeue", "--noheader", "--steps", "--states=all", f"--jobs={','.join(job_ids)}", "--format=%j")
 
 
 def sacct_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
@@ -172,18 +203,6 @@ def config_argv() -> tuple[str, ...]:
 def _sbatch(
     profile: Profile, name: str, comment: str, log: Path, cwd: Path, *, requeue: bool = True
 ) -> list[str]:
-    gres = _gres(profile)
-    given = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "time": profile.time,
-        "gres": gres,
-        "cpus-per-task": profile.cpus,
-        "mem": profile.mem,
-        "exclude": profile.exclude,
-        "constraint": profile.constraint,
-    }
     return [
         "sbatch",
         "--parsable",
@@ -191,7 +210,7 @@ def _sbatch(
         f"--comment={comment}",
         f"--nodes={profile.nodes}",
         "--ntasks-per-node=1",
-        *(f"--{option}={value}" for option, value in given.items() if value is not None),
+        *_asked_for(profile),
         "--requeue" if requeue else "--no-requeue",
         "--open-mode=append",
         "--input=/dev/null",
@@ -199,6 +218,21 @@ def _sbatch(
         f"--chdir={cwd}",
         "--export=ALL",
     ]
+
+
+def _asked_for(profile: Profile) -> list[str]:
+    given = {
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "time": profile.time,
+        "gres": _gres(profile),
+        "cpus-per-task": profile.cpus,
+        "mem": profile.mem,
+        "exclude": profile.exclude,
+        "constraint": profile.constraint,
+    }
+    return [f"--{option}={value}" for option, value in given.items() if value is not None]
 
 
 def _signal_to_script(profile: Profile) -> tuple[str, ...]:

@@ -188,6 +188,17 @@ def means_ending(words: str) -> bool:
     return bool(_ENDING.search(words)) or refusal_of(words) == Refusal.UNREACHABLE
 
 
+def means_cancelled(words: str) -> bool:
+    """Whether srun said that Slurm ended the step, or its allocation, whatever the reason."""
+    return bool(re.search(r"\*\*\* (STEP|JOB) \S+ ON \S+ CANCELLED AT ", words))
+
+
+def means_out_of_memory(words: str) -> bool:
+    """Whether srun said that the step was ended for using more memory than its allocation has."""
+    found = re.search(r"exceeded (job |step )?memory limit|oom[-_ ]kill|out of memory", words, re.IGNORECASE)
+    return found is not None
+
+
 def said_by_srun(words: str) -> str:
     """What srun said, on one line without its name, and without what says nothing of a failure."""
     parts = [part.strip() for part in re.split(r"; |\n", words)]

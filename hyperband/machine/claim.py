@@ -33,6 +33,8 @@ FENCED_FILE = "fenced.json"
 FENCE = "fence"
 
 BY_NODE, BY_SEARCH = "node", "search"
+#: what a node says that waits for an attempt
+WAITS = "hyperband: waits for a job"
 
 #: file systems without hard links say so with one of these
 CANNOT_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

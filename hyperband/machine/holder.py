@@ -13,6 +13,7 @@ Owns these files. It knows nothing of searches, jobs or leases. Standard library
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -131,14 +132,19 @@ def run_task(path: str) -> int:
 
 def _write_whole(path: str, content: Mapping[str, object]) -> None:
     """Write a file that is there whole or not at all, also where the file system is shared."""
-    beside = f"{path}.{os.getpid()}"
+    beside = Path(f"{path}.{os.urandom(8).hex()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-        stream.flush()
-        # on a network file system the data may reach the server later than the name
-        os.fsync(stream.fileno())
-    Path(beside).rename(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+            stream.flush()
+            # on a network file system the data may reach the server later than the name
+            os.fsync(stream.fileno())
+        beside.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # of the first trouble whoever asked is told
+            beside.unlink()
+        raise
 
 
 def _complain(code: int, words: str) -> int:

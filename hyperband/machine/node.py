@@ -4,6 +4,8 @@
 names one, and ends if its standard input does before: nobody wants it any more. Once there is a job, the end
 of the input means nothing: the search died, and the job goes on.
 
+One that waits says so on its standard output: from then on it needs nobody but whoever tells it.
+
 Owns which attempt it is and whether it is ours; the rest is the warden's (machine/warden.py). It knows
 nothing of batch systems, nor of what jobs are.
 
@@ -12,13 +14,14 @@ Standard library only, Python 3.9 or newer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
 
-from hyperband.machine.claim import BY_NODE, ORDER_FILE, CannotClaimError, claim, parse, read_fresh
+from hyperband.machine.claim import BY_NODE, ORDER_FILE, WAITS, CannotClaimError, claim, parse, read_fresh
 from hyperband.machine.keeper import prctl
 from hyperband.machine.node_keeper import NODE_SIGNALS, now_s
 from hyperband.machine.warden import PR_SET_CHILD_SUBREAPER, Lines, Warden, complain
@@ -43,6 +46,8 @@ def main() -> None:
     if len(sys.argv) > 2:
         folder, attempt = sys.argv[1:3]
     else:
+        with contextlib.suppress(OSError):  # nobody listens
+            os.write(1, WAITS.encode() + b"\n")
         while not words:
             words = lines.take()
             if lines.has_ended:

@@ -137,7 +137,7 @@ class Warden:
         said = _read_all(listen).rstrip(b"\0").decode(errors="replace").strip()
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
-            self._write_end(said or f"its keeper {how}")
+            self._write_end(said or f"its keeper {how}", was_killed=status < 0)
         elif said:
             complain(said)
         return 0
@@ -263,13 +263,17 @@ class Warden:
         """Return whether a renewal is due; a lease that ran out never comes back."""
         return self._renew_at_s <= before_s < self._shared.renewed_s + self._lease_s
 
-    def _write_end(self, note: str) -> None:
-        """Write down that the keeper did not; that this may fail changes nothing: the lease runs out."""
+    def _write_end(self, note: str, *, was_killed: bool = False) -> None:
+        """Write down what the keeper did not; that this may fail changes nothing: the lease runs out.
+
+        was_killed: the keeper was.
+        """
         result = {
             **self._marks,
             "exit_status": None,
             "note": note,
             "never_ran": not self._shared.has_word,
+            "lost_keeper": was_killed,
         }
         try:
             begun = begin_file(self._directory, RESULT_FILE, is_locked=False)

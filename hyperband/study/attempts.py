@@ -146,6 +146,11 @@ class Attempts:
                 ending = self._read_of_others(folder, started)
                 ended.append((started, self._ended(started, ending, gpu_is_lost=False, adopted=True)))
                 continue
+            if any(other.knows(folder) for other in self._others):
+                # nobody started it; its slot need not be one of ours
+                ending = self._launcher.read(folder)
+                ended.append((started, self._ended(started, ending, gpu_is_lost=False, adopted=True)))
+                continue
             lease = self._slots.adopt(started.slot, wish_of(started))
             job = self._launcher.adopt(folder, lease)
             if job is None:

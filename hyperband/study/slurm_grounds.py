@@ -4,21 +4,19 @@ Owns what follows for jobs from what happens to allocations. Which allocations t
 """
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
 from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
+from hyperband.launch.slurm_clerk import require_commands
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import read_profile
 from hyperband.launch.slurm_slots import SlurmSlots, environ_for_jobs
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.wake import HasDescriptor, earliest
-
-_COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
 
 class SlurmGrounds:
@@ -37,12 +35,7 @@ class SlurmGrounds:
         self._study = study
         self._grace_s = settings.grace_s
         self._profile = read_profile(settings.slurm_profile, settings.slurm_set)
-        absent = [name for name in _COMMANDS if shutil.which(name) is None]
-        if absent:
-            raise MachineError(
-                f"--on slurm needs Slurm's commands, but {', '.join(absent)} cannot be found through PATH; "
-                "start the search on a login node of the cluster, or leave --on out"
-            )
+        require_commands()
         self._slots = SlurmSlots(self._profile, max_slots=settings.max_slots)
         self._launcher: SlurmLauncher | None = None
         self._carriers: SlurmCarriers | None = None
@@ -61,6 +54,7 @@ class SlurmGrounds:
         files = SlurmFiles(folder, self._profile, cwd)
         self._slots.open(files, os.environ)
         self._carriers = SlurmCarriers(self._slots, files, self._profile, cwd=cwd, environ=os.environ)
+        self._slots.heed_prepared(self._carriers.is_prepared)
         self._launcher = SlurmLauncher(self._slots, self._carriers, cwd=cwd, grace_s=self._grace_s)
         return self._launcher
 
@@ -87,6 +81,8 @@ class SlurmGrounds:
         if self._launcher is not None:
             for lost in self._slots.take_lost():
                 self._launcher.lose(lost)
+            for step in self._slots.take_steps_over():
+                self._launcher.prove(step)
             self._launcher.give_up_late()
         if self._carriers is not None:
             self._carriers.prepare()

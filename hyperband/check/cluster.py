@@ -1,0 +1,261 @@
+"""What a cluster's node finds of what a search takes for granted there: files, interpreters, GPUs.
+
+One short job of Slurm's own, asked for as the search would ask, tries it out; what it says comes back through
+srun, so that nothing need be shared for that. Nothing is trained. How Slurm is asked is launch/'s.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.check.findings import Report, Status
+from hyperband.check.interrupts import Interrupts
+from hyperband.check.pulse import Pulse
+from hyperband.errors import MachineError
+from hyperband.launch import slurm_text
+from hyperband.launch.slurm_clerk import Clerk
+from hyperband.launch.slurm_files import described
+from hyperband.launch.slurm_profile import Profile, read_profile
+from hyperband.launch.slurm_reports import FoundSite, Unreachable
+from hyperband.launch.slurm_words import said_by_srun
+from hyperband.machine.claim import read_fresh
+from hyperband.report.text import counted, duration
+from hyperband.settings import Settings
+
+_LINES = ("node", "files", "interpreter", "node_gpus")
+#: patience with Slurm's first word; with a file that was written on the node; with a job's end
+_ANSWER_S, _SEEN_S, _END_S = 60.0, 10.0, 10.0
+_HERE, _THERE = "from-the-search", "from-the-node"
+_MARK = "hyperband-check:"
+#: arguments: folder, working directory, what to write, the script, its interpreter, hyperband's
+_PROBE = f"""\
+say() {{ printf '{_MARK}%s=%s\\n' "$1" "$2"; }}
+version() {{ "$1" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>&1 | tail -n 1; }}
+say node "${{SLURMD_NODENAME:-$(hostname)}}"
+say word "$(cat "$1/{_HERE}" 2>&1)"
+[ -d "$2" ] && say cwd yes
+printf %s "$3" 2>/dev/null >"$1/new" && ln "$1/new" "$1/{_THERE}" && say linked yes
+[ -r "$4" ] && say script yes
+say python "$(version "$5")"
+say own "$(version "$6")"
+say visible "${{CUDA_VISIBLE_DEVICES-}}"
+names() {{ nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sort | uniq -c; }}
+say names "$(names | tr -s ' \\n' ' ')"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """What a job that is over said."""
+
+    said: Mapping[str, str]
+    #: why it did not run; empty if it did
+    words: str
+    took_s: float
+
+
+def check_cluster(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:
+    """Try out what jobs find on a node.
+
+    Args:
+        settings: what is asked of Slurm, script, interpreter and folder of studies count here.
+        report: gets the lines.
+        interrupts: entered.
+        pulse: told that a node is waited for.
+
+    Raises:
+        UsageError: the profile is wrong.
+        MachineError: nothing can be written here.
+        CheckStoppedError: a signal ended it; no job is left.
+    """
+    profile = read_profile(settings.slurm_profile, settings.slurm_set)
+    if not _site(report, interrupts):
+        report.add_rest(_LINES, "Slurm does not answer")
+        return
+    try:
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=settings.logs, prefix=".hyperband-check-") as folder:
+            _nodes(settings, profile, Path(folder), report, interrupts, pulse)
+    except OSError as err:
+        raise MachineError(
+            f"cannot write into {settings.logs}: {err.strerror or err}; make room, or name another --logs"
+        ) from err
+
+
+def _site(report: Report, interrupts: Interrupts) -> bool:
+    """Whether Slurm answers, and how it counts."""
+    ends_s = time.monotonic() + _ANSWER_S
+    words = f"no answer within {_ANSWER_S:g} s"
+    with contextlib.closing(Clerk(f"hb-check-{uuid.uuid4().hex}", os.environ)) as clerk:
+        clerk.look()
+        while (left_s := ends_s - time.monotonic()) > 0 and not interrupts.came:
+            select.select([clerk], [], [], min(left_s, 0.5))
+            for found in clerk.reports():
+                if isinstance(found, FoundSite):
+                    counts = "sacct is asked as well of jobs that squeue has forgotten"
+                    if not found.site.has_accounting:
+                        counts = "without accounting; squeue alone is asked, and that is enough"
+                    report.add("slurm", Status.OK, f"version {found.site.version}; {counts}")
+                    return True
+                if isinstance(found, Unreachable):
+                    words, ends_s = found.words, 0.0
+    interrupts.heed()
+    fix = "make the check where `squeue` answers: on a login node, or with SLURM_CONF set as there"
+    report.add("slurm", Status.FAILS, words, fix)
+    return False
+
+
+def _nodes(
+    settings: Settings, profile: Profile, folder: Path, report: Report, interrupts: Interrupts, pulse: Pulse
+) -> None:
+    word = uuid.uuid4().hex
+    (folder / _HERE).write_text(word)
+    asked = ", ".join(described(profile)) or "the site's defaults"
+    found = _probe(settings, profile, folder, word, interrupts, pulse)
+    if "node" not in found.said:
+        fix = "change the Slurm profile (or --slurm-set KEY=VALUE); `sinfo` shows what there is"
+        report.add("node", Status.FAILS, f"no job runs ({asked}): {found.words}", fix)
+        report.add_rest(_LINES[1:], "no job runs")
+        return
+    node = found.said["node"]
+    report.add(
+        "node", Status.OK, f"{node} ran a job, over {duration(found.took_s)} after it was asked for ({asked})"
+    )
+    _files(settings, folder, word, node, found.said, report)
+    _interpreters(settings, node, found.said, report)
+    _gpus(profile, node, found.said, report)
+
+
+def _probe(
+    settings: Settings, profile: Profile, folder: Path, word: str, interrupts: Interrupts, pulse: Pulse
+) -> _Probed:
+    name = f"hb-check-{word}"
+    arguments = (folder, Path.cwd(), word, settings.script, settings.python, sys.executable)
+    argv = slurm_text.probe_argv(
+        profile, name=name, cwd=Path.cwd(), script=_PROBE, arguments=tuple(map(str, arguments))
+    )
+    environment = slurm_text.engine_environment(os.environ)
+    began_s = time.monotonic()
+    ends_s = began_s + (settings.timeout_s or float("inf"))
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=environment, start_new_session=True
+        )
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            pulse.doing = "a node"
+            while process.poll() is None and not interrupts.came and time.monotonic() < ends_s:
+                interrupts.sleep([pidfd], min(pulse.left_s(), ends_s - time.monotonic()))
+                pulse.beat("its job waits in Slurm's queue, or runs")
+            is_late = process.poll() is None
+        finally:
+            os.close(pidfd)
+            _end(process, name, environment)
+        interrupts.heed()
+        took_s = time.monotonic() - began_s
+        out.seek(0)
+        errors.seek(0)
+        lines = out.read().decode(errors="replace").splitlines()
+        words = said_by_srun(errors.read().decode(errors="replace"))
+    if is_late:
+        words = f"it did not end within {settings.timeout_s:g} s (--timeout); {words}"
+    said = (line.removeprefix(_MARK).partition("=") for line in lines if line.startswith(_MARK))
+    return _Probed({key: value for key, _, value in said}, words or f"exit code {process.returncode}", took_s)
+
+
+def _end(process: "subprocess.Popen[bytes]", name: str, environment: Mapping[str, str]) -> None:
+    """Leave nothing of it, here or in the queue."""
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["scancel", "--quiet", f"--name={name}"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_END_S,
+            check=False,
+        )
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _files(
+    settings: Settings, folder: Path, word: str, node: str, said: Mapping[str, str], report: Report
+) -> None:
+    wrong = []
+    if said.get("word") != word:
+        wrong.append(f"a file that was written here is not read on {node}: {said.get('word')}")
+    elif "linked" not in said:
+        wrong.append(f"{node} cannot write there, or cannot make a hard link")
+    elif not _is_seen(folder, word):
+        wrong.append(f"a file that {node} wrote is not seen here within {_SEEN_S:g} s")
+    if wrong:
+        fix = "put the studies where all nodes see them and may write, with hard links: --logs DIR"
+        report.add("files", Status.FAILS, f"{settings.logs} is not shared: {wrong[0]}", fix)
+    elif "cwd" not in said:
+        words = f"{settings.logs} is shared, but jobs run in {Path.cwd()}, which is not there on {node}"
+        report.add("files", Status.FAILS, words, "start the search in a folder that the nodes have, too")
+    else:
+        words = f"{settings.logs}: what is written here is read on {node}, and the other way round"
+        report.add("files", Status.OK, words)
+
+
+def _is_seen(folder: Path, word: str) -> bool:
+    ends_s = time.monotonic() + _SEEN_S
+    while read_fresh(str(folder), _THERE) != [word.encode()]:
+        if time.monotonic() > ends_s:
+            return False
+        time.sleep(0.2)  # a shared file system tells nobody
+    return True
+
+
+def _interpreters(settings: Settings, node: str, said: Mapping[str, str], report: Report) -> None:
+    wrong = [
+        f"{path} ({whose}) does not run on {node}: {said.get(key) or 'no answer'}"
+        for key, path, whose in (
+            ("python", settings.python, "the script's"),
+            ("own", sys.executable, "hyperband's"),
+        )
+        if not said.get(key, "")[:1].isdigit()
+    ]
+    if "script" not in said:
+        wrong.append(f"{settings.script} cannot be read on {node}")
+    if wrong:
+        fix = (
+            "have the interpreters and the script at the same paths on the nodes, and name one with --python"
+        )
+        report.add("interpreter", Status.FAILS, "\n".join(wrong), fix)
+        return
+    words = f"on {node} the script's is Python {said['python']}, and hyperband's is {said['own']}"
+    report.add("interpreter", Status.OK, words)
+
+
+def _gpus(profile: Profile, node: str, said: Mapping[str, str], report: Report) -> None:
+    n_seen = len([part for part in said.get("visible", "").split(",") if part])
+    names = f": {found}" if (found := said.get("names", "").strip()) else ""
+    if profile.n_gpus == 0:
+        report.add("node_gpus", Status.NONE, "none are asked for; gpus=1 in the Slurm profile asks for one")
+    elif n_seen == profile.n_gpus:
+        words = (
+            f"Slurm gives {counted(n_seen, 'GPU')} on {node} (CUDA_VISIBLE_DEVICES {said['visible']}){names}"
+        )
+        report.add("node_gpus", Status.OK, words)
+    else:
+        fix = "`scontrol show node` says what it has; setup lines must not set CUDA_VISIBLE_DEVICES"
+        words = (
+            f"{profile.n_gpus} are asked for on a node, but CUDA_VISIBLE_DEVICES is {said.get('visible')!r}"
+        )
+        report.add("node_gpus", Status.FAILS, words, fix)
