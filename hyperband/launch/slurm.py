@@ -23,7 +23,8 @@ from hyperband.launch.remote_files import claim_for_search
 from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
+from hyperband.launch.slurm_room import gpus_of, place_of
+from hyperband.launch.slurm_slots import SlurmSlots
 from hyperband.launch.slurm_words import means_cancelled, means_out_of_memory, said_by_srun
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
