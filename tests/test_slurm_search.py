@@ -14,6 +14,8 @@ import pytest
 from search_fixture import Ran, Searches, script, searches, until
 from slurm_fixture import SlurmCluster
 
+from hyperband.journal import read_events
+
 __all__ = ["searches"]
 
 #: two jobs at once on each of up to three nodes
@@ -120,7 +122,15 @@ def test_stop_ends_what_a_killed_search_left_and_a_search_here_refuses_before(on
     assert on_slurm.queue()
     refused = on_slurm.searches.run("--max-epochs", "3")
     assert refused.exit_code == 1
-    assert "with another --on" in refused.err
+    assert "with another --on (slurm, and now it is local)" in refused.err
+    begun = {path: json.loads(path.read_text()) for path in on_slurm.searches.study.glob("jobs/*/order.json")}
+    for path, order in begun.items():  # as if another engine of other machines had them
+        path.write_text(json.dumps({**order, "engine": "ray"}))
+    n_events = len(read_events(on_slurm.searches.study))
+    refused = on_slurm.run("--max-epochs", "3", "--max-slots", "2")
+    assert refused.exit_code == 1
+    assert "with another --on (ray, and now it is slurm)" in refused.err
+    assert len(read_events(on_slurm.searches.study)) == n_events, "nothing has begun"
     stopped = on_slurm.searches.command("stop", str(on_slurm.searches.study))
     assert "ended 2 jobs and 1 allocation that" in stopped.out, stopped
     assert on_slurm.queue() == []
