@@ -53,7 +53,7 @@ class OnSlurm:
         return self.cluster.run("squeue", "-h", "-o", "%i %T").splitlines()
 
     def living(self) -> list[str]:
-        """Jobs that Slurm has and that are not on their way out: their nodes are cleaned up a while longer."""
+        """Jobs that Slurm has, but for those on their way out: their nodes are cleaned up a while longer."""
         return [line for line in self.queue() if not line.endswith("COMPLETING")]
 
     def allocations_log(self) -> str:
