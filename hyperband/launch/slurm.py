@@ -25,7 +25,12 @@ from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_room import gpus_of, place_of
 from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_words import means_cancelled, means_out_of_memory, said_by_srun
+from hyperband.launch.slurm_words import (
+    means_cancelled,
+    means_cancelled_by_hand,
+    means_out_of_memory,
+    said_by_srun,
+)
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 from hyperband.machine.process import wait_for_end
@@ -40,6 +45,7 @@ _KEPT = (
     "HOSTNAME",
 )
 _TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled by somebody"
+_CANCELLED = "its step was cancelled by somebody"
 #: a job whose step has not begun by then, although Slurm answers, is taken back
 _BEGIN_WITHIN_S = 30.0
 #: patience with a step that waits and is not wanted any more
@@ -183,6 +189,8 @@ class SlurmCarriers:
 class SlurmLauncher(RemoteLauncher):
     """Runs jobs in steps. What a job ran in may be taken away: that is never the job's fault."""
 
+    engine = "slurm"
+
     def __init__(self, slots: SlurmSlots, carriers: SlurmCarriers, *, cwd: Path, grace_s: float) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
         super().__init__(carriers, cwd=cwd, grace_s=grace_s)
@@ -273,6 +281,10 @@ class SlurmLauncher(RemoteLauncher):
             self._slots.note_run(place)
             note = said_by_srun(said)
             return replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True)
+        if ending.exit_status is None and does_run and means_cancelled_by_hand(said):
+            # its allocation runs, so that nobody but a person can have meant this step alone
+            self._slots.note_run(place)
+            return replace(ending, note=_CANCELLED, was_cancelled=True)
         if is_ended_by_slurm:
             words = taken or _TOLD_TO_END
             self._slots.note_failed_start(place, words, is_ending=True)
