@@ -375,19 +375,25 @@ def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_its_keeper_each_time_is_not_tried_for_ever(on_slurm: OnSlurm) -> None:
+def test_jobs_that_kill_who_keeps_them_are_not_tried_for_ever(on_slurm: OnSlurm) -> None:
     on_slurm.searches.write(
         script("""
             import os, signal, time
-            if os.environ["HYPERBAND_TRIAL"] == "0":
-                os.kill(os.getppid(), signal.SIGKILL)
+            keeper = os.getppid()
+            warden = int(open(f"/proc/{keeper}/stat").read().rpartition(")")[2].split()[1])
+            killed = {"0": [keeper], "1": [warden], "2": [warden, keeper]}
+            for pid in killed.get(os.environ["HYPERBAND_TRIAL"], []):
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(0.001)
+            if os.environ["HYPERBAND_TRIAL"] in killed:
                 time.sleep(60)
             print(float(config_id[2:]))
         """)
     )
-    ran = on_slurm.run("--max-epochs", "1", "--algorithm", "random", "--max-trials", "2", "--max-slots", "1")
-    outcomes = [job["outcome"] for job in ran.document["jobs"] if job["trial"] == 0]
-    assert outcomes == ["Lost", "Lost", "Crashed"], on_slurm.log()
+    ran = on_slurm.run("--max-epochs", "1", "--algorithm", "random", "--max-trials", "4", "--max-slots", "3")
+    for trial in range(3):
+        outcomes = [job["outcome"] for job in ran.document["jobs"] if job["trial"] == trial]
+        assert outcomes == ["Lost", "Lost", "Crashed"], on_slurm.log()
 
 
 SRUN_OF_A_SITE = """\

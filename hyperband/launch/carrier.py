@@ -85,6 +85,18 @@ class Carrier:
         """Return whether its process has ended; False where there is none of this machine."""
         return self.pidfd is not None and wait_for_end(self.pidfd, 0.0)
 
+    def exit_status(self) -> int | None:
+        """Return how its process ended: an exit code, or minus the signal; None: not yet, or not known."""
+        if self._child is None:
+            return None
+        try:
+            found = os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+        if found is None or found.si_pid == 0:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
     def is_there(self) -> bool:
         """Return whether a keeper waits on the node already: it needs nothing but its line."""
         return not self.has_ended() and claim.WAITS in self._lines()
