@@ -623,6 +623,45 @@ def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
 
 
+def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:
+    """Be the keeper of a job that takes its request only after a while."""
+    here = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            time.sleep(0.3)
+            keeper.become_job(theirs, here)
+        finally:
+            os._exit(99)
+    theirs.close()
+    flags = os.O_RDWR | os.O_CREAT
+    opened = [os.open(folder / name, flags) for name in ("request", "stdout", "stderr", "lock")]
+    opened.insert(1, os.open(folder, os.O_RDONLY))
+    keeper.Keeper(pid, ours, [*opened[:4], ready], opened[4]).keep("boot", "host")
+
+
+def test_a_stop_that_comes_while_the_job_takes_its_request_is_not_lost(tmp_path: Path) -> None:
+    request = {"argv": ["/bin/sleep", "60"], "environment": {}, "grace_s": 3.0}
+    (tmp_path / "request").write_text(json.dumps(request))
+    listen, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            be_keeper_of_a_slow_job(tmp_path, ready)
+        finally:
+            os._exit(0)
+    os.close(ready)
+    until((tmp_path / keeper.KEEPER_FILE).is_file, "the keeper to write itself down")
+    os.kill(pid, keeper.STOP_SIGNAL)
+    assert os.read(listen, 10) == keeper.DONE
+    os.close(listen)
+    os.waitpid(pid, 0)
+    result = json.loads((tmp_path / keeper.RESULT_FILE).read_text())
+    assert (result["exit_status"], result["asked"]) == (-signal.SIGTERM, "stop")
+
+
 def test_a_working_directory_that_is_not_there_is_told_of(tmp_path: Path) -> None:
     bench = RemoteBench(tmp_path)
     bench.launcher.close()
