@@ -17,6 +17,7 @@ from typing import Protocol
 from hyperband.errors import MachineError
 from hyperband.launch.base import Lease
 from hyperband.machine import claim
+from hyperband.machine.limits import under_first_limit
 from hyperband.machine.process import ProcessId, wait_for_end
 
 CARRIER_FILE = "carrier.json"
@@ -194,7 +195,7 @@ def spawn(
     try:
         with errors.open("ab") as said:
             process = subprocess.Popen(
-                argv,
+                under_first_limit(argv),
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,

@@ -8,7 +8,7 @@ import contextlib
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.errors import MachineError
@@ -26,6 +26,7 @@ from hyperband.launch.slurm_room import gpus_of, place_of
 from hyperband.launch.slurm_slots import SlurmSlots
 from hyperband.launch.slurm_words import said_by_srun
 from hyperband.machine.claim import FENCE
+from hyperband.machine.limits import allow_open_files
 from hyperband.machine.process import wait_for_end
 
 #: variables in which a step knows better than the script of its allocation
@@ -39,8 +40,10 @@ _KEPT = (
 )
 #: a job whose step has not begun by then, although Slurm answers, is taken back
 _BEGIN_WITHIN_S = 30.0
-#: patience with a step that waits and is not wanted any more
-_LEAVE_S = 2.0
+#: files that a slot takes: input and end of its step and of the one that waits beside it, and of its job
+_N_FILES_EACH = 5
+#: patience with all steps together that wait and are not wanted any more, and then with their death
+_LEAVE_S, _DIE_S = 1.5, 0.5
 
 
 class SlurmCarriers:
@@ -57,7 +60,12 @@ class SlurmCarriers:
             profile: what an allocation is.
             cwd: where srun runs.
             environ: ours.
+
+        Raises:
+            MachineError: so many slots cannot be served by one process.
         """
+        n_slots = slots.n_slots()
+        allow_open_files(n_slots * _N_FILES_EACH, f"{n_slots} slots on Slurm")
         self._slots = slots
         self._files = files
         self._profile = profile
@@ -150,10 +158,10 @@ class SlurmCarriers:
             for carrier in waiting:
                 self._discard(carrier)
         self._waiting.clear()
+        for carrier in _those_left(self._leaving, _LEAVE_S):
+            carrier.kill()
+        _those_left(self._leaving, _DIE_S)
         for carrier in self._leaving:
-            if carrier.pidfd is not None and not wait_for_end(carrier.pidfd, _LEAVE_S):
-                carrier.kill()
-                wait_for_end(carrier.pidfd, _LEAVE_S)
             self._forget(carrier)
         self._leaving.clear()
 
@@ -291,6 +299,16 @@ class SlurmLauncher(RemoteLauncher):
     def _note_ordered(self, job: RemoteJob) -> RemoteJob:
         self._ordered_s[job] = time.monotonic()
         return job
+
+
+def _those_left(carriers: Sequence[Carrier], patience_s: float) -> list[Carrier]:
+    """Wait for the end of some together; return those that have not ended by then."""
+    until_s = time.monotonic() + patience_s
+    return [
+        one
+        for one in carriers
+        if one.pidfd is not None and not wait_for_end(one.pidfd, max(0.0, until_s - time.monotonic()))
+    ]
 
 
 def _step_of(job: RemoteJob) -> str:
