@@ -102,6 +102,8 @@ class Ending:
     never_ran: bool = False
     #: what it ran in was taken away, such as its machine: says nothing of the job
     was_taken_away: bool = False
+    #: somebody ended it for good, by the means of what it ran in: it is not tried again
+    was_cancelled: bool = False
     #: its keeper was killed, while what it ran in went on: by the job itself, as far as anybody can tell
     lost_keeper: bool = False
     #: the kernel killed a process of the job's cgroup for want of memory while it ran

@@ -60,7 +60,7 @@ def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within
         within: folders in it.
 
     Raises:
-        MachineError: it cannot be written to, or holds jobs of the other mode.
+        MachineError: it cannot be written to.
     """
     folder = study / SLURM_FOLDER
     try:
@@ -80,12 +80,6 @@ def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within
             f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or "
             "make the study's folder writable, and start the same command again"
         ) from err
-    if mode_of(name) != mode:
-        raise MachineError(
-            f"this study may still have jobs in Slurm from a start with --slurm-mode {mode_of(name)} (`squeue "
-            f"--name={name}`); start it with that one again, which goes on with them, or end them with "
-            f"`hyperband stop {study}` first"
-        )
     return name
 
 

@@ -20,11 +20,16 @@ from hyperband.launch.slurm_words import JobLine, JobState
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An attempt is to run in a Slurm job of its own."""
+    """Attempts that are to run, each in a Slurm job of its own; they became ready at the same moment."""
+
+    attempts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An attempt that an earlier search ordered: Slurm may have a job for it already."""
 
     attempt: str
-    #: an earlier search ordered it, and Slurm may have a job for it already
-    is_old: bool = False
     #: of the job that it was given, as far as that was written down
     job_id: str = ""
 
@@ -74,6 +79,7 @@ class Seen:
 #: what trials' jobs are told
 Event = (
     Asked
+    | Found
     | Begun
     | Done
     | Failed

@@ -33,6 +33,7 @@ from hyperband.launch.trial_job_events import (
     Done,
     Event,
     Failed,
+    Found,
     Given,
     JobOver,
     Seen,
@@ -123,9 +124,11 @@ class TrialJobs:
         """Take what happened; return what is to be done, in order."""
         actions: list[Action] = []
         match event:
-            case Asked():
-                stage = Stage.UNSURE if event.is_old else Stage.WAITING
-                self._attempts[event.attempt] = _Attempt(event.attempt, stage, event.job_id, since_s=now_s)
+            case Asked(attempts):
+                for attempt in attempts:
+                    self._attempts[attempt] = _Attempt(attempt, Stage.WAITING)
+            case Found(attempt, job_id):
+                self._attempts[attempt] = _Attempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
             case Begun(attempt):
                 if (one := self._attempts.get(attempt)) is not None:
                     one.has_begun = True
