@@ -154,6 +154,8 @@ class TrialJobs:
             case Stop():
                 self._is_stopping = True
                 self._has_looked = False  # there may be more than is known
+                for attempt in list(self._attempts):
+                    self._note_done(attempt, now_s)
             case FoundSite() | StepOver() | Tick():
                 pass
             case _:
@@ -173,17 +175,16 @@ class TrialJobs:
         is_held = self._starts.are_held_back(_ANYWHERE, now_s) or now_s < self._not_before_s
         return self._has_looked and self._is_reachable and not self._has_failed and not is_held
 
-    @property
-    def job_ids(self) -> list[str]:
-        """Jobs of Slurm's that are not over, as far as is known."""
-        return [one.job_id for one in self._attempts.values() if one.job_id] + list(self._unwanted)
+    def job_of(self, attempt: str) -> str:
+        """The job that an attempt has; empty: none, as far as is known."""
+        one = self._attempts.get(attempt)
+        return "" if one is None else one.job_id
 
     @property
     def is_given_up(self) -> bool:
         """Whether everything is over, or its end has begun, as far as is known."""
-        live = [one for one in self._attempts.values() if one.job_id or one.stage == Stage.UNSURE]
         states = {one.state for one in self._unwanted.values()}
-        return self._has_looked and not self._asked and not live and states <= {JobState.ENDING}
+        return self._has_looked and not self._asked and states <= {JobState.ENDING}
 
     def stage_of(self, attempt: str) -> Stage | None:
         """Where an attempt is on its way; None: it is done."""
@@ -413,11 +414,8 @@ class TrialJobs:
     def _settle(self, now_s: float, actions: list[Action]) -> None:
         """Submit what waits, give up what nobody wants."""
         if self._is_stopping:
-            rest = [job_id for job_id in self.job_ids if job_id not in self._cancelled]
-            self._cancel(rest, "the search is over", actions)
-            self._attempts = {
-                name: one for name, one in self._attempts.items() if one.job_id or one.stage == Stage.UNSURE
-            }
+            rest = [job_id for job_id, one in self._unwanted.items() if one.state != JobState.ENDING]
+            self._cancel([one for one in rest if one not in self._cancelled], "the search is over", actions)
             return
         useless = [
             job_id
