@@ -102,10 +102,10 @@ class Ending:
     never_ran: bool = False
     #: what it ran in was taken away, such as its machine: says nothing of the job
     was_taken_away: bool = False
-    #: somebody ended it for good, by the means of what it ran in: it is not tried again
-    was_cancelled: bool = False
     #: its keeper was killed, while what it ran in went on: by the job itself, as far as anybody can tell
     lost_keeper: bool = False
+    #: somebody cancelled it by hand, by a command of its engine's, and cancelled nothing else
+    was_cancelled: bool = False
     #: the kernel killed a process of the job's cgroup for want of memory while it ran
     oom_killed: bool = False
     #: most resident memory of any one process of the job; None: not measured

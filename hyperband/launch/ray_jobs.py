@@ -9,8 +9,9 @@ from pathlib import Path
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.ray_slots import Over, RaySlots
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import was_asked
+from hyperband.launch.remote_job import RemoteJob
 
 #: variables in which a slot knows better than the search
 _KEPT = (

@@ -12,8 +12,9 @@ from pathlib import Path
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Room
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import Ordered, Sight, claim_for_search, ending_of, was_asked
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.slurm_words import JobState
 from hyperband.launch.trial_job_events import JobOver
 from hyperband.launch.trial_job_slots import TrialJobSlots

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from hyperband.errors import InternalError, MachineError, UsageError
 from hyperband.launch.allocation_events import Cancel, Fail, Say, Stop, Tick
-from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
+from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
 from hyperband.launch.slurm_files import described
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Report, Status
-from hyperband.launch.slurm_slots import gpus_of
+from hyperband.launch.slurm_room import lease_named
 from hyperband.launch.trial_job_events import (
     Asked,
     Begun,
@@ -359,8 +359,5 @@ class TrialJobSlots:
         self._look_at_s = time.monotonic() + _TROUBLE_S
 
     def _book(self, name: str) -> Lease:
-        gpus = gpus_of(self._profile, 0)
-        arguments = ("--gpu", "0") if gpus is None or len(gpus) == 1 else ("--multi_gpu",)
-        environment: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ""} if gpus is None else {}
-        self._leases[name] = Lease(Slot(name, arguments, environment), ())
+        self._leases[name] = lease_named(self._profile, name, 0)
         return self._leases[name]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
-from hyperband.launch.slurm_clerk import require_commands
+from hyperband.launch.slurm_commands import require_commands
 from hyperband.launch.slurm_end import end_other_mode
-from hyperband.launch.slurm_profile import read_profile
-from hyperband.launch.slurm_slots import environ_for_jobs
+from hyperband.launch.slurm_profile_file import read_profile
+from hyperband.launch.slurm_room import environ_for_jobs
 from hyperband.launch.trial_job_files import TrialJobFiles
 from hyperband.launch.trial_job_launcher import TrialJobLauncher
 from hyperband.launch.trial_job_slots import TrialJobSlots, profile_of_one

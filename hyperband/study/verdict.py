@@ -29,7 +29,7 @@ def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool, se
             likely killed the search as well.
     """
     if ending.was_cancelled:
-        return Reading(Outcome.CRASHED, None, ending.note, "cancelled by somebody")
+        return Reading(Outcome.CANCELLED, None, ending.note, "cancelled by hand")
     if ending.exit_status is None:
         return Reading(Outcome.LOST, None, ending.note)
     if gpu_is_lost and (ending.asked is not None or ending.exit_status != 0):
@@ -56,7 +56,7 @@ def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool, se
 def remark(ending: Ending, reading: Reading, *, stderr: Path) -> str:
     """Return the words on one attempt's end that the journal keeps: of a crash with its last error line."""
     has_crashed = reading.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
-    error = last_lines(stderr, 1) if has_crashed and not ending.was_cancelled else ""
+    error = last_lines(stderr, 1) if has_crashed else ""
     words = [
         f"{reading.note}: {error}" if error else reading.note,
         ending.note if ending.note != reading.note else "",
