@@ -244,6 +244,22 @@ def test_the_end_of_a_job_is_told_once(queued: Story, state: JobState, by_somebo
     assert [queued.jobs.job_of(attempt) for attempt in "abc"] == ["7_0", "", "8"]
 
 
+def test_a_task_that_left_the_queue_while_its_array_is_known_was_cancelled(queued: Story) -> None:
+    waits = seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.WAITING, "b"))
+    queued.tell(waits)
+    [over] = queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.GONE, "b")))
+    assert isinstance(over, JobOver)
+    assert over.by_somebody
+
+
+def test_a_task_that_nobody_looked_for_meanwhile_may_have_run_and_failed(queued: Story) -> None:
+    queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.WAITING, "b")))
+    queued.now_s += 61
+    [over] = queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.GONE, "b")))
+    assert isinstance(over, JobOver)
+    assert not over.by_somebody
+
+
 def test_an_array_that_is_forgotten_as_a_whole_is_over_task_by_task(queued: Story) -> None:
     orders = queued.tell(seen(("7", JobState.GONE, None)))
     assert [order.attempt for order in orders if isinstance(order, JobOver)] == ["a", "b"]

@@ -146,6 +146,8 @@ class TrialJobLauncher(RemoteLauncher):
             return None
         self._silent_s.pop(job, None)
         word = self._words.pop(job, None)
+        if job.has_begun:
+            self._slots.note_begun(job.attempt)
         self._slots.note_done(job.attempt)
         return self._judged(ending, word, is_asked=was_asked(job.folder))
 

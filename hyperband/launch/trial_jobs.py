@@ -8,7 +8,7 @@ Whether an attempt runs twice is not decided here: its claim does that. So an an
 costs at most a job that finds nothing to do. What Slurm does not say changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -48,12 +48,20 @@ _MOST_TASKS = 500
 _LIMIT_PAUSE_S = 60.0
 #: a job that runs for nobody is cancelled after so long: mostly it is just ending
 _LINGERS_S = 5.0
+#: what was in the queue so long ago and is not any more may have run meanwhile, and be forgotten
+_KNOWN_S = 60.0
 #: of a job that has waited for less nothing is said: Slurm's scheduler takes turns
 _WORTH_TELLING_S = 5.0
 #: the same words about the queue stand for so long, unless the reasons change
 _SAME_WORDS_S = 60.0
 #: failures are counted over all nodes: which one a job gets is Slurm's to say
 _ANYWHERE = Place("", "", 0)
+
+
+def array_of(job_id: str) -> str:
+    """Return the array that a job is a task of; empty: of none."""
+    whole, task, _ = job_id.partition("_")
+    return whole if task else ""
 
 
 class Stage(StrEnum):
@@ -77,6 +85,8 @@ class _Attempt:
     reason: str = ""
     #: in the queue since then
     since_s: float = 0.0
+    #: seen there then
+    listed_s: float = 0.0
     has_begun: bool = False
 
 
@@ -319,9 +329,10 @@ class TrialJobs:
         for job in live:
             self._note_live(job, now_s, actions)
         others = {job.attempt: job.line.job_id for job in reversed(live)}
+        arrays = {array_of(job.line.job_id) for job in seen if job.line.state != JobState.GONE} - {""}
         for job in seen:
             if job.line.state.is_over and job.line.job_id not in self._over:
-                self._note_over(job, others.get(job.attempt, ""), now_s, actions)
+                self._note_over(job, others.get(job.attempt, ""), arrays, now_s, actions)
         for attempt in self._attempts.values():
             if attempt.stage == Stage.UNSURE:
                 # Slurm has no job for it
@@ -367,7 +378,7 @@ class TrialJobs:
             return
         if one.stage != Stage.QUEUED:
             one.stage, one.since_s = Stage.QUEUED, now_s
-        one.reason = line.reason
+        one.reason, one.listed_s = line.reason, now_s
         self._heed_reason(one, actions)
 
     def _heed_reason(self, one: _Attempt, actions: list[Action]) -> None:
@@ -385,8 +396,14 @@ class TrialJobs:
             words = f"the job {one.job_id} is on hold ({one.reason}); scontrol release {one.job_id} lets it"
             self._say_once(f"{words} start, scancel {one.job_id} gives its trial up", actions)
 
-    def _note_over(self, job: SeenJob, other: str, now_s: float, actions: list[Action]) -> None:
-        """other: another job of the same attempt that is not over; empty: there is none."""
+    def _note_over(
+        self, job: SeenJob, other: str, arrays: Set[str], now_s: float, actions: list[Action]
+    ) -> None:
+        """Hear that a job is over.
+
+        other: another job of the same attempt that is not over; empty: there is none.
+        arrays: those of which Slurm knows tasks.
+        """
         line = job.line
         self._over.add(line.job_id)
         if self._unwanted.pop(line.job_id, None) is not None:
@@ -402,11 +419,20 @@ class TrialJobs:
             one.job_id = other
             actions.append(Given(one.name, other))
             return
-        is_ours = line.job_id in self._cancelled
+        # of a task that is cancelled before it starts Slurm keeps nothing, nor do its accounts
+        was_taken_out = (
+            line.state == JobState.GONE
+            and one.stage == Stage.QUEUED
+            and not one.has_begun
+            and array_of(line.job_id) in arrays
+            and now_s <= one.listed_s + _KNOWN_S
+        )
+        by_somebody = (line.state == JobState.CANCELLED or was_taken_out) and (
+            line.job_id not in self._cancelled
+        )
         one.job_id, one.stage = "", Stage.RUNNING  # until it is done
         said = f"{line.state}{f' ({line.reason})' if line.reason else ''}"
         words = f"its Slurm job {line.job_id} is over: {said}"
-        by_somebody = line.state == JobState.CANCELLED and not is_ours
         actions.append(JobOver(one.name, line.job_id, line.state, words, by_somebody))
 
     # What follows.
