@@ -8,7 +8,8 @@ import pytest
 from hyperband.launch.allocation_events import Place
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
+from hyperband.launch.slurm_room import gpus_of, rules_of
+from hyperband.launch.slurm_slots import SlurmSlots
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import (
     means_cancelled,

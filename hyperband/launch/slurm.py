@@ -18,11 +18,13 @@ from hyperband.launch import slurm_text
 from hyperband.launch.allocation_events import Lost, Place
 from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.carrier import Carrier, Room, spawn
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import claim_for_search
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
+from hyperband.launch.slurm_room import gpus_of, place_of
+from hyperband.launch.slurm_slots import SlurmSlots
 from hyperband.launch.slurm_words import (
     means_cancelled,
     means_cancelled_by_hand,
