@@ -155,7 +155,8 @@ def _add_slot_options(parser: Parser) -> None:
         "HOW",
         ("held", "jobs"),
         default="held",
-        help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
+        help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
+        " or a task of an array (default: held)",
     )
     group.text(
         "--ray-address",
@@ -299,6 +300,11 @@ def _add_study_options(parser: Parser) -> None:
     group.flag("--dry-run", "--dry", help="import the script, print the plan, write nothing")
     group.flag("--clean", help="remove the study first, after asking; the script's own checkpoints stay")
     group.flag("--yes", help="the answer to the question of --clean")
+    group.flag(
+        "--from-copy",
+        help="go on from the journal's copy in the study's folder, where the journal itself is on a local"
+        " disk of a machine that is lost",
+    )
     group.one_of(
         "--keep-checkpoints",
         "WHOSE",

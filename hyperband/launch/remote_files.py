@@ -214,6 +214,15 @@ def stop_word(folder: Path) -> str | None:
     return None if found is None else found.decode(errors="replace")
 
 
+def was_asked(folder: Path) -> bool:
+    """Return whether a search asked for the end of a job, and not only what ran it.
+
+    Raises:
+        MachineError: the folder cannot be read.
+    """
+    return stop_word(folder) not in (None, claim.FENCE)
+
+
 def write_fenced(folder: Path, attempt: str, why: str) -> None:
     """Refuse whatever the node of an attempt may still write, for ever.
 
