@@ -1,8 +1,8 @@
 """What comes back of an attempt whose node shares no files with us, laid into its folder here.
 
-There it lies as a keeper on a shared file system would have left it, so that whoever looks at the folder need not
-know the difference. Owns what is written there, and that a second copy of it changes nothing: another process may
-have laid the same before. Must not know Ray.
+There it lies as a keeper on a shared file system would have left it, so that whoever looks at the folder need
+not know the difference. Owns what is written there, and that a second copy of it changes nothing: another
+process may have laid the same before. Must not know Ray.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """What holds one slot of a Ray cluster whose nodes share no files with the search.
 
 All that a job needs comes with its order, and all that it leaves is fetched from here: its output while it
-runs, and its result, which is kept until a search has it. Each attempt has a folder of its own on the node, with
-a copy of the code that Ray brought: so an old copy of an attempt can spoil nothing of a new one.
+runs, and its result, which is kept until a search has it. Each attempt has a folder of its own on the node,
+with a copy of the code that Ray brought: so an old copy of an attempt can spoil nothing of a new one.
 
 Owns that folder, and when a job ends because nobody has been heard of. Must not know Ray but for the question
 whether its head answers, nor what a job is. It is sent to the nodes as it is. Standard library only.
@@ -75,6 +75,8 @@ class SentSlotActor(SlotActor):
         self._lease_s = lease_s
         self._root = _own_folder(study)
         self._known: dict[str, _Sent] = {}
+        #: words for attempts that have not come yet: calls overtake each other
+        self._early: dict[str, list[str]] = {}
         self._is_asking = False
         self._depot: subprocess.Popen[bytes] | None = None
         self._depot_lock = threading.Lock()
@@ -85,7 +87,7 @@ class SentSlotActor(SlotActor):
             path.write_text(text, encoding="utf-8")
         self._mark = f"{os.getpid()}.{_start_ticks(os.getpid())}"
         self._sweep()
-        self._next_work = self._prepare()
+        self._next_work: Path | None = self._prepare()
         super().__init__(str(self._node / "start.py"), give_up_s)
 
     def about(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class SentSlotActor(SlotActor):
             self._heard_s = time.monotonic()
             if self._attempt or sent.attempt in self._known:
                 raise RuntimeError(f"the attempt {self._attempt or sent.attempt} is here already")
+            sent.words = self._early.pop(sent.attempt, [])
             self._known[sent.attempt] = sent
             self._attempt = sent.attempt
         threading.Thread(target=self._see_through, args=(sent, order), name="job", daemon=True).start()
@@ -140,7 +143,9 @@ class SentSlotActor(SlotActor):
         """Hand a word of the search on to the keeper of an attempt, or keep it until there is one."""
         with self._lock:
             sent = self._known.get(attempt)
-            if sent is not None:
+            if sent is None:
+                self._early.setdefault(attempt, []).append(line)
+            else:
                 sent.words.append(line)
                 if sent.is_told and self._job is not None and self._attempt == attempt:
                     self._tell(self._job, line)

@@ -1,12 +1,11 @@
 """A trial's checkpoint between its jobs: sealed after one that ended well, laid out before the next one.
 
-What is sealed lies under the name of the attempt that left it, on the node's own disk or in a storage (fsspec),
-and never changes: the files first, and last a manifest with the SHA-256 of each. Whoever wants one names the
-attempt and the SHA-256 of its manifest, so that nothing torn, damaged or another's is ever laid out.
+What is sealed lies under the name of the attempt that left it, on the node's own disk or in a storage
+(fsspec),
 
-Owns what is written there. Which attempt's checkpoint counts is decided by the search. It runs in a process of
-its own beside a slot and reads one JSON object a line. Standard library, Python 3.9 or newer, and fsspec where a
-storage is used.
+Owns what is written there. Which attempt's checkpoint counts is decided by the search. It runs in a process
+of its own beside a slot and reads one JSON object a line. Standard library, Python 3.9 or newer, and fsspec
+where a storage is used.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import shutil
 import stat
 import sys
 import time
+from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class UnreachableError(Exception):
 def sha256_of(path: str) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         while part := stream.read(_PART_BYTES):
             digest.update(part)
     return digest.hexdigest()
@@ -57,9 +57,9 @@ def found_files(folder: str, pattern: str) -> list[str]:
     for here, folders, names in os.walk(folder):
         folders.sort()
         for name in names:
-            path = os.path.join(here, name)  # noqa: PTH118 (pathlib is more than a node should carry)
-            relative = os.path.relpath(path, folder)
-            if matches(relative) and stat.S_ISREG(os.lstat(path).st_mode):
+            path = Path(here, name)
+            relative = str(path.relative_to(folder))
+            if matches(relative) and stat.S_ISREG(path.lstat().st_mode):
                 found.append(relative)
     return sorted(found)
 
@@ -81,7 +81,7 @@ def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict
     for name in found_files(folder, pattern):
         path = f"{folder}/{name}"
         files.append({"name": name, "sha256": sha256_of(path)})
-        n_bytes += os.lstat(path).st_size
+        n_bytes += Path(path).lstat().st_size
     manifest = json.dumps({"attempt": attempt, "files": files}).encode()
     with place.reached():
         for file in files:
@@ -111,7 +111,7 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
             for file in json.loads(manifest)["files"]:
                 name = str(file["name"])
                 path = f"{folder}/{name}"
-                os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
                 laid.append(path)
                 place.get(attempt, name, path)
                 if sha256_of(path) != file["sha256"]:
@@ -119,7 +119,7 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
     except BaseException:
         for path in laid:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108
+                Path(path).unlink()
         raise
 
 
@@ -142,20 +142,18 @@ class Disk:
 
     def put(self, source: str, attempt: str, name: str) -> None:
         """Move a file in."""
-        target = f"{self._folder}/{attempt}/{FILES_FOLDER}/{name}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-        os.rename(source, target)  # noqa: PTH104
+        target = Path(self._folder, attempt, FILES_FOLDER, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(source).rename(target)
 
     def put_manifest(self, attempt: str, data: bytes) -> None:
         """Write the manifest."""
-        os.makedirs(f"{self._folder}/{attempt}", exist_ok=True)  # noqa: PTH103
-        with open(f"{self._folder}/{attempt}/{MANIFEST_FILE}", "wb") as stream:
-            stream.write(data)
+        Path(self._folder, attempt).mkdir(parents=True, exist_ok=True)
+        Path(self._folder, attempt, MANIFEST_FILE).write_bytes(data)
 
     def manifest(self, attempt: str) -> bytes:
         """Read the manifest."""
-        with open(f"{self._folder}/{attempt}/{MANIFEST_FILE}", "rb") as stream:
-            return stream.read()
+        return Path(self._folder, attempt, MANIFEST_FILE).read_bytes()
 
     def get(self, attempt: str, name: str, path: str) -> None:
         """Copy a file out."""
@@ -168,7 +166,7 @@ class Disk:
     def attempts(self) -> list[str]:
         """Return whose checkpoints are there."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(os.listdir(self._folder))  # noqa: PTH208
+            return sorted(path.name for path in Path(self._folder).iterdir())
         return []
 
 

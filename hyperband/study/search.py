@@ -259,6 +259,7 @@ class Search:
             judged.append((started, event, self._engine.progress()))
         for started, event, _ in judged:
             self._count(started, event)
+            self._files.note_end(started.trial, event)
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
