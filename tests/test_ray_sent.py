@@ -1,17 +1,12 @@
-"""Whole searches with `--on ray --ray-files sent`: the nodes of a real Ray find nothing of the search's folder."""
+"""Searches with `--on ray --ray-files sent`: the nodes of a real Ray find nothing of the search on disk."""
 
-import json
-import os
-import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from ray_fixture import RayCluster, wait_for
-from search_fixture import HYPERBAND, Ran, Searches, script, until
+from ray_fixture import RayCluster
+from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
 #: goes on from its checkpoint if there is one, and says what it found; imports what lies beside it
@@ -52,6 +47,9 @@ class Sent(OnRay):
     def words(self, *options: str) -> list[str]:
         return super().words("--ray-files", "sent", *PATTERN, *options)
 
+    def log(self, logs: str = "logs") -> str:
+        return (self.searches.folder / logs / "study" / "hyperband.log").read_text()
+
     def here(self, *options: str) -> Ran:
         return self.searches.run(*options, "--slots", "2", "--logs", "here")
 
@@ -73,3 +71,35 @@ def test_a_search_without_shared_files_comes_to_what_it_comes_to_here(sent: Sent
     said = sent.said("there")
     assert {about["host"] for about in said} == {"m1", "m2", "m3"}
     assert not any(about["sees"] for about in said)
+    # each promotion waits for the node that has its checkpoint
+    assert sorted(about["from"] for about in said if about["to"] == 3) == [0, 0, 0, 1], said
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_finds_what_ran_and_what_ended_meanwhile(ray_cluster: RayCluster) -> None:
+    sent = Sent(ray_cluster, seconds=2.5)
+    few = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "8")
+    first = sent.start(*few)
+    until(lambda: sent.n_jobs_begun() >= 5, "jobs to begin")
+    sent.searches.kill(first)
+    time.sleep(4)
+    again = sent.run(*few)
+    assert again.exit_code == 0, again.err
+    assert {job["attempt"] for job in again.document["jobs"]} == {0}, "nothing was run twice"
+    assert "Taken over" in sent.log()
+    assert sent.is_all_given_back()
+    assert decided(again) == decided(sent.here(*few))
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_takes_its_jobs_and_its_checkpoints_with_it(ray_cluster: RayCluster) -> None:
+    sent = Sent(ray_cluster, seconds=1.0)
+    search = sent.start("--max-epochs", "9")
+    until(lambda: sent.n_jobs_begun() >= 9, "jobs to begin")
+    ray_cluster.cut("m2")
+    ray_cluster.kill_machine("m2")
+    ran = sent.searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    lost = [job["slot"][:2] for job in ran.document["jobs"] if job["outcome"] == "Lost"]
+    assert set(lost) == {"m2"}
+    assert decided(ran) == decided(sent.here("--max-epochs", "9"))

@@ -10,7 +10,8 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Carriers, Room
 from hyperband.launch.ray_slots import Over, RaySlots
-from hyperband.launch.remote import LEASE_S, RemoteJob, RemoteLauncher
+from hyperband.launch.remote import LEASE_S, RemoteLauncher
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 

@@ -18,10 +18,10 @@ from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.ray_jobs import RayCarrier, RayLauncher
 from hyperband.launch.ray_slots import RaySlots
-from hyperband.launch.remote import RemoteJob
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.shipping import NODE_MODULES, START_FILE, node_files
 from hyperband.machine.checkpoint_pattern import DEEP, Pattern, parse, sha256_of
-from hyperband.machine.claim import BY_NODE, FENCE, ORDER_FILE, claim, read_fresh
+from hyperband.machine.claim import BY_NODE, CLAIM_FILE, FENCE, ORDER_FILE, claim, read_fresh
 from hyperband.machine.claim import parse as parsed
 from hyperband.machine.keeper import RESULT_FILE
 
@@ -194,6 +194,14 @@ def sealed_by(folder: Path) -> dict[str, Any]:
     if found["sealed"]["n_files"] == 0:
         return {"sealed": None, "why": "no file that it left before matches --checkpoints"}
     return found
+
+
+def host_of(folder: Path) -> str:
+    """Return the node on whose disk the checkpoint of an attempt is; empty: there is none."""
+    if not folder.is_dir() or sealed_by(folder)["sealed"] is None:
+        return ""
+    claimed = parsed(read_fresh(str(folder), CLAIM_FILE)[0])
+    return str((claimed or {}).get("host", ""))
 
 
 class SentLauncher(RayLauncher):

@@ -93,6 +93,10 @@ class JobFiles:
         if event.outcome is Outcome.LOSS:
             self._after[trial] = job_folder(self._study_folder, event.job, event.attempt)
 
+    def after(self, trial: int) -> Path | None:
+        """Return the folder of the attempt whose checkpoint a trial goes on from; None: it has not begun."""
+        return self._after.get(trial)
+
     def order(self, start: Start, slot: Slot) -> Order:
         """Return what the launcher needs to start this job on this slot."""
         argv = job_argv(
@@ -113,7 +117,7 @@ class JobFiles:
             job_folder(self._study_folder, start.job, start.attempt),
             tuple(argv),
             environment,
-            self._after.get(start.trial),
+            self.after(start.trial),
         )
 
     def make_folder(self, folder: Path) -> None:

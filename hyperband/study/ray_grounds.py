@@ -17,6 +17,7 @@ from hyperband.launch.ray_sent import (
     Layout,
     SentCarriers,
     SentLauncher,
+    host_of,
     paths_of_all,
     python_on_nodes,
 )
@@ -62,6 +63,11 @@ class SentFiles:
         self._runtime_env = {} if env is None else read_runtime_env(env)
         if settings.storage is not None:
             require_fsspec(settings.storage)
+
+    @property
+    def stays_on_nodes(self) -> bool:
+        """Whether checkpoints are known, and are where they were written."""
+        return self._settings.checkpoints is not None and self._settings.storage is None
 
     def baggage(self, archive: Path) -> Baggage:
         """Pack it.
@@ -118,6 +124,8 @@ class RayGrounds:
         )
         self._launcher: RayLauncher | None = None
         self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
+        #: where attempts ran, by their folders
+        self._hosts: dict[Path, str] = {}
 
     @property
     def slots(self) -> Slots:
@@ -155,6 +163,15 @@ class RayGrounds:
             # all else that was said here stays here: a node has its own paths, and maybe secrets
             found |= {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         return found
+
+    def near(self, after: Path | None) -> frozenset[str]:
+        """Slots of the node that an attempt ran on, where checkpoints stay on their nodes."""
+        if after is None or self._sent is None or not self._sent.stays_on_nodes:
+            return frozenset()
+        if after not in self._hosts:
+            self._hosts[after] = host_of(after)
+        host = self._hosts[after]
+        return frozenset(name for name in self._slots.names() if name.partition(":")[0] == host)
 
     def owns(self, pid: int) -> bool:  # noqa: ARG002
         """Return False: jobs run elsewhere."""

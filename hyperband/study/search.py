@@ -99,6 +99,7 @@ class Search:
             engine=engine,
             slots=grounds.slots,
             expected_s=self._pace.expected_s if grounds.know_time else None,
+            near=lambda trial: grounds.near(files.after(trial)),
             ids=ids,
             files=files,
             health=health,
