@@ -1,5 +1,9 @@
 """Searches with `--on ray --ray-files sent`: the nodes of a real Ray find nothing of the search on disk."""
 
+import importlib.util
+import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -56,7 +60,7 @@ class Sent(OnRay):
 
 @pytest.fixture
 def sent(ray_cluster: RayCluster) -> Iterator[Sent]:
-    found = Sent(ray_cluster)
+    found = Sent(ray_cluster, seconds=0.3)
     yield found
     found.searches.close()
 
@@ -69,10 +73,10 @@ def test_a_search_without_shared_files_comes_to_what_it_comes_to_here(sent: Sent
     here = sent.here("--max-epochs", "3")
     assert decided(there) == decided(here)
     said = sent.said("there")
-    assert {about["host"] for about in said} == {"m1", "m2", "m3"}
+    assert len({about["host"] for about in said}) > 1
     assert not any(about["sees"] for about in said)
     # each promotion waits for the node that has its checkpoint
-    assert sorted(about["from"] for about in said if about["to"] == 3) == [0, 0, 0, 1], said
+    assert sorted(about["from"] for about in said if about["to"] == 3) == [0, 0, 1], said
 
 
 @pytest.mark.slow
@@ -103,3 +107,54 @@ def test_a_machine_that_dies_takes_its_jobs_and_its_checkpoints_with_it(ray_clus
     lost = [job["slot"][:2] for job in ran.document["jobs"] if job["outcome"] == "Lost"]
     assert set(lost) == {"m2"}
     assert decided(ran) == decided(sent.here("--max-epochs", "9"))
+
+
+@pytest.fixture
+def bucket(ray_cluster: RayCluster) -> Iterator[dict[str, str]]:
+    """A bucket of an S3 server that the nodes reach; what finds it stands in the environment."""
+    if any(importlib.util.find_spec(name) is None for name in ("moto", "s3fs", "flask")):
+        pytest.skip("no S3 server here: pip install 'moto[server]' s3fs")
+    host, port = ray_cluster.address.partition(":")[0], "5599"
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    argv = [sys.executable, "-m", "moto.server", "-H", host, "-p", port]
+    server = subprocess.Popen(
+        ray_cluster.on_head(argv, ray_cluster.folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    make = "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')"
+    try:
+        until(
+            lambda: (
+                subprocess.run(
+                    ray_cluster.on_head([sys.executable, "-c", make], ray_cluster.folder),
+                    env=environment,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                ).returncode
+                == 0
+            ),
+            "an S3 server",
+        )
+        yield environment
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_with_a_storage_a_trial_goes_on_at_any_node(sent: Sent, bucket: dict[str, str]) -> None:
+    sent.searches.environment.update(bucket)
+    (sent.searches.folder / "nodes.json").write_text(json.dumps({"env_vars": bucket}))
+    stored = ("--storage", "s3://bucket/some/where", "--ray-runtime-env", "nodes.json")
+    there = sent.run("--max-epochs", "9", "--logs", "there", *stored)
+    assert there.exit_code == 0, there.err
+    assert decided(there) == decided(sent.here("--max-epochs", "9"))
+    said = sent.said("there")
+    assert sum(about["from"] > 0 for about in said) == sum(job["rung"] > 0 for job in there.document["jobs"])
+    by_name = {about["cwd"].split("/")[-2]: about["host"] for about in said}
+    assert len(by_name) == len(said), "each attempt has a folder of its own"
+    assert "anything" not in (sent.searches.folder / "there" / "study" / "journal.copy").read_text()
