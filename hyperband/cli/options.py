@@ -220,6 +220,7 @@ def _settings(
         keep_going=found.keep_going,
         dry_run=found.dry_run,
         clean=found.clean,
+        from_copy=found.from_copy,
         yes=found.yes,
         json=found.json,
         debug=found.debug,
