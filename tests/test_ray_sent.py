@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from ray_fixture import RayCluster
@@ -54,6 +55,9 @@ class Sent(OnRay):
     def log(self, logs: str = "logs") -> str:
         return (self.searches.folder / logs / "study" / "hyperband.log").read_text()
 
+    def told(self, logs: str) -> list[dict[str, Any]]:
+        return [dict(about) for about in self.said(logs)]
+
     def here(self, *options: str) -> Ran:
         return self.searches.run(*options, "--slots", "2", "--logs", "here")
 
@@ -72,7 +76,7 @@ def test_a_search_without_shared_files_comes_to_what_it_comes_to_here(sent: Sent
     assert sent.is_all_given_back()
     here = sent.here("--max-epochs", "3")
     assert decided(there) == decided(here)
-    said = sent.said("there")
+    said = sent.told("there")
     assert len({about["host"] for about in said}) > 1
     assert not any(about["sees"] for about in said)
     # each promotion waits for the node that has its checkpoint
@@ -153,7 +157,7 @@ def test_with_a_storage_a_trial_goes_on_at_any_node(sent: Sent, bucket: dict[str
     there = sent.run("--max-epochs", "9", "--logs", "there", *stored)
     assert there.exit_code == 0, there.err
     assert decided(there) == decided(sent.here("--max-epochs", "9"))
-    said = sent.said("there")
+    said = sent.told("there")
     assert sum(about["from"] > 0 for about in said) == sum(job["rung"] > 0 for job in there.document["jobs"])
     by_name = {about["cwd"].split("/")[-2]: about["host"] for about in said}
     assert len(by_name) == len(said), "each attempt has a folder of its own"

@@ -24,11 +24,10 @@ from hyperband.machine.checkpoint_pattern import DEEP, Pattern, parse, sha256_of
 from hyperband.machine.claim import BY_NODE, CLAIM_FILE, FENCE, ORDER_FILE, claim, read_fresh
 from hyperband.machine.claim import parse as parsed
 from hyperband.machine.keeper import RESULT_FILE
+from hyperband.report.again import STARTED_OVER
 
 #: without a word from a search or Ray's head a job ends after so long
 LEASE_S = 60.0
-#: begins what is said of a job that did not go on from its trial's checkpoint; reports look for it
-STARTED_OVER = "trained from the beginning"
 #: of the process that carries checkpoints on a node
 DEPOT_FILE = "depot.py"
 _KEY_DIGITS = 32
