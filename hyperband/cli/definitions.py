@@ -155,7 +155,8 @@ def _add_slot_options(parser: Parser) -> None:
         "HOW",
         ("held", "jobs"),
         default="held",
-        help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
+        help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
+        " or a task of an array (default: held)",
     )
     group.text(
         "--ray-address",

@@ -125,7 +125,7 @@ def _settings(
             f"--min-epochs is {found.min_epochs} and --max-epochs is {found.max_epochs}; expected the first"
             " to be at most the second."
         )
-    refuse_where({name for name, _ in words.ours}, On(found.on), found.slurm_mode)
+    refuse_where({name for name, _ in words.ours}, On(found.on))
     slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
         check_address(found.ray_address)
@@ -281,7 +281,7 @@ def _parse_check(
     refuse_others(words, ours)
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
-    refuse_where({name for name, _ in words.ours}, On(found.on), "held")
+    refuse_where({name for name, _ in words.ours}, On(found.on))
     return CheckOptions(
         Settings(
             script=script,

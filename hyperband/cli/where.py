@@ -14,7 +14,7 @@ _OF_THIS_MACHINE = {
         "--isolate": "each job sees its own GPU only, there is nothing to isolate",
         "--when-shared": "GPUs that Slurm gives are nobody else's",
         "--leave-free": "what is left to others is Slurm's to say; bound it by --max-slots",
-        "--warm": "jobs start on other machines, by steps that wait there already",
+        "--warm": "jobs start on other machines, where nothing can be imported ahead",
     },
     On.RAY: {
         "--gpus": "the GPUs are those that Ray gives: say what a slot takes with --ray-resources",
@@ -37,23 +37,17 @@ _PLACES = {
 }
 
 
-def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
+def refuse_where(names: Set[str], on: On) -> None:
     """Raise for an option that has no meaning where jobs run.
 
     Args:
         names: the options that were given.
         on: where jobs run.
-        slurm_mode: how, on a cluster.
     """
     for name, places in _PLACES.items():
         if name in names and on not in places:
             words = f"--on {' or '.join(places)}"
             raise UsageError(f"{name} goes with {words} only; leave it out, or add {words}.")
-    if on is On.SLURM and slurm_mode != "held":
-        raise UsageError(
-            f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave "
-            "--slurm-mode out: allocations are held then, and each trial's jobs are steps in them."
-        )
     for name, instead in _OF_THIS_MACHINE.get(on, {}).items():
         if name in names:
             raise UsageError(f"{name} does not go with --on {on}: {instead}. Leave {name} out.")

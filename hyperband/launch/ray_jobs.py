@@ -6,14 +6,12 @@ Owns what Ray's ways mean for how an attempt ended. Must not know: which slots t
 from dataclasses import replace
 from pathlib import Path
 
-from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Carriers, Room
 from hyperband.launch.ray_slots import Over, RaySlots
 from hyperband.launch.remote import LEASE_S, RemoteLauncher
+from hyperband.launch.remote_files import was_asked
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.machine.claim import FENCE
-from hyperband.machine.keeper import STOP_FILE
 
 #: variables in which a slot knows better than the search
 _KEPT = (
@@ -120,7 +118,7 @@ class RayLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(name, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not _was_asked(job.folder):
+        if ending.asked is StopReason.STOP and not was_asked(job.folder):
             words = taken or _TOLD_TO_END
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
         if ending.exit_status is None:
@@ -135,21 +133,3 @@ class RayLauncher(RemoteLauncher):
                     job.carrier.note(over.said)
                 # its result is there, or soon will be; if not, nobody else will ever write it
                 self.give_up(job, "its keeper ended without a result")
-
-
-def _was_asked(folder: Path) -> bool:
-    """Return whether a search asked for the end of a job, and not only what ran it.
-
-    Raises:
-        MachineError: the folder cannot be read.
-    """
-    try:
-        word = (folder / STOP_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    except OSError as err:
-        raise MachineError(
-            f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the same "
-            "command again"
-        ) from err
-    return word != FENCE

@@ -253,6 +253,8 @@ def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
     if job.slot.startswith("cpu:"):
         # where there are no GPUs, nothing has to be hidden from the script
         return ("env", "CUDA_VISIBLE_DEVICES=") if study.settings.get("gpus") == "none" else (), number
+    if not job.slot.startswith("gpu:"):
+        return (), "0"  # on a cluster each job sees its own alone
     # of several GPUs the first; journals of earlier versions do not have their UUIDs
     first = next(iter(job.start.gpu_uuids), "")
     if first and (study.settings.get("isolate") or first.startswith("MIG-")):

@@ -28,6 +28,8 @@ class Waiting:
     n_jobs: int
     #: how long the shortest of them is expected to run; None: not known
     shortest_s: float | None = None
+    #: the search comes to its end: nothing is started any more
+    is_last: bool = False
 
 
 class Grounds(Protocol):
@@ -96,6 +98,10 @@ class Grounds(Protocol):
 
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Hear what waits for a slot now that all were filled that could be; each turn."""
+        ...
+
+    def why_waiting(self) -> str:
+        """Return why jobs that were started have not begun, where that takes long; empty: none waits."""
         ...
 
     def why_over(self) -> MachineError | None:
@@ -196,6 +202,10 @@ class LocalGrounds:
 
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Do nothing: slots of this machine are there or not."""
+
+    def why_waiting(self) -> str:
+        """Nothing: jobs begin at once."""
+        return ""
 
     def why_over(self) -> None:
         """None: this machine says so when a job is started."""

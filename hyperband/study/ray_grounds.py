@@ -196,6 +196,10 @@ class RayGrounds:
         """Ask for as many slots as can be used."""
         self._slots.want(waiting().n_jobs)
 
+    def why_waiting(self) -> str:
+        """Nothing: a slot is there before its job starts."""
+        return ""
+
     def why_over(self) -> MachineError | None:
         """Return why there will be no slots any more."""
         return self._slots.failure
