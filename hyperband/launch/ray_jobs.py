@@ -9,7 +9,8 @@ from pathlib import Path
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Room
-from hyperband.launch.ray_slots import Over, RaySlots
+from hyperband.launch.ray_holdings import Over
+from hyperband.launch.ray_slots import RaySlots
 from hyperband.launch.remote import RemoteJob, RemoteLauncher
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
@@ -113,6 +114,8 @@ class RayLauncher(RemoteLauncher):
             return ending
         if ending.asked is StopReason.STOP and not _was_asked(job.folder):
             words = taken or _TOLD_TO_END
+            # Ray may say so only later: nothing is to be started there meanwhile
+            self._slots.distrust(name)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
         if ending.exit_status is None:
             return replace(ending, was_taken_away=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hyperband.errors import MachineError
+from hyperband.errors import HyperbandError
 from hyperband.folder import KEEPERS_FILE
 from hyperband.launch.base import Launcher, Slot, Slots
 from hyperband.launch.environment import job_environment
@@ -86,7 +86,7 @@ class Grounds(Protocol):
         """Hear what waits for a slot now that all were filled that could be; each turn."""
         ...
 
-    def why_over(self) -> MachineError | None:
+    def why_over(self) -> HyperbandError | None:
         """Return why nothing can be started there any more, if that is so."""
         ...
 

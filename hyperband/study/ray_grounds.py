@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.errors import MachineError
+from hyperband.errors import HyperbandError, MachineError
 from hyperband.launch.base import Slot, Slots
 from hyperband.launch.ray_files import RayFiles
 from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
@@ -98,7 +98,7 @@ class RayGrounds:
         """Ask for as many slots as can be used."""
         self._slots.want(waiting().n_jobs)
 
-    def why_over(self) -> MachineError | None:
+    def why_over(self) -> HyperbandError | None:
         """Return why there will be no slots any more."""
         return self._slots.failure
 
