@@ -14,6 +14,8 @@ import pytest
 from search_fixture import Ran, Searches, script, searches, until
 from slurm_fixture import SlurmCluster
 
+from hyperband.journal import read_events
+
 __all__ = ["searches"]
 
 #: two jobs at once on each of up to three nodes
@@ -50,6 +52,10 @@ class OnSlurm:
         """Jobs that Slurm has, with their states."""
         return self.cluster.run("squeue", "-h", "-o", "%i %T").splitlines()
 
+    def living(self) -> list[str]:
+        """Jobs that Slurm has, but for those on their way out: their nodes are cleaned up a while longer."""
+        return [line for line in self.queue() if not line.endswith("COMPLETING")]
+
     def allocations_log(self) -> str:
         return (self.searches.study / "slurm" / "allocations.log").read_text()
 
@@ -64,9 +70,7 @@ class OnSlurm:
 def on_slurm(searches: Searches, slurm: SlurmCluster) -> Iterator[OnSlurm]:
     found = OnSlurm(searches, slurm)
     yield found
-    until(
-        lambda: all(line.endswith("COMPLETING") for line in found.queue()), "no allocation left behind", 1.0
-    )
+    until(lambda: found.living() == [], "no allocation left behind", 1.0)
     # a step that ended while the controller was away tells it again after a minute
     until(lambda: found.queue() == [], "nodes that are free", 90.0)
 
@@ -83,7 +87,7 @@ def test_a_search_on_three_nodes_comes_to_what_it_comes_to_here(on_slurm: OnSlur
     on_slurm.searches.write(training(0.05))
     there = on_slurm.run("--max-epochs", "9", "--logs", "there")
     assert there.exit_code == 0, there.err
-    assert on_slurm.queue() == []
+    assert on_slurm.living() == []
     here = on_slurm.searches.run("--max-epochs", "9", "--slots", "2", "--logs", "here")
     assert decided(there) == decided(here)
     jobs = sorted((on_slurm.searches.folder / "there" / "study" / "jobs").glob("*/stderr"))
@@ -120,10 +124,18 @@ def test_stop_ends_what_a_killed_search_left_and_a_search_here_refuses_before(on
     assert on_slurm.queue()
     refused = on_slurm.searches.run("--max-epochs", "3")
     assert refused.exit_code == 1
-    assert "with another --on" in refused.err
+    assert "with another --on (slurm, and now it is local)" in refused.err
+    begun = {path: json.loads(path.read_text()) for path in on_slurm.searches.study.glob("jobs/*/order.json")}
+    for path, order in begun.items():  # as if another engine of other machines had them
+        path.write_text(json.dumps({**order, "engine": "ray"}))
+    n_events = len(read_events(on_slurm.searches.study))
+    refused = on_slurm.run("--max-epochs", "3", "--max-slots", "2")
+    assert refused.exit_code == 1
+    assert "with another --on (ray, and now it is slurm)" in refused.err
+    assert len(read_events(on_slurm.searches.study)) == n_events, "nothing has begun"
     stopped = on_slurm.searches.command("stop", str(on_slurm.searches.study))
     assert "ended 2 jobs and 1 allocation that" in stopped.out, stopped
-    assert on_slurm.queue() == []
+    assert on_slurm.living() == []
     on_slurm.searches.write(training(0.05))
     assert on_slurm.searches.run("--max-epochs", "3").exit_code == 0
 
@@ -151,7 +163,7 @@ def test_an_interrupt_ends_jobs_and_allocations(on_slurm: OnSlurm) -> None:
     ran = on_slurm.searches.wait(search)
     assert ran.exit_code == 130, ran.err
     # an allocation that Slurm is ending is not ours to wait for: a node may take a minute for it
-    assert [line for line in on_slurm.queue() if not line.endswith("COMPLETING")] == []
+    assert on_slurm.living() == []
     assert ran.document["state"] == "stopped"
 
 

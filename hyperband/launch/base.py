@@ -104,6 +104,8 @@ class Ending:
     was_taken_away: bool = False
     #: its keeper was killed, while what it ran in went on: by the job itself, as far as anybody can tell
     lost_keeper: bool = False
+    #: somebody cancelled it by hand, by a command of its engine's, and cancelled nothing else
+    was_cancelled: bool = False
     #: the kernel killed a process of the job's cgroup for want of memory while it ran
     oom_killed: bool = False
     #: most resident memory of any one process of the job; None: not measured

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
@@ -107,6 +107,9 @@ class LocalJob:
 
 class LocalLauncher:
     """The launcher of this machine."""
+
+    #: see RemoteLauncher.engine
+    engine: ClassVar[str] = "local"
 
     def __init__(
         self, *, cwd: Path, lock: int, errors: Path, grace_s: float, warm: WarmHost | None = None

@@ -84,6 +84,8 @@ class RayCarriers:
 class RayLauncher(RemoteLauncher):
     """Runs jobs at slots. What a job ran on may be taken away: that is never the job's fault."""
 
+    engine = "ray"
+
     def __init__(self, slots: RaySlots, carriers: RayCarriers, *, cwd: Path, grace_s: float) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
         super().__init__(carriers, cwd=cwd, grace_s=grace_s)

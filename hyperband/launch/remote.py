@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
@@ -110,6 +111,9 @@ class RemoteJob:
 class RemoteLauncher:
     """The launcher of an engine whose nodes share the study's folder with us."""
 
+    #: which engine it is, as said with --on: jobs of another one are not ours to go on with; empty: all are
+    engine: ClassVar[str] = ""
+
     def __init__(
         self,
         carriers: Carriers,
@@ -142,8 +146,11 @@ class RemoteLauncher:
         return
 
     def knows(self, folder: Path) -> bool:
-        """Return whether an attempt was ordered for another machine, or not at all."""
-        return (folder / ORDER_FILE).exists() or not (folder / KEEPER_FILE).exists()
+        """Return whether an attempt was ordered by our engine, or not at all."""
+        if not (folder / ORDER_FILE).exists():
+            return not (folder / KEEPER_FILE).exists()
+        ordered = Ordered.read(folder)
+        return ordered is None or not self.engine or ordered.engine in (self.engine, "")
 
     def start(self, order: Order, lease: Lease) -> RemoteJob:
         """Start a job that was journalled; the launcher holds the lease from now on.
@@ -154,7 +161,14 @@ class RemoteLauncher:
         carrier: Carrier | None = None
         try:
             room = self._carriers.room(lease)
-            ordered = write_order(order, room, cwd=self._cwd, grace_s=self._grace_s, lease_s=self._lease_s)
+            ordered = write_order(
+                order,
+                room,
+                cwd=self._cwd,
+                grace_s=self._grace_s,
+                lease_s=self._lease_s,
+                engine=self.engine,
+            )
             carrier = self._carriers.carry(order.folder, ordered.attempt, lease)
             carrier.write(order.folder)  # before it is told: a later search must find what may claim it
         except OSError as err:

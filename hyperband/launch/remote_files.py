@@ -28,6 +28,8 @@ class Ordered:
     attempt: str
     #: for how long a renewal lasts
     lease_s: float
+    #: which launcher ordered it, see RemoteLauncher.engine; empty: it did not say
+    engine: str
 
     @classmethod
     def read(cls, folder: Path) -> "Ordered | None":
@@ -36,18 +38,23 @@ class Ordered:
             found = claim.parse(claim.read_fresh(str(folder), claim.ORDER_FILE)[0])
         except FileNotFoundError:
             return None
-        return None if found is None else cls(found["attempt"], float(found["lease_s"]))
+        if found is None:
+            return None
+        return cls(found["attempt"], float(found["lease_s"]), found.get("engine", ""))
 
 
-def write_order(order: Order, room: Room, *, cwd: Path, grace_s: float, lease_s: float) -> Ordered:
+def write_order(
+    order: Order, room: Room, *, cwd: Path, grace_s: float, lease_s: float, engine: str
+) -> Ordered:
     """Write down what a node is to run, for its owner's eyes only; return what is needed of it again.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    ordered = Ordered(uuid.uuid4().hex, lease_s)
+    ordered = Ordered(uuid.uuid4().hex, lease_s, engine)
     words = {
         "attempt": ordered.attempt,
+        "engine": engine,
         "lease_s": lease_s,
         "argv": list(order.argv),
         "environment": dict(order.environment),

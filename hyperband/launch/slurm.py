@@ -181,6 +181,8 @@ class SlurmCarriers:
 class SlurmLauncher(RemoteLauncher):
     """Runs jobs in steps. What a job ran in may be taken away: that is never the job's fault."""
 
+    engine = "slurm"
+
     def __init__(self, slots: SlurmSlots, carriers: SlurmCarriers, *, cwd: Path, grace_s: float) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
         super().__init__(carriers, cwd=cwd, grace_s=grace_s)

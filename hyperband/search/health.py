@@ -249,7 +249,7 @@ class Health:
                 is_fast = self._looks_like_a_place(place, ended)
                 place.note_failure(started.job, _kind(ended), ended.at, is_fast=is_fast)
             self._failures.setdefault(started.job, []).append(_Failure(where, _kind(ended)))
-        elif ended.outcome.is_final:
+        elif ended.outcome.is_final and ended.outcome is not Outcome.CANCELLED:
             place.n_fast = place.n_alike = 0  # it trained for a while, or printed a number: jobs run here
         if ended.outcome.is_final and not ended.retry:
             self._failures.pop(started.job, None)

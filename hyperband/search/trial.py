@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     NO_LOSS = "NoLoss"
     NOT_FINITE = "NotFinite"
+    CANCELLED = "Cancelled"
     LOST = "Lost"
     STOPPED = "Stopped"
 
@@ -23,7 +24,10 @@ class Outcome(StrEnum):
 
     @property
     def may_be_retried(self) -> bool:
-        """True for a failure that may be the slot's fault; too slow and not finite are the config's own."""
+        """True for a failure that may be the slot's fault; too slow and not finite are the config's own.
+
+        Who cancels a job by hand does not want it again.
+        """
         return self in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.NO_LOSS)
 
     @property

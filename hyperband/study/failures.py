@@ -18,7 +18,7 @@ class FirstFailures:
 
     def see(self, event: JobEnded) -> bool:
         """Count a job; return True at the tenth, if all ten failed with one outcome and exit status."""
-        if not event.outcome.is_final or event.retry or not self._same:
+        if not event.outcome.is_final or event.outcome is Outcome.CANCELLED or event.retry or not self._same:
             return False
         self._n += 1
         kind = (event.outcome, event.exit_status)

@@ -34,6 +34,11 @@ class Grounds(Protocol):
     """Where jobs run. One owner: the search's loop. Nothing here waits, but for `give_back` and `close`."""
 
     @property
+    def engine(self) -> str:
+        """What starts the jobs here, as said with --on: only its own jobs can be gone on with."""
+        ...
+
+    @property
     def slots(self) -> Slots:
         """The slots, from the beginning."""
         ...
@@ -110,6 +115,7 @@ class Grounds(Protocol):
 class LocalGrounds:
     """This machine."""
 
+    engine = LocalLauncher.engine
     outlive_us = False
     know_time = False
 

@@ -44,10 +44,10 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
             assert_never(settings.on)
 
 
-def others_of(settings: Settings, folder: Path, lock: int) -> tuple[Launcher[Any], ...]:
-    """Return launchers for what earlier searches started elsewhere than this one starts jobs."""
-    local, remote = launchers_of_rest(folder, lock)
-    return (remote,) if settings.on is On.LOCAL else (local,)
+def others_of(engine: str, folder: Path, lock: int) -> tuple[Launcher[Any], ...]:
+    """Return launchers for what earlier searches started by other engines than this one; see Grounds."""
+    local, remote = launchers_of_rest(folder, lock, but=engine)
+    return (remote,) if engine == local.engine else (local, remote)
 
 
 def ids_of(

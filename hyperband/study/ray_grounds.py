@@ -19,6 +19,7 @@ from hyperband.study.wake import HasDescriptor
 class RayGrounds:
     """Actors that hold a slot each, and jobs at them."""
 
+    engine = RayLauncher.engine
     outlive_us = True
     know_time = False
 

@@ -1,19 +1,25 @@
 """What a search that is gone left running: jobs of this machine and of others, by their folders alone."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE
+from hyperband.errors import MachineError
+from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.ray_end import end_slots
 from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote_files import Ordered
 from hyperband.launch.slurm_end import end_allocations
+from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
+from hyperband.search.events import JobStarted
+from hyperband.settings import On
 
 #: jobs that are already there are not started
 _NOTHING_STARTS = "a job was to be started by what only ends jobs"
@@ -41,15 +47,66 @@ class _NoCarriers:
         """Do nothing: there is nothing."""
 
 
-def launchers_of_rest(folder: Path, lock: int) -> tuple[LocalLauncher, RemoteLauncher]:
+class _RestLauncher(RemoteLauncher):
+    """Knows the jobs of every engine of other machines but one, if one is said. Starts none."""
+
+    def __init__(self, folder: Path, but: str) -> None:
+        """Of a study's folder; but: see RemoteLauncher.engine."""
+        super().__init__(_NoCarriers(), cwd=folder, grace_s=0.0)
+        self._but = "" if but == LocalLauncher.engine else but
+
+    def knows(self, folder: Path) -> bool:
+        """Return whether an attempt was ordered by another engine than that, or not at all."""
+        if not self._but or not (folder / ORDER_FILE).exists():
+            return super().knows(folder)
+        ordered = Ordered.read(folder)
+        return ordered is not None and ordered.engine not in (self._but, "")
+
+
+def launchers_of_rest(folder: Path, lock: int, *, but: str = "") -> tuple[LocalLauncher, RemoteLauncher]:
     """Return launchers that end jobs, and start none; to be closed.
 
     Args:
         folder: of the study.
         lock: descriptor of its lock: nobody may start a search meanwhile.
+        but: an engine of other machines whose jobs are somebody else's to know.
     """
     local = LocalLauncher(cwd=folder, lock=lock, errors=folder / KEEPERS_FILE, grace_s=0.0)
-    return local, RemoteLauncher(_NoCarriers(), cwd=folder, grace_s=0.0)
+    return local, _RestLauncher(folder, but)
+
+
+def refuse_living_elsewhere(running: Iterable[JobStarted], folder: Path, lock: int, *, engine: str) -> None:
+    """Refuse to go on with a study while jobs live that another engine than this one would have to know.
+
+    A job that was ordered there and that nobody has begun never begins.
+
+    Args:
+        running: what runs, as far as the journal knows.
+        folder: of the study.
+        lock: descriptor of its lock.
+        engine: what starts the jobs of this search, see RemoteLauncher.engine.
+
+    Raises:
+        MachineError: such a job lives, or may.
+    """
+    with contextlib.ExitStack() as stack:
+        local, remote = launchers_of_rest(folder, lock, but=engine)
+        stack.callback(local.close)
+        stack.callback(remote.close)
+        for started in running:
+            path = job_folder(folder, started.job, started.attempt)
+            if not path.exists() or (local.knows(path) and engine == local.engine):
+                continue
+            launcher: Launcher[Any] | None = next((one for one in (local, remote) if one.knows(path)), None)
+            if launcher is None or launcher.adopt(path, Lease(Slot(started.slot, (), {}), ())) is None:
+                continue
+            ordered = Ordered.read(path)
+            was = local.engine if ordered is None else ordered.engine
+            raise MachineError(
+                f"job {started.job} still runs on {started.slot}, where the search was started with another "
+                f"--on ({was}, and now it is {engine}); start the same command with --on {was} again, which "
+                f"goes on with the job, or end the job first: hyperband stop {folder}"
+            )
 
 
 def end_living_jobs(folder: Path, lock: int) -> int:
@@ -69,8 +126,10 @@ def end_living_jobs(folder: Path, lock: int) -> int:
         for launcher in launchers:
             stack.callback(launcher.close)
         for path in sorted((folder / JOBS_FOLDER).glob("*-*")):
+            if (path / RESULT_FILE).exists():
+                continue
             launcher = next(launcher for launcher in launchers if launcher.knows(path))
-            if not (path / RESULT_FILE).exists() and (job := launcher.adopt(path, lease)) is not None:
+            if (job := launcher.adopt(path, lease)) is not None:
                 jobs.append((launcher, job))
         for launcher, job in jobs:
             launcher.stop(job, StopReason.STOP)
@@ -80,13 +139,20 @@ def end_living_jobs(folder: Path, lock: int) -> int:
     return len(jobs)
 
 
-def end_held(folder: Path) -> list[str]:
+def end_held(folder: Path, *, but: On | None = None) -> list[str]:
     """End what a search that is gone still holds of clusters; return what that was, counted.
+
+    Args:
+        folder: of the study.
+        but: what is held there is still wanted.
 
     Raises:
         MachineError: a cluster does not answer, or does not end it.
     """
-    found = {"allocation": end_allocations(folder), "slot": end_slots(folder)}
+    found = {
+        "allocation": 0 if but is On.SLURM else end_allocations(folder),
+        "slot": 0 if but is On.RAY else end_slots(folder),
+    }
     return [counted(n, what) for what, n in found.items() if n]
 
 

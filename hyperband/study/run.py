@@ -20,7 +20,6 @@ from hyperband.folder import (
     unlock_study,
 )
 from hyperband.journal import Journal
-from hyperband.launch.slurm_files import GIVE_UP_S, read_name
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.ladder import why_complete
@@ -53,7 +52,7 @@ from hyperband.study.jobs import JobFiles
 from hyperband.study.learning import read_lessons
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
 from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
-from hyperband.study.rest import end_held, end_living_jobs
+from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
@@ -171,13 +170,14 @@ def _run(
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
         end_living_jobs(journal.folder, journal.lock)
+    refuse_living_elsewhere(engine.running(), journal.folder, journal.lock, engine=grounds.engine)
     with (
         StudyLog(journal.folder / LOG_FILE, has_brackets=not settings.algorithm.has_one_ladder) as log,
         contextlib.closing(grounds),
         contextlib.ExitStack() as stack,
     ):
         launcher = grounds.open(journal.folder, journal.lock, _cwd_of(created))
-        others = others_of(settings, journal.folder, journal.lock)
+        others = others_of(grounds.engine, journal.folder, journal.lock)
         for other in others:
             stack.callback(other.close)
         begin: list[Event] = [] if events else [created]
@@ -208,11 +208,7 @@ def _run(
             has_brackets=not settings.algorithm.has_one_ladder,
         )
         warnings = warnings_of(events, settings)
-        if settings.on is On.LOCAL and (name := read_name(journal.folder)) is not None:
-            warnings.append(
-                f"An earlier start with --on slurm may have left allocations: `scancel --name={name}` ends "
-                f"them, and by themselves they end after {GIVE_UP_S:g} s without a job."
-            )
+        warnings += _give_back_elsewhere(journal.folder, settings.on)
         warnings += [] if guidance is None else guidance.warnings
         warnings += cost_of_not_resuming(
             settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
@@ -286,6 +282,15 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
             voice.says(line)
     voice.over(verdict.state, verdict.reason)
     return verdict
+
+
+def _give_back_elsewhere(folder: Path, on: On) -> list[str]:
+    """End what a start with another --on still holds, now that no job runs there; say what it was."""
+    try:
+        held = end_held(folder, but=on)
+    except MachineError as err:
+        return [f"Warning: what an earlier start with another --on holds is not given back: {err}"]
+    return [f"Given back what an earlier start with another --on held: {' and '.join(held)}."] if held else []
 
 
 def _give_back(folder: Path, console: Console) -> None:

@@ -22,6 +22,7 @@ from hyperband.study.wake import HasDescriptor, earliest
 class SlurmGrounds:
     """Allocations that are held, and steps in them."""
 
+    engine = SlurmLauncher.engine
     outlive_us = True
     know_time = True
 

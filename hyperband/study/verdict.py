@@ -28,6 +28,8 @@ def judge(ending: Ending, *, folder: Path, config_id: str, gpu_is_lost: bool, se
         search_alive: the search that started it was there all the time. If not, who killed a job has most
             likely killed the search as well.
     """
+    if ending.was_cancelled:
+        return Reading(Outcome.CANCELLED, None, ending.note, "cancelled by hand")
     if ending.exit_status is None:
         return Reading(Outcome.LOST, None, ending.note)
     if gpu_is_lost and (ending.asked is not None or ending.exit_status != 0):
