@@ -120,6 +120,11 @@ class _Check:
                 waits = "a slot's resources are waited for, or a task runs"
                 if (one := self._next(link, ends_s, waits)) is None:
                     break
+                if one["at"] != "probed":
+                    why = one.get("words", "Ray's side of the check ended")
+                    self._report.add("node", Status.FAILS, why, "`ray status` shows what there is")
+                    self._report.add_rest(("ray_settings", *_LINES[1:]), "the check of the nodes failed")
+                    return
                 if one["words"]:
                     self._failed[one["node"]] = one["words"]
                 else:

@@ -157,24 +157,7 @@ def _add_slot_options(parser: Parser) -> None:
         default="held",
         help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
     )
-    group.text(
-        "--ray-address",
-        "WHERE",
-        default="auto",
-        help="HOST:PORT of the Ray cluster; auto: the one of this machine (default: auto)",
-    )
-    group.text(
-        "--ray-resources",
-        "NAME=AMOUNT",
-        default=[],
-        help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
-        " given several times (default: a GPU, and a CPU where there are no GPUs)",
-    )
-    group.text(
-        "--ray-token",
-        "FILE",
-        help="file with the token of the Ray cluster (default: what the environment says)",
-    )
+    group.ray()
     group.whole(
         "--max-slots",
         "N",

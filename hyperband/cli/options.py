@@ -127,8 +127,7 @@ def _settings(
     refuse_where({name for name, _ in words.ours}, On(found.on), found.slurm_mode)
     slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
-        check_address(found.ray_address)
-        slot_resources(found.ray_resources, found.jobs_per_gpu)
+        _refuse_ray(found, found.jobs_per_gpu)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -215,6 +214,12 @@ def _settings(
     )
 
 
+def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
+    """Raise for what is said of Ray and is wrong."""
+    check_address(found.ray_address)
+    slot_resources(found.ray_resources, jobs_per_gpu)
+
+
 def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
     """The file of the profile; a mistake in it is told before anything happens."""
     path = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
@@ -270,6 +275,8 @@ def _parse_check(
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
     refuse_where({name for name, _ in words.ours}, On(found.on), "held")
+    if found.on == On.RAY:
+        _refuse_ray(found, 1)
     return CheckOptions(
         Settings(
             script=script,
@@ -278,6 +285,9 @@ def _parse_check(
             on=On(found.on),
             slurm_profile=_slurm_profile(found, cwd),
             slurm_set=tuple(found.slurm_set),
+            ray_address=found.ray_address,
+            ray_resources=tuple(found.ray_resources),
+            ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
             gpus=found.gpus,
             slots=found.slots,
             isolate=found.isolate,

@@ -8,6 +8,7 @@ has ended (slots end by themselves, ray_actor.py). Must not know: slots and jobs
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import shutil
 import signal
@@ -81,10 +82,13 @@ class LocalKeeper:
             if os.getppid() != here:
                 os._exit(1)
 
+        # Ray's client server has a fixed port, and is there where its package is
+        has_client = importlib.util.find_spec("grpc") is not None
+        client = [f"--ray-client-server-port={_free_port()}"] if has_client else []
         return subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *("--port=0", f"--ray-client-server-port={_free_port()}", "--node-ip-address=127.0.0.1"),
+                *("--port=0", *client, "--node-ip-address=127.0.0.1"),
                 *(f"--temp-dir={self._folder}", "--include-dashboard=false", "--disable-usage-stats"),
             ],
             cwd=self._folder,

@@ -11,7 +11,6 @@ import queue
 import select
 import socket
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -34,7 +33,7 @@ class Prober:
         self._line = line
         self._join = join
         self._probe = probe
-        self._found: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def run(self) -> None:
@@ -50,16 +49,24 @@ class Prober:
                 os.eventfd_read(self._wake)
             while not self._found.empty():
                 words = self._found.get()
+                if isinstance(words, Exception):
+                    raise words
                 self._line.sendall(json.dumps(words).encode() + b"\n")
                 if words["at"] == "refused":
                     return
                 n_left = len(words["nodes"]) if n_left is None else n_left - 1
 
-    def _tell(self, words: Mapping[str, Any]) -> None:
-        self._found.put(dict(words))
+    def _tell(self, words: dict[str, Any] | Exception) -> None:
+        self._found.put(words)
         os.eventfd_write(self._wake, 1)
 
     def _ask(self) -> None:
+        try:
+            self._ask_nodes()
+        except Exception as err:  # noqa: BLE001 (it goes on in the thread that talks with the check)
+            self._tell(err)
+
+    def _ask_nodes(self) -> None:
         try:
             ray.init(address=self._join.address, log_to_driver=False, configure_logging=False)
             nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -87,11 +94,12 @@ class Prober:
         options: dict[str, Any] = {"num_gpus": resources.pop("GPU", 0), "num_cpus": resources.pop("CPU", 0)}
         if (memory := resources.pop("memory", 0)) > 0:
             options["memory"] = memory
-        task = ray.remote(ray_look.look).options(max_retries=0, resources=resources, **options)
+        task = ray.remote(ray_look.look)
         for node in fits[:_N_MOST]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             script, arguments = self._probe.script, list(self._probe.arguments)
-            ref = task.options(scheduling_strategy=there).remote(script, arguments, list(KEEPALIVE))
+            asked = task.options(scheduling_strategy=there, max_retries=0, resources=resources, **options)
+            ref = asked.remote(script, arguments, list(KEEPALIVE))
             self._await(ref, node["NodeManagerHostname"])
 
     def _await(self, ref: Any, node: str) -> None:  # noqa: ANN401 (Ray says nothing of its types)
