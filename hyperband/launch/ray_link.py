@@ -17,22 +17,22 @@ from typing import Any
 
 from hyperband.errors import MachineError
 from hyperband.launch.ray_actor import KEEPALIVE
-from hyperband.launch.ray_words import Join, Probe
+from hyperband.launch.ray_words import KEEPALIVE_MS, Join, Probe
 
 _ROOT = Path(__file__).resolve().parents[2]
-_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_driver import main; main()"
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_driver import main; main()"
+#: what runs it
+COMMAND: tuple[str, ...] = (sys.executable, "-P", "-c")
 _READ_BYTES = 64 * 1024
 #: patience with the process when it is to end: Ray takes its time; and when it has hung up by itself
 _END_S, _HUNG_UP_S = 15.0, 1.0
-#: what Ray would take 300 s and 120 s for
-_KEEPALIVE_MS = "5000"
 #: tries to reach Ray's head, a second each; Ray would try 20 times, and it is we who try again
 _N_TRIES = {"RAY_gcs_server_port_wait_time_s": "4"}
 
 
 def bridge_environment(environ: Mapping[str, str], token: Path | None) -> dict[str, str]:
     """Return the environment of the process: with what notices machines that are cut off, and the token."""
-    found = {**dict.fromkeys(KEEPALIVE, _KEEPALIVE_MS), **_N_TRIES, **environ}
+    found = {**dict.fromkeys(KEEPALIVE, KEEPALIVE_MS), **_N_TRIES, **environ}
     if token is not None:
         found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     return found
@@ -76,7 +76,7 @@ class RayLink:
         try:
             with theirs, self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _RUN, str(_ROOT), str(theirs.fileno())],
+                    [*COMMAND, RUN, str(_ROOT), str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

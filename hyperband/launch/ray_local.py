@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.launch.ray_actor import KEEPALIVE
+from hyperband.launch.ray_words import KEEPALIVE_MS
 from hyperband.machine.claim import parse
 from hyperband.machine.process import ProcessId, wait_for_end
 
@@ -33,8 +34,6 @@ _RUN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_local_keeper import main; "
     "main()"
 )
-#: milliseconds; Ray would take 300 s and 120 s for these
-_KEEPALIVE_MS = "5000"
 
 
 class LocalRayError(Exception):
@@ -66,7 +65,7 @@ class LocalRay:
     def environment(self) -> dict[str, str]:
         """What whoever joins it needs."""
         return {
-            **dict.fromkeys(KEEPALIVE, _KEEPALIVE_MS),
+            **dict.fromkeys(KEEPALIVE, KEEPALIVE_MS),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / TOKEN_FILE),
         }
@@ -156,7 +155,7 @@ def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, st
     """Return the environment of the keeper, and so of Ray: what docs/ray.md asks of every cluster."""
     return {
         **{name: value for name, value in environ.items() if not name.startswith("RAY_ADDRESS")},
-        **dict.fromkeys(KEEPALIVE, _KEEPALIVE_MS),
+        **dict.fromkeys(KEEPALIVE, KEEPALIVE_MS),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / TOKEN_FILE),
         "RAY_worker_niceness": "0",

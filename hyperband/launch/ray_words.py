@@ -15,6 +15,8 @@ from hyperband.launch.base import Slot
 LOCAL = "local"
 #: of all slots of all studies, in Ray's own names
 NAMESPACE = "hyperband"
+#: milliseconds for the settings by which machines that are cut off are noticed; Ray takes minutes
+KEEPALIVE_MS = "5000"
 #: a slot that no search has wanted for so long, and in which no job runs, ends by itself
 GIVE_UP_S = 300.0
 #: what Ray gives in thousandths at the least
@@ -157,9 +159,9 @@ def warnings_of(about: Mapping[str, Any]) -> list[str]:
     node, found = about["host"], []
     if not about["has_keepalive"]:
         found.append(
-            f"Warning: Ray on {node} was started without RAY_grpc_client_keepalive_time_ms=5000 and "
-            "RAY_grpc_client_keepalive_timeout_ms=5000: Ray itself may notice only after minutes that a "
-            "machine is cut off."
+            f"Warning: Ray on {node} was started without RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS} "
+            f"and RAY_grpc_client_keepalive_timeout_ms={KEEPALIVE_MS}: Ray itself may notice only after "
+            "minutes that a machine is cut off."
         )
     if about["nice"] > 0:
         found.append(
@@ -179,5 +181,8 @@ def said_by_ray(error: BaseException | None) -> str:
     if error is None:
         return "it ended"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)) or type(error).__name__
+    # what it says of tokens stands below what it raises
+    denied = re.search(r"RPC error: (\w*Auth\w*: [^.\n]*)", str(error.__cause__ or ""))
+    text += f"\n({denied[1]})" if denied is not None else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_SAID_LENGTH]
