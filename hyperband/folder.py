@@ -18,6 +18,8 @@ from hyperband.machine.process import ProcessId
 
 JOURNAL_FILE = "journal.db"
 COPY_FILE = "journal.copy"
+#: where the journal is while a search writes it, if not in the folder itself
+PLACE_FILE = "journal.place"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 KEEPERS_FILE = "keepers.err"
@@ -33,7 +35,7 @@ RAY_FOLDER = "ray"
 RELEASE_FILE = "release"
 
 #: what the names of the journal's files begin with: the two, their logs, and what was put aside
-_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE)
+_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE, PLACE_FILE)
 
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0
@@ -51,8 +53,8 @@ def job_folder_name(job: int, attempt: int) -> str:
 
 
 def has_study(folder: Path) -> bool:
-    """Whether there is a study in `folder`: its journal, or at least the copy of it."""
-    return any((folder / name).is_file() for name in (JOURNAL_FILE, COPY_FILE))
+    """Whether there is a study in `folder`: its journal, at least the copy of it, or word of where it is."""
+    return any((folder / name).is_file() for name in (JOURNAL_FILE, COPY_FILE, PLACE_FILE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,19 @@ def holder(folder: Path) -> Holder | None:
         os.close(descriptor)
 
 
-def lock_study(folder: Path) -> int:
+def lock_study(folder: Path, *, study: Path | None = None) -> int:
     """Return a descriptor that holds the lock of the study in `folder`, with our name in it.
+
+    Args:
+        folder: where its journal is.
+        study: its folder, if that is another one.
 
     Raises:
         StudyBusyError: another process has it.
     """
     path = folder / LOCK_FILE
     while True:
-        descriptor = _lock(path)
+        descriptor = _lock(path, study or folder)
         if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
         os.close(descriptor)  # the study was removed while we waited: this lock is nobody's any more
@@ -119,8 +125,7 @@ def unlock_study(lock: int) -> None:
         os.close(lock)
 
 
-def _lock(path: Path) -> int:
-    folder = path.parent
+def _lock(path: Path, folder: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         patience_ends_s = time.monotonic() + _LOCK_PATIENCE_S
@@ -190,20 +195,8 @@ def remove_study_files(folder: Path) -> None:
             shutil.rmtree(folder / below)
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
-    of_journal.sort(key=lambda name: (name.startswith(JOURNAL_FILE), -len(name)))
+    of_journal.sort(key=lambda name: (name == PLACE_FILE, name.startswith(JOURNAL_FILE), -len(name)))
     for name in (*of_journal, LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
-
-
-def file_system(path: Path) -> str:
-    """Return the type of the file system that holds `path`, such as `nfs4`; `unknown` if it is not told."""
-    device = path.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    found = "unknown"
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        left, _, right = line.partition(" - ")
-        if left.split()[2] == wanted:
-            found = right.split()[0]
-    return found

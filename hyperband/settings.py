@@ -121,6 +121,8 @@ class Settings:
     keep_going: bool = False
     dry_run: bool = False
     clean: bool = False
+    #: go on from the copy of the journal, where the journal is on a machine that is lost
+    from_copy: bool = False
     yes: bool = False
     json: bool = False
     debug: bool = False
@@ -179,6 +181,7 @@ class Settings:
             "keep_going": self.keep_going,
             "dry_run": self.dry_run,
             "clean": self.clean,
+            "from_copy": self.from_copy,
             "yes": self.yes,
             "json": self.json,
             "debug": self.debug,

@@ -19,7 +19,8 @@ from search_fixture import until
 from hyperband.launch.base import Ending, Launcher, Lease, Order, RunningJob, Slot
 from hyperband.launch.carrier import Carrier, Room, spawn
 from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.shipping import ship
 from hyperband.machine import keeper
 

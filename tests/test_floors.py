@@ -51,7 +51,7 @@ SOLE_IMPORTER = {
     "pynvml": "machine/nvml.py",
     "ray": "launch/ray_bridge.py",
     "sqlite3": "journal/database.py",
-    "yaml": "launch/slurm_profile.py",
+    "yaml": "launch/slurm_profile_file.py",
 }
 
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperband.errors import JournalError, StudyBusyError
-from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, file_system, holder, job_folder
+from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, holder, job_folder
 from hyperband.journal import Journal, read_events
+from hyperband.machine.mounts import file_system
 from hyperband.search.events import (
     Event,
     IdProposed,

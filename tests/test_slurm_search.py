@@ -279,19 +279,21 @@ def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_cancelled_by_hand_is_told_and_tried_again(waiting: Waiting) -> None:
-    first, second, _ = (line.split()[0] for line in waiting.queue())
-    steps = waiting.cluster.run("squeue", "-h", "-s", "-j", second, "-o", "%i").split()
-    waiting.cluster.run("scancel", next(step for step in steps if step.endswith(".0")))
+def test_an_allocation_that_is_cancelled_by_hand_is_told_and_its_jobs_are_tried_again(
+    waiting: Waiting,
+) -> None:
+    first = waiting.queue()[0].split()[0]
     waiting.cluster.run("scancel", first)
-    waiting.until_lost(3)
+    waiting.until_lost(2)
     jobs = waiting.finish()
-    assert [job["outcome"] for job in jobs].count("Lost") == 3
+    assert [job["outcome"] for job in jobs].count("Lost") == 2
     assert f"the allocation {first} was cancelled by somebody, and none is asked for" in waiting.log()
 
 
 @pytest.mark.slow
-def test_a_step_that_was_killed_does_not_cost_its_lease(waiting: Waiting) -> None:
+def test_a_step_that_is_cancelled_by_hand_is_the_end_of_its_trial_and_one_that_is_killed_is_not(
+    waiting: Waiting,
+) -> None:
     one, other = [
         json.loads(path.read_bytes())
         for path in sorted((waiting.searches.study / "jobs").glob("*/carrier.json"))[:2]
@@ -300,11 +302,19 @@ def test_a_step_that_was_killed_does_not_cost_its_lease(waiting: Waiting) -> Non
     names = {name: step for step, name in map(str.split, steps)}
     began_s = time.monotonic()
     waiting.cluster.run("scancel", names[Path(one["errors"]).name])
-    waiting.until_lost(1)
+    until(lambda: ": Cancelled after" in waiting.log(), "the end of a job")
     os.kill(other["process"]["pid"], signal.SIGKILL)
-    waiting.until_lost(2)
+    waiting.until_lost(1)
     assert time.monotonic() - began_s < 15, "each lease lasts 15 s, and 5 more are waited for"
-    waiting.finish()
+    (waiting.searches.folder / "go").touch()
+    ran = waiting.searches.wait(waiting.search)
+    assert ran.exit_code == 0, ran.err
+    outcomes = {
+        trial: [job["outcome"] for job in ran.document["jobs"] if job["trial"] == trial] for trial in (0, 1)
+    }
+    assert outcomes[0] == ["Cancelled"]
+    assert outcomes[1][:2] == ["Lost", "Loss"]
+    assert "its step was cancelled by somebody" in waiting.log()
     assert waiting.log().count("given up after") == 0
 
 

@@ -8,9 +8,16 @@ import pytest
 from hyperband.launch.allocation_events import Place
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, rules_of
+from hyperband.launch.slurm_room import gpus_of, rules_of
+from hyperband.launch.slurm_slots import SlurmSlots
 from hyperband.launch.slurm_starts import FailedStarts
-from hyperband.launch.slurm_words import means_cancelled, means_ending, means_out_of_memory, said_by_srun
+from hyperband.launch.slurm_words import (
+    means_cancelled,
+    means_cancelled_by_hand,
+    means_ending,
+    means_out_of_memory,
+    said_by_srun,
+)
 
 HERE, BESIDE, ELSEWHERE = Place("7", "n1", 0), Place("7", "n1", 1), Place("8", "n2", 0)
 
@@ -116,21 +123,29 @@ def test_what_srun_says_of_an_allocation_that_ends(words: str, is_ending: bool) 
 
 
 @pytest.mark.parametrize(
-    ("words", "is_cancelled"),
+    ("words", "is_cancelled", "by_hand"),
     [
         (
             "slurmstepd-n2: error: *** STEP 2.1 ON n2 CANCELLED AT 2026-11-21T16:04:07 ***; task 0: Killed",
             True,
+            True,
+        ),
+        (
+            "slurmstepd: error: *** STEP 2.1 ON n2 CANCELLED AT 2026-11-21T16:04:07 DUE TO TIME LIMIT ***",
+            True,
+            False,
         ),
         (
             "slurmstepd: error: *** JOB 15 ON gpu04 CANCELLED AT 2026-11-21T16:04:07 DUE TO PREEMPTION ***",
             True,
+            False,
         ),
-        ("srun: error: n2: task 0: Killed", False),
+        ("srun: error: n2: task 0: Killed", False, False),
     ],
 )
-def test_what_srun_says_of_a_step_that_was_cancelled(words: str, is_cancelled: bool) -> None:
+def test_what_srun_says_of_a_step_that_was_cancelled(words: str, is_cancelled: bool, by_hand: bool) -> None:
     assert means_cancelled(words) == is_cancelled
+    assert means_cancelled_by_hand(words) == by_hand
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ from hyperband.errors import MachineError
 from hyperband.launch import slurm_text
 from hyperband.launch.slurm_clerk import Clerk
 from hyperband.launch.slurm_files import described
-from hyperband.launch.slurm_profile import Profile, read_profile
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.launch.slurm_reports import FoundSite, Unreachable
 from hyperband.launch.slurm_words import said_by_srun
 from hyperband.report.text import counted, duration

@@ -21,7 +21,7 @@ from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
-from hyperband.launch.slurm_clerk import require_commands
+from hyperband.launch.slurm_commands import require_commands
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.process import require_pidfd
 from hyperband.script.host import check_readable

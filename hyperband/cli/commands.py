@@ -35,6 +35,8 @@ class StopOptions:
     """`stop STUDY_DIR`."""
 
     folder: Path
+    #: also if its journal is on a machine that is lost
+    from_copy: bool
     debug: bool
 
 
@@ -86,12 +88,19 @@ def parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
     """Read the words after `stop`."""
     parser = Parser(
         "stop",
-        usage=f"{prog} stop STUDY_DIR",
+        usage=f"{prog} stop STUDY_DIR [--from-copy]",
         description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
         epilog=f"example:\n  {prog} stop logs/default\n",
     )
+    parser.add_argument(
+        "--from-copy",
+        action="store_true",
+        help="from the copy of the journal in STUDY_DIR, where the journal is on a machine that is lost",
+    )
     found = _parse_study_command(parser, argv)
-    return found if isinstance(found, Help) else StopOptions(_folder(found.folder, cwd), found.debug)
+    if isinstance(found, Help):
+        return found
+    return StopOptions(_folder(found.folder, cwd), found.from_copy, found.debug)
 
 
 def parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:

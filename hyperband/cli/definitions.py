@@ -282,6 +282,11 @@ def _add_study_options(parser: Parser) -> None:
     group.flag("--dry-run", "--dry", help="import the script, print the plan, write nothing")
     group.flag("--clean", help="remove the study first, after asking; the script's own checkpoints stay")
     group.flag("--yes", help="the answer to the question of --clean")
+    group.flag(
+        "--from-copy",
+        help="go on from the journal's copy in the study's folder, where the journal itself is on a local"
+        " disk of a machine that is lost",
+    )
     group.one_of(
         "--keep-checkpoints",
         "WHOSE",

@@ -29,7 +29,7 @@ from hyperband.cli.where import refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
 from hyperband.launch.ray_words import check_address, slot_resources
-from hyperband.launch.slurm_profile import read_profile
+from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
@@ -208,6 +208,7 @@ def _settings(
         keep_going=found.keep_going,
         dry_run=found.dry_run,
         clean=found.clean,
+        from_copy=found.from_copy,
         yes=found.yes,
         json=found.json,
         debug=found.debug,

@@ -7,8 +7,8 @@ from pathlib import Path
 from hyperband.cli.commands import ReportOptions
 from hyperband.cli.output import complain, is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, JournalError, UsageError
-from hyperband.folder import has_study, holder
-from hyperband.journal import read_events
+from hyperband.folder import has_study
+from hyperband.journal import read_events, where, writer_of
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import report_text
@@ -46,14 +46,15 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
                 width=width_of(sys.stdout),
                 n_losses=_losses_of((*study.learns_from, *study.learned_from)),
             )
-            text += "\n"
+            place = where(folder)
+            text += "\n" if place is None else f"\njournal: {shown(place)}\n"
     print_out(text)
     return 0
 
 
 def _read(folder: Path) -> StudyView:
     # Asked before the events are read: a search that ends in between has told its events how it ended.
-    running = holder(folder) is not None
+    running = writer_of(folder) is not None
     return study_view(read_events(folder, say=complain), folder=folder, running=running)
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from hyperband.cli.output import is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
-from hyperband.folder import has_study, holder
-from hyperband.journal import read_events
+from hyperband.folder import has_study
+from hyperband.journal import read_events, writer_of
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
 from hyperband.report.results import result_text
@@ -95,7 +95,7 @@ def _document_without_result(settings: Settings) -> dict[str, object]:
         with open_script(settings) as opened:
             identity, folder = opened.identity, opened.folder
         if has_study(folder):
-            running = holder(folder) is not None
+            running = writer_of(folder) is not None
             return study_document(read_events(folder), folder=folder, running=running)
     except HyperbandError:
         # The error that ended the search is the one to tell; this one would only hide it.

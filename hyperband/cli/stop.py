@@ -18,5 +18,5 @@ def stop(options: StopOptions) -> int:
     """
     # we hold the study's lock for moments: a request for a search that comes then is not for us
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
-    print_out(f"{shown(stop_study(options.folder))}\n")
+    print_out(f"{shown(stop_study(options.folder, from_copy=options.from_copy))}\n")
     return 0

@@ -2,10 +2,13 @@
 
 It stores events and gives them back; what they mean is the engine's business. `store` is the door of whoever
 writes, `reading` of whoever only reads; `database` has all the SQL, `copy` the plain copy, and `belief` says
-which of the two is believed where they differ.
+which of the two is believed where they differ. Where the files are is `place`'s to say and `home`'s to bring
+about; the `courier` copies them into the study's folder if they are elsewhere.
 """
 
+from hyperband.journal.home import removing
+from hyperband.journal.place import where, writer_of
 from hyperband.journal.reading import read_events
 from hyperband.journal.store import Journal
 
-__all__ = ["Journal", "read_events"]
+__all__ = ["Journal", "read_events", "removing", "where", "writer_of"]

@@ -12,38 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hyperband.errors import JournalError
-from hyperband.folder import JOURNAL_FILE, file_system
+from hyperband.folder import JOURNAL_FILE
 from hyperband.journal.rows import Row, events_of
+from hyperband.machine.mounts import file_system, is_network
 
-#: file systems on which the shared memory of SQLite's write-ahead log does not work between machines
-_NETWORK_FILE_SYSTEMS = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "ceph",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "panfs",
-        "pvfs2",
-        "glusterfs",
-        "orangefs",
-        "virtiofs",
-        "ncpfs",
-        "coda",
-        "wekafs",
-        "cvfs",
-        "gfs2",
-        "ocfs2",
-        "vboxsf",
-        "prl_fs",
-    ]
-)
 _BUSY_S = 30.0
 _READ_ROWS = 2000
 _NEW_FILE = f"{JOURNAL_FILE}.new"
@@ -81,8 +53,7 @@ class Database:
             JournalError: it cannot be used: locked, written by a newer version, no room, no permission.
         """
         path = folder / JOURNAL_FILE
-        kind = file_system(folder)
-        network = kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse")
+        network = is_network(file_system(folder))
         connection = None
         try:
             connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
@@ -100,8 +71,12 @@ class Database:
         return database
 
     @classmethod
-    def open_to_read(cls, folder: Path) -> "Database | None":
+    def open_to_read(cls, folder: Path, *, is_still: bool = False) -> "Database | None":
         """Open the file without writing anything; None while its first start is just making it.
+
+        Args:
+            folder: where it is.
+            is_still: nobody writes to it, who may only put another one in its place.
 
         Raises:
             DamagedError: it is no whole database.
@@ -109,7 +84,8 @@ class Database:
         """
         path = folder / JOURNAL_FILE
         # a study that nobody has open, in a folder that we may not write to, can only be read as it stands
-        alone = not os.access(folder, os.W_OK) and not path.with_name(f"{JOURNAL_FILE}-wal").exists()
+        may_not = not os.access(folder, os.W_OK) and not path.with_name(f"{JOURNAL_FILE}-wal").exists()
+        alone = is_still or may_not
         connection = None
         try:
             connection = sqlite3.connect(
@@ -276,6 +252,34 @@ def build(folder: Path, rows: Sequence[Row]) -> None:
             f"cannot write {new}: {err.strerror or err}; make room or mend the file system, and start the "
             "same command again"
         ) from err
+
+
+def snapshot(folder: Path, to: Path) -> None:
+    """Write what a journal that may be being written holds at this moment into a plain file of its own.
+
+    Args:
+        folder: of the journal.
+        to: the file; what is there goes.
+
+    Raises:
+        OSError: it cannot be written.
+        DamagedError, JournalError: the journal cannot be read now.
+    """
+    path = folder / JOURNAL_FILE
+    for name in (to, to.with_name(f"{to.name}-journal")):
+        name.unlink(missing_ok=True)
+    try:
+        with (
+            contextlib.closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
+            ) as source,
+            contextlib.closing(sqlite3.connect(to, isolation_level=None)) as target,
+        ):
+            source.backup(target)
+            # without this its reader would look for a log beside it
+            target.execute("PRAGMA journal_mode=delete").fetchone()
+    except sqlite3.Error as err:
+        raise told(err, path, "read") from err
 
 
 def move_aside(folder: Path) -> Path | None:

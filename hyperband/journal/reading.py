@@ -9,6 +9,7 @@ from hyperband.errors import JournalError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, has_study
 from hyperband.journal.copy import Copy, merge
 from hyperband.journal.database import DamagedError, Database
+from hyperband.journal.place import Place, words_from_elsewhere
 from hyperband.journal.rows import Row, checksum, events_of, no_garbage_collection, unreadable
 from hyperband.search.events import Event
 
@@ -78,24 +79,44 @@ def read_events(folder: Path, *, say: Callable[[str], None] | None = None) -> li
             f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
             "logs/IDENTITY"
         )
+    say = say or (lambda _: None)
+    place = Place.read(folder)
+    try:
+        return _read_at(folder, place, say)
+    except JournalError:
+        if Place.read(folder) == place:
+            raise
+    # it was just taken out, or brought back
+    return _read_at(folder, Place.read(folder), say)
+
+
+def _read_at(folder: Path, place: Place | None, say: Callable[[str], None]) -> list[Event]:
+    is_copy = place is not None and not place.is_here
+    if place is not None:
+        if is_copy:
+            say(f"{words_from_elsewhere(folder, place)}: this is read from it.")
+            if not any((folder / name).is_file() for name in (JOURNAL_FILE, COPY_FILE)):
+                raise JournalError(f"{words_from_elsewhere(folder, place)}; look there, or wait for it")
+        else:
+            folder = place.path
     copy = Copy(folder)
     with contextlib.suppress(OSError):  # studies of old have none, and the database alone is enough
         # before the database, which is written first: so it never has less, unless something is wrong
         copy.open(to_write=False)
     try:
-        return _read(folder, copy, say or (lambda _: None))
+        return _read(folder, copy, say, is_still=is_copy)
     finally:
         copy.close()
 
 
-def _read(folder: Path, copy: Copy, say: Callable[[str], None]) -> list[Event]:
+def _read(folder: Path, copy: Copy, say: Callable[[str], None], *, is_still: bool) -> list[Event]:
     path = folder / JOURNAL_FILE
     found = Found(total_at_mark=0)  # of a study that its first start is just making
     database = None
     try:
         if not path.exists():
             raise DamagedError("is not there")
-        database = Database.open_to_read(folder)
+        database = Database.open_to_read(folder, is_still=is_still)
         if database is not None:
             found = read(database.rows(), mark=copy.n)
         n_copied = max(copy.lines(), default=copy.n) if copy.is_damaged else copy.n

@@ -11,7 +11,8 @@ from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.ray_holdings import Over
 from hyperband.launch.ray_slots import RaySlots
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 

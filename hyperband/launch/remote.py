@@ -7,8 +7,6 @@ business (launch/carrier.py), when a folder is looked at the patrol's (launch/pa
 import contextlib
 import json
 import os
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +24,8 @@ from hyperband.launch.remote_files import (
     write_order,
     write_stop,
 )
-from hyperband.machine.claim import FENCE, ORDER_FILE, lease_age_s
+from hyperband.launch.remote_job import RemoteJob
+from hyperband.machine.claim import FENCE, ORDER_FILE
 from hyperband.machine.keeper import KEEPER_FILE
 from hyperband.machine.process import wait_for_end
 
@@ -34,78 +33,6 @@ from hyperband.machine.process import wait_for_end
 LEASE_S = 15.0
 #: how much longer than the node the search believes in it: a kill takes a moment, and clocks drift
 MARGIN_S = 5.0
-
-
-class RemoteJob:
-    """One job on another machine that has not been seen to end. Made by a RemoteLauncher."""
-
-    def __init__(
-        self,
-        folder: Path,
-        lease: Lease,
-        ordered: Ordered,
-        carrier: Carrier | None,
-        on_lost_carrier: Callable[["RemoteJob"], None],
-    ) -> None:
-        """Begin; see Ordered and Carrier. on_lost_carrier: called in another thread, see Patrol."""
-        self.folder = folder
-        self.attempt = ordered.attempt
-        self.lease_s = ordered.lease_s
-        self.carrier = carrier
-        #: a node has claimed it: it runs there, or is about to
-        self.has_begun = False
-        #: that node's own name; empty before
-        self.host = ""
-        self.is_over = False
-        #: how it ended, or why nobody knows; None: it is not over
-        self.ending: Ending | None = None
-        self.failure: Exception | None = None
-        self._lease = lease
-        self._on_lost_carrier = on_lost_carrier
-        self._began_s: float | None = None
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    @property
-    def lease(self) -> Lease:
-        """The slot it holds."""
-        return self._lease
-
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable when every process of the job is gone."""
-        return self._descriptor
-
-    def running_s(self) -> float:
-        """Return for how many seconds of the monotonic clock it has been running; 0 before it has begun."""
-        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
-
-    def saw(self, sight: Sight, at_s: float) -> None:
-        """Hear from the patrol what a look showed."""
-        if sight.claimed is None or sight.is_ours:
-            return
-        # its age is by the node's clock, and from a moment ago: of all guesses the earliest is the best
-        began_s = at_s - (lease_age_s(sight.lease) or 0.0)
-        self._began_s = began_s if self._began_s is None else min(began_s, self._began_s)
-        self.host = sight.host
-        self.has_begun = True
-
-    def lose_carrier(self) -> None:
-        """Hear from the patrol that its carrier has ended, and left no result behind."""
-        self._on_lost_carrier(self)
-
-    def end(self, ending: Ending) -> None:
-        """Hear from the patrol that it is over."""
-        self.ending = ending
-        os.eventfd_write(self._descriptor, 1)
-        self.is_over = True  # last: whoever sees it may close the descriptor
-
-    def fail(self, error: Exception) -> None:
-        """Hear from the patrol that it watches nothing any more."""
-        self.failure = error
-        os.eventfd_write(self._descriptor, 1)
-
-    def close(self) -> None:
-        """Let go of the descriptor."""
-        os.close(self._descriptor)
 
 
 class RemoteLauncher:

@@ -18,12 +18,19 @@ from hyperband.launch import slurm_text
 from hyperband.launch.allocation_events import Lost, Place
 from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.carrier import Carrier, Room, spawn
-from hyperband.launch.remote import RemoteJob, RemoteLauncher
+from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import claim_for_search
+from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots, gpus_of, place_of
-from hyperband.launch.slurm_words import means_cancelled, means_out_of_memory, said_by_srun
+from hyperband.launch.slurm_room import gpus_of, place_of
+from hyperband.launch.slurm_slots import SlurmSlots
+from hyperband.launch.slurm_words import (
+    means_cancelled,
+    means_cancelled_by_hand,
+    means_out_of_memory,
+    said_by_srun,
+)
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import STOP_FILE
 from hyperband.machine.process import wait_for_end
@@ -38,6 +45,7 @@ _KEPT = (
     "HOSTNAME",
 )
 _TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled by somebody"
+_CANCELLED = "its step was cancelled by somebody"
 #: a job whose step has not begun by then, although Slurm answers, is taken back
 _BEGIN_WITHIN_S = 30.0
 #: patience with a step that waits and is not wanted any more
@@ -273,6 +281,10 @@ class SlurmLauncher(RemoteLauncher):
             self._slots.note_run(place)
             note = said_by_srun(said)
             return replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True)
+        if ending.exit_status is None and does_run and means_cancelled_by_hand(said):
+            # its allocation runs, so that nobody but a person can have meant this step alone
+            self._slots.note_run(place)
+            return replace(ending, note=_CANCELLED, was_cancelled=True)
         if is_ended_by_slurm:
             words = taken or _TOLD_TO_END
             self._slots.note_failed_start(place, words, is_ending=True)

@@ -4,7 +4,6 @@ Owns the way between what happens (reports of the clerk, files of holders, start
 allocations, which decide, and carries their orders out. Must not know: how a job gets onto its node.
 """
 
-import os
 import select
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from hyperband.launch.allocation_events import (
     Fail,
     Lost,
     Place,
-    Rules,
     Say,
     Stop,
     Submit,
@@ -28,40 +26,18 @@ from hyperband.launch.allocation_events import (
     Wanted,
 )
 from hyperband.launch.allocations import Allocations
-from hyperband.launch.base import NO_WISH, Lease, Observation, Slot, Wish
-from hyperband.launch.environment import THREAD_VARIABLES
+from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
 from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described
+from hyperband.launch.slurm_holders import Holders
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Status, StepOver
+from hyperband.launch.slurm_room import lease_of, place_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import means_ending
 
-#: between looks for files of holders while an allocation is on its way
-_HOLDERS_S = 0.2
-#: a tenth of the time after which holders believe that nobody wants them
-_WANTED_S = GIVE_UP_S / 10
-#: a shared folder that could not be used is tried again after so long
-_TROUBLE_S = 5.0
 #: patience with Slurm at the end, and with one that does not answer
 _END_S, _UNREACHABLE_END_S = 60.0, 10.0
-#: before the end of an allocation jobs should be over by so much, as part of its time and at most
-_MARGIN, _MARGIN_S = 0.1, 60.0
-
-
-def rules_of(profile: Profile, max_slots: int | None) -> Rules:
-    """Return how many allocations of such a profile there may be."""
-    limit_s = profile.time_limit_s
-    return Rules(
-        max_allocations=profile.max_allocations,
-        min_allocations=profile.min_allocations,
-        n_nodes=profile.nodes,
-        n_slots_per_node=profile.n_slots_per_node,
-        idle_s=profile.idle_s,
-        margin_s=_MARGIN_S if limit_s is None else min(_MARGIN_S, _MARGIN * limit_s),
-        time_limit_s=limit_s,
-        max_slots=max_slots,
-    )
 
 
 class SlurmSlots:
@@ -79,18 +55,13 @@ class SlurmSlots:
         self._allocations = Allocations(self._rules)
         self._leases: dict[str, Lease] = {}
         self._starts = FailedStarts()
-        #: the newest environment of each allocation
-        self._environments: dict[str, Path] = {}
-        self._tokens: set[str] = set()
+        self._holders = Holders()
         self._lost: list[Lost] = []
         self._steps_over: list[str] = []
         self._news: list[str] = []
         self._failure: MachineError | None = None
-        self._holders_at_s = self._wanted_at_s = 0.0
         #: tells whether a job that is started at a place now needs no word of Slurm's
         self._is_prepared: Callable[[Place], bool] = lambda _: False
-        #: the shared folder could not be used, and it was told of
-        self._is_in_trouble = False
         self._open: tuple[Clerk, SlurmFiles] | None = None
 
     def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
@@ -217,13 +188,14 @@ class SlurmSlots:
             elif isinstance(report, FoundSite):
                 has = "with" if report.site.has_accounting else "without"
                 self._news.append(f"Slurm {report.site.version}, {has} accounting")
-        try:
-            self._use_folder(files, time.monotonic())
-        except OSError as err:
-            if not self._is_in_trouble:
-                self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
-            self._is_in_trouble = True
-            self._holders_at_s = self._wanted_at_s = time.monotonic() + _TROUBLE_S
+        phases = self._allocations.phases
+        are_coming = self._allocations.n_coming > 0
+        for held, is_new in self._holders.attend(files, time.monotonic(), are_coming=are_coming):
+            if is_new and phases.get(held.ready.job_id) == Phase.QUEUED:
+                clerk.look()  # it runs already, and Slurm has not been asked since
+            self._tell(held.ready)
+        self._news += self._holders.news
+        self._holders.news.clear()
         self._tell(Tick())
 
     def want(self, n_jobs: int, shortest_s: float | None) -> None:
@@ -233,9 +205,7 @@ class SlurmSlots:
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although the clerk says nothing."""
         now_s = time.monotonic()
-        waits_s = [self._wanted_at_s - now_s]
-        if self._allocations.n_coming:
-            waits_s.append(self._holders_at_s - now_s)
+        waits_s = [self._holders.wait_s(now_s, are_coming=self._allocations.n_coming > 0)]
         if (tick_s := self._allocations.next_look_s(now_s)) is not None:
             waits_s.append(tick_s)
         return max(0.0, min(waits_s))
@@ -264,7 +234,7 @@ class SlurmSlots:
 
     def environment_of(self, place: Place) -> Path | None:
         """Return the file with the environment that the setup lines of its allocation made."""
-        return self._environments.get(place.job_id)
+        return self._holders.environment_of(place.job_id)
 
     def is_held_back(self, place: Place) -> bool:
         """Whether nothing is to be started there now, since it failed a moment ago."""
@@ -353,64 +323,8 @@ class SlurmSlots:
                 "hyperband and the study's folder must be at the same path on the nodes), and start the same "
                 "command again: the search goes on where it is"
             )
-        self._holders_at_s = 0.0
-
-    def _use_folder(self, files: SlurmFiles, now_s: float) -> None:
-        if now_s >= self._holders_at_s and self._allocations.n_coming:
-            self._look_for_holders()
-        if now_s >= self._wanted_at_s:
-            files.say_wanted()
-            self._wanted_at_s = now_s + _WANTED_S
-            self._is_in_trouble = False
-
-    def _look_for_holders(self) -> None:
-        clerk, files = self._opened()
-        phases = self._allocations.phases
-        for held in files.holders():
-            job_id = held.ready.job_id
-            self._environments[job_id] = held.path
-            if held.ready.token not in self._tokens and phases.get(job_id) == Phase.QUEUED:
-                clerk.look()  # it runs already, and Slurm has not been asked since
-            self._tokens.add(held.ready.token)
-            self._tell(held.ready)
-        self._holders_at_s = time.monotonic() + _HOLDERS_S
+        self._holders.hurry()
 
     def _book(self, place: Place) -> Lease:
-        gpus = gpus_of(self._profile, place.index)
-        arguments = ("--gpu", "0") if gpus is None or len(gpus) == 1 else ("--multi_gpu",)
-        environment: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ""} if gpus is None else {}
-        lease = Lease(Slot(place.name, arguments, environment), ())
-        self._leases[place.name] = lease
+        lease = self._leases[place.name] = lease_of(self._profile, place)
         return lease
-
-
-def place_of(lease: Lease) -> Place:
-    """Return the place of a slot of ours."""
-    place = Place.named(lease.slot.name)
-    if place is None:
-        raise InternalError(
-            f"{lease.slot.name} is no slot of Slurm's. This is a bug of ours: please report it."
-        )
-    return place
-
-
-def gpus_of(profile: Profile, index: int) -> tuple[int, ...] | None:
-    """Return which of the GPUs that Slurm gave a node the job at this slot of it gets; None: it has none."""
-    n_gpus, n_slots = profile.n_gpus, profile.n_slots_per_node
-    if n_gpus == 0:
-        return None
-    if n_gpus < n_slots:
-        return (index * n_gpus // n_slots,)
-    n_each = n_gpus // n_slots
-    return tuple(range(index * n_each, (index + 1) * n_each))
-
-
-def environ_for_jobs(profile: Profile) -> dict[str, str]:
-    """Return what every job gets for its environment: its share of the cores that the profile names."""
-    fixed = {"PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    if profile.cpus is None:
-        return fixed
-    if THREAD_VARIABLES[0] in os.environ:
-        return fixed
-    share = str(max(1, profile.cpus // profile.n_slots_per_node))
-    return {**fixed, **{name: share for name in THREAD_VARIABLES if name not in os.environ}}

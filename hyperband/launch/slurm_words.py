@@ -193,6 +193,11 @@ def means_cancelled(words: str) -> bool:
     return bool(re.search(r"\*\*\* (STEP|JOB) \S+ ON \S+ CANCELLED AT ", words))
 
 
+def means_cancelled_by_hand(words: str) -> bool:
+    """Whether srun said that the step was cancelled and gave no reason: Slurm has one, and says it."""
+    return bool(re.search(r"\*\*\* STEP \S+ ON \S+ CANCELLED AT \S+ \*\*\*", words))
+
+
 def means_out_of_memory(words: str) -> bool:
     """Whether srun said that the step was ended for using more memory than its allocation has."""
     found = re.search(r"exceeded (job |step )?memory limit|oom[-_ ]kill|out of memory", words, re.IGNORECASE)

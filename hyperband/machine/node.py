@@ -24,7 +24,8 @@ import sys
 from hyperband.machine.claim import BY_NODE, ORDER_FILE, WAITS, CannotClaimError, claim, parse, read_fresh
 from hyperband.machine.keeper import prctl
 from hyperband.machine.node_keeper import NODE_SIGNALS, now_s
-from hyperband.machine.warden import PR_SET_CHILD_SUBREAPER, Lines, Warden, complain
+from hyperband.machine.node_lines import Lines, complain
+from hyperband.machine.warden import PR_SET_CHILD_SUBREAPER, Warden
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a node carries what it imports

@@ -30,6 +30,7 @@ from hyperband.machine.keeper import (
     prctl,
     tell,
 )
+from hyperband.machine.node_environment import RefusedError, environment_of
 from hyperband.machine.node_keeper import (
     SHARED_BYTES,
     SIGNAL_OF,
@@ -38,6 +39,7 @@ from hyperband.machine.node_keeper import (
     begin_keeper,
     now_s,
 )
+from hyperband.machine.node_lines import READ_BYTES, Lines, complain
 from hyperband.machine.proc import boot_id, descendants
 
 TYPE_CHECKING = False
@@ -52,44 +54,6 @@ _N_RENEWALS = 5
 _LOOK_S = 1.0
 #: how often the descendants of a keeper that was killed are listed again: a fork can outrun a listing
 _KILL_AGAIN_S = 0.02
-_GPUS = "CUDA_VISIBLE_DEVICES"
-_READ_BYTES = 64 * 1024
-
-
-class RefusedError(Exception):
-    """This node cannot run the job as it was ordered."""
-
-
-class Lines:
-    """What comes by standard input, line by line."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._read = b""
-        self.has_ended = False
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._descriptor
-
-    def take(self) -> list[str]:
-        """Read what is there, waiting for it if nothing is; return the lines that are whole."""
-        try:
-            select.select([self._descriptor], [], [])
-            part = os.read(self._descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return []  # it is shared, and another took what was there
-        except OSError:
-            part = b""  # closed from the beginning, or a terminal that is gone
-        self.has_ended = not part
-        *lines, self._read = (self._read + part).split(b"\n")
-        return [line.decode(errors="replace") for line in lines]
-
-
-def complain(words: str) -> None:
-    """Say something to whoever keeps what this process says, if anybody does."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"hyperband: {words}\n".encode(errors="replace"))
 
 
 class Warden:
@@ -124,7 +88,7 @@ class Warden:
         # results go to this very folder, also if another has got its name
         self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            environment = _environment(self._order)
+            environment = environment_of(self._order)
             listen = self._begin(environment)
         except (RefusedError, OSError) as err:
             self._write_end(f"{socket.gethostname()} cannot run it: {err}")
@@ -302,7 +266,7 @@ def _fork_job(descriptors: list[int], lock: int) -> tuple[int, socket.socket]:
 def _read_all(pipe: int) -> bytes:
     data = b""
     with contextlib.suppress(BlockingIOError):
-        while part := os.read(pipe, _READ_BYTES):
+        while part := os.read(pipe, READ_BYTES):
             data += part
     return data
 
@@ -313,45 +277,3 @@ def _memory(words: Mapping[str, object]) -> int:
     with open(memory, "wb", closefd=False) as stream:
         stream.write(json.dumps({**words, "environment": {}}).encode())
     return memory
-
-
-def _environment(order: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment that the job begins with.
-
-    It is that of this process; or that of a file, but for the variables in which this process knows better.
-    Over it come the order's changes, and the GPUs that the job gets of those that this process was given.
-
-    Raises:
-        RefusedError: it is not to be had, or there are not so many GPUs.
-    """
-    environment = dict(os.environ)
-    if order.get("environment_file") is not None:
-        path = order["environment_file"]
-        try:
-            found = parse(read_fresh(os.path.dirname(path), os.path.basename(path))[0])  # noqa: PTH119, PTH120
-        except OSError as err:
-            raise RefusedError(f"the environment in {path} cannot be read: {err.strerror}") from err
-        if found is None or not isinstance(found.get("environment"), dict):
-            raise RefusedError(f"there is no environment in {path}")
-        ours = {name: value for name, value in environment.items() if _is_kept(name, order["keeps"])}
-        environment = {**found["environment"], **ours}
-    given = environment.get(_GPUS)
-    for name, value in order["environment"].items():
-        if value is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = value
-    if order.get("gpus") is not None:
-        listed = [entry for entry in (given or "").split(",") if entry]
-        try:
-            environment[_GPUS] = ",".join(listed[index] for index in order["gpus"])
-        except IndexError:
-            raise RefusedError(
-                f"it was to have the GPUs {order['gpus']} of those in {_GPUS}, which is {given!r} here"
-            ) from None
-    return environment
-
-
-def _is_kept(name: str, keeps: list[str]) -> bool:
-    """Return whether a variable is one of these; `SLURM_*` stands for all that begin so."""
-    return any(name.startswith(kept[:-1]) if kept.endswith("*") else name == kept for kept in keeps)

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from hyperband.errors import MachineError, UsageError
-from hyperband.folder import RELEASE_FILE, holder
-from hyperband.journal import Journal, read_events
+from hyperband.folder import RELEASE_FILE
+from hyperband.journal import Journal, read_events, writer_of
 from hyperband.search.events import SlotReleased
 from hyperband.search.health import Health, place_of
 
@@ -38,7 +38,7 @@ def release(folder: Path, wanted: str) -> str:
             f"--release {wanted}: found no such slot of the study in {folder} in quarantine ({there}); "
             "`hyperband slots` with the study's folder alone lists them."
         )
-    search = holder(folder)
+    search = writer_of(folder)
     if search is None:
         with contextlib.closing(Journal.open(folder)) as journal:
             journal.append(*(SlotReleased(time.time(), name, "by hand") for name in names), durable=True)

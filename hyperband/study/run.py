@@ -14,12 +14,9 @@ from hyperband.folder import (
     LOG_FILE,
     has_study,
     job_folder,
-    lock_study,
     refuse_foreign_folder,
-    remove_study_files,
-    unlock_study,
 )
-from hyperband.journal import Journal
+from hyperband.journal import Journal, removing
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.ladder import why_complete
@@ -112,7 +109,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         if settings.clean and has_study(opened.folder):
             read_lessons(settings.learn_from)  # refused before anything is removed
             confirm(opened.folder)
-            _remove(opened.folder)
+            _remove(opened.folder, from_copy=settings.from_copy)
             console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
         else:
             refuse_foreign_folder(opened.folder)
@@ -128,7 +125,10 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         # wrong GPUs leave no folder of a new study behind; an old one may have its result to tell
         grounds = None if has_study(opened.folder) else find_grounds()
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
-        with Wake() as wake, contextlib.closing(Journal.open(opened.folder)) as journal:
+        with (
+            Wake() as wake,
+            contextlib.closing(Journal.open(opened.folder, from_copy=settings.from_copy)) as journal,
+        ):
             return _run(settings, opened, journal, guidance, grounds or find_grounds, owners, console, wake)
 
 
@@ -197,7 +197,8 @@ def _run(
         )
         guide = () if guidance is None else guidance.describe()
         console.line(plan_text(engine.plan, settings, identity=opened.identity, guide=guide))
-        console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n")
+        where = "" if journal.place is None else f"journal   {journal.place}\n"
+        console.line(f"\nslots     {slots.describe()}\nfolder    {journal.folder}\n{where}")
         voice = Voice(
             journal.folder,
             log,
@@ -376,14 +377,11 @@ def _why_complete_before(events: Sequence[Event]) -> str:
     return f"complete before: {why_complete(study)}"
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, *, from_copy: bool) -> None:
     """Remove a study, and nothing else: nobody may be writing it, and its living jobs are ended first."""
-    lock = lock_study(folder)
     try:
-        end_living_jobs(folder, lock)
-        end_held(folder)
-        remove_study_files(folder)
+        with removing(folder, from_copy=from_copy) as lock:
+            end_living_jobs(folder, lock)
+            end_held(folder)
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err
-    finally:
-        unlock_study(lock)

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
-from hyperband.folder import JOURNAL_FILE, Holder, has_study, holder, job_folder
-from hyperband.journal import Journal
+from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
+from hyperband.journal import Journal, writer_of
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -21,11 +21,15 @@ from hyperband.study.rest import end_held, end_living_jobs, read_ended
 from hyperband.study.verdict import ended_event
 
 
-def stop_study(folder: Path) -> str:
+def stop_study(folder: Path, *, from_copy: bool = False) -> str:
     """End what runs of the study in `folder`, and wait until it has ended; return what was done, in words.
 
+    Args:
+        folder: of the study.
+        from_copy: also if its journal is on a machine that is lost.
+
     Raises:
-        JournalError: there is no study.
+        JournalError: there is no study, or its journal is on another machine.
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
@@ -34,10 +38,10 @@ def stop_study(folder: Path) -> str:
             f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
             "logs/IDENTITY"
         )
-    found = holder(folder)
+    found = writer_of(folder)
     stopped = None if found is None else _stop_search(folder, found)
     # also when a search was there: it may have been killed meanwhile
-    n_ended, held = _end_what_is_left(folder)
+    n_ended, held = _end_what_is_left(folder, from_copy=from_copy)
     ended = " and ".join([counted(n_ended, "job"), *held])
     if stopped is not None:
         return f"{stopped} {ended} of it ended." if n_ended or held else stopped
@@ -46,12 +50,12 @@ def stop_study(folder: Path) -> str:
     return f"No search was running; ended {ended} that an earlier one had left running."
 
 
-def _end_what_is_left(folder: Path) -> tuple[int, list[str]]:
+def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]:
     """End living jobs and what is held of clusters, and journal the end of every attempt that no search saw.
 
     Return how many jobs lived, and what was held, counted.
     """
-    with contextlib.closing(Journal.open(folder)) as journal:
+    with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
         engine = Engine()
         before = journal.events()

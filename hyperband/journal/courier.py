@@ -1,0 +1,70 @@
+"""Brings copies of a journal that is on a local disk into its study's folder, beside the search's work."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from hyperband.errors import JournalError
+from hyperband.journal.database import DamagedError, snapshot
+from hyperband.journal.home import Home, carry_copy
+
+#: the first copy, and how long there is none after one: at least this, and this many times what one took
+_FIRST_S = 0.5
+_EVERY_S = 5.0
+_TIMES = 20.0
+_OUT_FILE = "journal.out"
+
+
+class Courier:
+    """A thread that copies what is new, now and then. It reads the database as anybody else may."""
+
+    def __init__(self, home: Home, n_events: Callable[[], int]) -> None:
+        """Begin.
+
+        Args:
+            home: of the journal, which is not in its study's folder.
+            n_events: how many there are, asked in the thread.
+        """
+        self._home = home
+        self._n_events = n_events
+        self._n_carried = -1
+        self._fails = False
+        #: lines for the user, in order
+        self.news: deque[str] = deque()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after what is under way."""
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        wait_s = _FIRST_S
+        while not self._ending.wait(wait_s):
+            began_s = time.monotonic()
+            try:
+                if not self._home.is_ours():
+                    return  # whoever writes the journal next meets it
+                self._carry()
+                self._fails = False
+            except (OSError, JournalError, DamagedError) as err:
+                if not self._fails:
+                    why = getattr(err, "strerror", None) or err
+                    self.news.append(
+                        f"The journal cannot be copied into {self._home.study} ({why}): it is whole at "
+                        f"{self._home.path}, and is copied as soon as it can be."
+                    )
+                self._fails = True
+            wait_s = max(_EVERY_S, _TIMES * (time.monotonic() - began_s))
+
+    def _carry(self) -> None:
+        n_events = self._n_events()
+        if n_events != self._n_carried:
+            out = self._home.path / _OUT_FILE
+            snapshot(self._home.path, out)
+            carry_copy(out, self._home.study)
+            self._n_carried = n_events
+        self._home.show_life()

@@ -1,0 +1,335 @@
+"""The journal on a local disk while it is written, where the study's folder is on a network file system."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from search_fixture import Searches, script, searches, until
+
+from hyperband.errors import JournalError, StudyBusyError
+from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, has_study
+from hyperband.journal import Journal, read_events, removing, where, writer_of
+from hyperband.journal.place import Place, base_for
+from hyperband.machine.mounts import is_network, kind_of
+from hyperband.search.events import Event, IdsDrawn
+
+__all__ = ["searches"]
+
+EVENTS = [IdsDrawn(n, (f"id {n}",)) for n in range(40)]
+MOUNTS = """\
+24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+88 24 0:45 / /home rw,relatime shared:48 - autofs systemd-1 rw,fd=30,pgrp=1,timeout=0
+91 88 0:52 / /home/us\\040er rw,relatime shared:50 - nfs4 nas:/export rw,vers=4.2,proto=tcp,addr=10.0.0.2
+95 24 0:61 / /scratch rw,flock shared:61 - lustre 10.0.0.3@o2ib:/scratch rw,flock,lazystatfs
+99 24 0:66 / /mnt/far rw,nosuid,nodev master:7 - fuse.sshfs me@there:/data rw,user_id=1000
+101 24 0:70 /sub /data rw,relatime - btrfs /dev/sdb rw,subvol=/sub
+103 24 0:71 / /var/tmp rw - tmpfs tmpfs rw,size=1g
+104 24 0:72 / /box rw - fuse.fuse-overlayfs fuse-overlayfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "network"),
+    [
+        ("8:1", "ext4", False),
+        ("0:52", "nfs4", True),
+        ("0:61", "lustre", True),
+        ("0:66", "fuse.sshfs", True),
+        ("0:70", "btrfs", False),
+        ("0:72", "fuse.fuse-overlayfs", False),
+        ("0:99", "unknown", False),
+    ],
+)
+def test_network_file_systems_are_told_from_local_ones(device: str, kind: str, network: bool) -> None:
+    assert kind_of(device, MOUNTS) == kind
+    assert is_network(kind) is network
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Types of file systems by the beginning of a path, as if they were mounted there; else ext4."""
+    found: dict[str, str] = {}
+
+    def kind(path: Path) -> str:
+        return next((found[begin] for begin in found if str(path).startswith(begin)), "ext4")
+
+    monkeypatch.setattr("hyperband.journal.place.file_system", kind)
+    monkeypatch.setattr("hyperband.journal.home.file_system", kind)
+    return found
+
+
+def test_the_place_is_on_a_local_disk_or_there_is_none(tmp_path: Path, kinds: dict[str, str]) -> None:
+    study, home = tmp_path / "far" / "study", tmp_path / "home"
+    environ = {"HOME": str(home)}
+    assert base_for(study, environ) is None, "it is on a local disk itself"
+    kinds[str(study)] = "nfs4"
+    assert base_for(study, environ) == home / ".local/state/hyperband/journals"
+    state = tmp_path / "state"
+    assert base_for(study, {"XDG_STATE_HOME": str(state)}) == state / "hyperband/journals"
+    kinds[str(home)] = "nfs"
+    in_var = Path(f"/var/tmp/hyperband-{os.getuid()}")
+    assert base_for(study, environ) == in_var
+    assert in_var.stat().st_mode & 0o777 == 0o700
+    with contextlib.suppress(OSError):
+        in_var.rmdir()  # unless a study's journal is in it
+    kinds["/var/tmp"] = "tmpfs"
+    tried = r"on nfs4.*home.* is on nfs, a netw.*/var/tmp.* on tmpfs.*HYPERBAND_JOURNALS"
+    with pytest.raises(JournalError, match=tried):
+        base_for(study, environ)
+    given = tmp_path / "given"
+    assert base_for(study, {**environ, "HYPERBAND_JOURNALS": str(given)}) == given
+    kinds[str(given)] = "lustre"
+    with pytest.raises(JournalError, match=r"HYPERBAND_JOURNALS is .* which is on lustre"):
+        base_for(study, {"HYPERBAND_JOURNALS": str(given)})
+    open_to_all = tmp_path / "all"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    with pytest.raises(JournalError, match="may be written to by others"):
+        base_for(study, {"HYPERBAND_JOURNALS": str(open_to_all)})
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study's folder whose journal is taken to `local` beside it."""
+    monkeypatch.setenv("HYPERBAND_JOURNALS", str(tmp_path / "local"))
+    return tmp_path / "study"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def place_of(study: Path) -> Place:
+    found = Place.read(study)
+    assert found is not None
+    return found
+
+
+def write(study: Path, *events: Event) -> None:
+    with contextlib.closing(Journal.open(study)) as journal:
+        journal.append(*events, durable=True)
+
+
+@contextlib.contextmanager
+def lost(study: Path) -> Iterator[None]:
+    """The machine with the journal is out of reach."""
+    base = place_of(study).path.parent
+    base.rename(base.with_name("away"))
+    yield
+    if not base.exists():
+        base.with_name("away").rename(base)
+
+
+def test_a_journal_is_taken_out_and_brought_back(study: Path, tmp_path: Path) -> None:
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.write_ahead
+        journal.append(*EVENTS[:10], durable=True)
+        place = place_of(study)
+        assert {COPY_FILE, JOURNAL_FILE, LOCK_FILE} <= set(names(place.path))
+        assert has_study(study)
+        assert read_events(study) == EVENTS[:10]
+        writer = writer_of(study)
+        assert writer is not None
+        assert writer.process.pid == os.getpid()
+        assert journal.place == where(study)
+        with pytest.raises(StudyBusyError, match=f"in {study} is being written by pid {os.getpid()}"):
+            Journal.open(study)
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+    assert names(tmp_path / "local") == []
+    assert writer_of(study) is None
+    write(study, *EVENTS[10:20])
+    assert read_events(study) == EVENTS[:20]
+
+
+def test_a_study_of_before_is_taken_along_and_one_that_is_written_in_its_folder_is_refused(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.delenv("HYPERBAND_JOURNALS")
+        journal = Journal.open(study)
+        journal.append(*EVENTS[:10], durable=True)
+    with pytest.raises(StudyBusyError):
+        Journal.open(study)
+    journal.close()
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.events() == EVENTS[:10]
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from hyperband.journal import Journal
+from hyperband.search.events import IdsDrawn
+journal = Journal.open(Path(sys.argv[1]))
+for n in range(int(sys.argv[2]), int(sys.argv[3])):
+    journal.append(IdsDrawn(n, (f"id {n}",)), durable=True)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    journal.append(IdsDrawn(99, ("late",)), durable=True)
+except Exception as err:
+    print(type(err).__name__, err, flush=True)
+journal.close()
+"""
+
+
+def start_writer(study: Path, begin: int, end: int) -> "subprocess.Popen[str]":
+    argv = [sys.executable, "-c", WRITER, str(study), str(begin), str(end)]
+    writer = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    return writer
+
+
+def kill(writer: "subprocess.Popen[str]") -> None:
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+
+
+def test_after_a_kill_the_journal_is_whole_here_and_its_copy_elsewhere(study: Path) -> None:
+    write(study, *EVENTS[:10])
+    kill(start_writer(study, 10, 20))
+    assert read_events(study) == EVENTS[:20]
+    with lost(study):
+        said: list[str] = []
+        assert read_events(study, say=said.append) == EVENTS[:10]
+        assert "the copy in the study's folder is of" in said[0]
+        for refused in (lambda: Journal.open(study), lambda: removing(study, from_copy=False).__enter__()):
+            with pytest.raises(JournalError, match=r"can be reached on .* alone.*--from-copy goes on"):
+                refused()
+        assert read_events(study) == EVENTS[:10], "nothing was begun"
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.events() == EVENTS[:20]
+        assert not journal.was_restored
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) -> None:
+    write(study, *EVENTS[:10])
+    writer = start_writer(study, 10, 20)
+    with lost(study), contextlib.closing(Journal.open(study, from_copy=True)) as journal:
+        assert journal.events() == EVENTS[:10]
+        assert journal.was_restored, "jobs that it does not know are ended"
+        assert "is given up" in journal.news[0]
+        said, _ = writer.communicate("\n", timeout=30)
+        assert "StudyBusyError another search has gone on with the study" in said
+        journal.append(*EVENTS[10:15], durable=True)
+    assert read_events(study) == EVENTS[:15]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_copies_come_while_it_is_written(study: Path) -> None:
+    writer = start_writer(study, 0, 20)
+    until(lambda: (study / JOURNAL_FILE).exists(), "a copy")
+    kill(writer)
+    with lost(study):
+        assert read_events(study) == EVENTS[:20]
+    with contextlib.closing(Journal.open(study)):
+        pass
+
+
+def test_a_job_that_slurm_has_started_again_goes_on_from_the_copy(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study, *EVENTS[:10])
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    kill(start_writer(study, 10, 20))
+    with lost(study):
+        with pytest.raises(JournalError, match="--from-copy"):
+            Journal.open(study)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with contextlib.closing(Journal.open(study)) as journal:
+            assert journal.events() == EVENTS[:10]
+            assert journal.was_restored
+
+
+def test_a_study_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:
+    journal = Journal.open(study)
+    journal.append(*EVENTS[:10], durable=True)
+    for path in study.iterdir():
+        path.unlink()
+    study.rmdir()
+    with pytest.raises(JournalError, match="deleted while the search ran"):
+        journal.append(EVENTS[10], durable=True)
+    assert journal.was_deleted
+    journal.close()
+    assert read_events(study) == EVENTS[:11]
+
+
+def test_a_place_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:
+    journal = Journal.open(study)
+    journal.append(*EVENTS[:10], durable=True)
+    for path in place_of(study).path.iterdir():
+        path.unlink()
+    with pytest.raises(JournalError, match="deleted while the search ran"):
+        journal.append(EVENTS[10], durable=True)
+    journal.close()
+    assert read_events(study) == EVENTS[:11]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_a_study_is_removed_with_its_place(study: Path, tmp_path: Path) -> None:
+    kill(start_writer(study, 0, 10))
+    with removing(study, from_copy=False):
+        pass
+    assert not study.exists()
+    assert names(tmp_path / "local") == []
+
+
+OPENER = """
+import sys, time
+from pathlib import Path
+from hyperband.errors import StudyBusyError
+from hyperband.journal import Journal
+from hyperband.search.events import IdsDrawn
+for _ in range(400):
+    try:
+        journal = Journal.open(Path(sys.argv[1]))
+        break
+    except StudyBusyError:
+        time.sleep(0.02)
+n = len(journal.events())
+journal.append(IdsDrawn(n, (f"id {n}",)), durable=True)
+journal.close()
+"""
+
+
+def test_of_many_who_open_at_once_each_has_it_in_turn(study: Path) -> None:
+    argv = [sys.executable, "-c", OPENER, str(study)]
+    openers = [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(5)]
+    said = [opener.communicate(timeout=60)[1].decode() for opener in openers]
+    assert [opener.returncode for opener in openers] == [0] * 5, said
+    assert read_events(study) == EVENTS[:5]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_a_search_whose_machine_is_lost_goes_on_elsewhere_and_comes_to_the_same(searches: Searches) -> None:
+    searches.write(script("import time; time.sleep(0.05); print(float(config_id[2:]) + 1 / epochs)"))
+    local = searches.folder / "local"
+    searches.environment["HYPERBAND_JOURNALS"] = str(local)
+    search = searches.start("--max-epochs", "9", "--slots", "2", as_json=False)
+    until(lambda: (searches.study / JOURNAL_FILE).exists(), "a copy")
+    searches.kill(search)
+    here = searches.command("report", str(searches.study))
+    assert f"journal: {local}" in here.out
+    local.rename(searches.folder / "away")
+    refused = searches.run("--max-epochs", "9", "--slots", "2")
+    assert refused.exit_code == 1
+    assert "the journal of this study is at" in refused.err
+    assert "--from-copy goes on from the copy" in refused.err
+    assert "this is read from it" in searches.command("report", str(searches.study)).err
+    assert "--from-copy" in searches.command("stop", str(searches.study)).err
+    again = searches.run("--max-epochs", "9", "--slots", "2", "--from-copy")
+    assert again.exit_code == 0, again.err
+    assert "is given up" in again.err
+    assert not (searches.study / PLACE_FILE).exists()
+    del searches.environment["HYPERBAND_JOURNALS"]
+    plain = searches.run("--max-epochs", "9", "--slots", "2", "--logs", "plain")
+    keys = ("config_id", "loss", "state")
+    for other, one in zip(again.document["trials"], plain.document["trials"], strict=True):
+        assert [other[key] for key in keys] == [one[key] for key in keys]
