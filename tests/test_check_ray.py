@@ -3,7 +3,6 @@
 import contextlib
 import json
 import select
-import shlex
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
 from hyperband.launch import ray_link
 from hyperband.launch.ray_link import RayLink, bridge_environment
 from hyperband.launch.ray_words import Join, means_other_version
+from hyperband.machine import proc
 
 __all__ = ["searches"]
 pytestmark = pytest.mark.xdist_group("ray")
@@ -159,7 +159,7 @@ def test_a_ray_of_the_searchs_own_is_found_again_and_ends_with_it(home: Searches
     assert began.read_text() == "xx"
     assert "asks for no token" not in ran.err
     assert sorted(path.suffix for path in (home.study / "ray").iterdir()) == [".log", ".log"]
-    assert not Path(f"/proc/{pid}").exists()
+    assert proc.start_ticks(pid) is None
 
 
 @pytest.mark.slow
@@ -171,4 +171,4 @@ def test_stop_ends_a_ray_of_a_search_that_was_killed(home: Searches) -> None:
     home.kill(first)
     stopped = home.command("stop", str(home.study))
     assert "ended 2 jobs and 2 slots that" in stopped.out, stopped
-    assert not Path(f"/proc/{pid}").exists(), shlex.join(map(str, (home.study / "ray").iterdir()))
+    assert proc.start_ticks(pid) is None

@@ -18,6 +18,7 @@ def test_a_slot_is_a_gpu_where_there_are_any_and_else_a_core() -> None:
     assert with_gpus({}, has_gpus=True) == {"GPU": 1.0}
     assert with_gpus({}, has_gpus=False) == {"GPU": 0.0, "CPU": 1.0}
     assert with_gpus({"CPU": 2.0}, has_gpus=True) == {"GPU": 1.0, "CPU": 2.0}
+    assert with_gpus({"GPU": 0.0}, has_gpus=True) == {"GPU": 0.0, "CPU": 1.0}
 
 
 def test_said_of_gpus_nothing_is_asked_of_the_cluster() -> None:

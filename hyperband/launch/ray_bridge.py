@@ -107,9 +107,7 @@ class Bridge:
         except Exception as err:  # noqa: BLE001 (Ray has many ways; all of them are told)
             self._say({"at": "refused", "words": said_by_ray(err)})
             return None
-        resources = self._join.resources
-        if "GPU" not in resources:
-            resources = with_gpus(resources, has_gpus=has.get("GPU", 0.0) > 0)
+        resources = with_gpus(self._join.resources, has_gpus=has.get("GPU", 0.0) > 0)
         self._join = replace(self._join, resources=resources)
         context = ray.get_runtime_context()
         return {

@@ -73,9 +73,8 @@ class Prober:
         except Exception as err:  # noqa: BLE001 (Ray has many ways; all of them are told)
             self._tell({"at": "refused", "words": said_by_ray(err)})
             return
-        takes = self._join.resources
-        if "GPU" not in takes:
-            takes = with_gpus(takes, has_gpus=any(node["Resources"].get("GPU", 0) > 0 for node in nodes))
+        has_gpus = any(node["Resources"].get("GPU", 0) > 0 for node in nodes)
+        takes = with_gpus(self._join.resources, has_gpus)
         fits = [node for node in nodes if n_slots_of(node["Resources"], takes) > 0]
         self._tell(
             {

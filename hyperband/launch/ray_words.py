@@ -119,7 +119,7 @@ def slot_resources(words: Sequence[str], jobs_per_gpu: int | None) -> dict[str, 
 
 
 def with_gpus(asked: Mapping[str, float], has_gpus: bool) -> dict[str, float]:
-    """Return what a slot takes if nothing was said of GPUs: one where there are any, else a core."""
+    """Return what a slot takes, what was not said included: a GPU where there are any, without one a core."""
     whole = {"GPU": 1.0 if has_gpus else 0.0, **asked}
     whole = {"CPU": 0.0 if whole["GPU"] > 0 else 1.0, **whole}
     return {name: amount for name, amount in whole.items() if amount > 0 or name == "GPU"}
