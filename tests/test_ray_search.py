@@ -80,6 +80,9 @@ class OnRay:
         jobs = sorted((self.folder / logs / "study" / "jobs").glob("*/stderr"))
         return [json.loads(path.read_text().splitlines()[0]) for path in jobs]
 
+    def n_jobs_begun(self) -> int:
+        return len(list((self.searches.study / "jobs").glob("*/keeper.json")))
+
     def log(self) -> str:
         return (self.searches.study / "hyperband.log").read_text()
 
@@ -109,7 +112,7 @@ class Waiting(OnRay):
         ran = self.searches.wait(self.search)
         assert ran.exit_code == 0, ran.err
         assert not (self.folder / "twice").exists()
-        assert decided(ran.document) == decided_here()
+        assert decided(ran) == decided_here()
         assert self.is_all_given_back()
         found: list[dict[str, Any]] = ran.document["jobs"]
         return found
@@ -120,8 +123,9 @@ def waiting(on_ray: OnRay) -> Waiting:
     return Waiting(on_ray.searches, on_ray.cluster)
 
 
-def decided(document: dict[str, Any]) -> object:
+def decided(ran: Ran) -> object:
     """What a search came to, wherever it ran and in whichever order its jobs ended."""
+    document = ran.document
     keys = ("number", "config_id", "bracket", "rung", "state", "loss")
     return [tuple(trial[key] for key in keys) for trial in document["trials"]], document["best"]
 
@@ -135,7 +139,7 @@ def decided_here() -> object:
         (here.folder / "go").touch()
         ran = here.run(*PLAN, "--slots", "2")
         assert ran.exit_code == 0, ran.err
-        return decided(ran.document)
+        return decided(ran)
 
 
 def hosts_of_lost(jobs: list[dict[str, Any]]) -> list[str]:

@@ -81,6 +81,8 @@ class Order:
     argv: tuple[str, ...]
     #: added to, or with None taken out of, the environment that the job inherits
     environment: Mapping[str, str | None]
+    #: folder of the attempt whose checkpoint the job goes on from, as the journal has it; None: it begins
+    after: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

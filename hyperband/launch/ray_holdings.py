@@ -53,6 +53,7 @@ class Holdings:
         self._unmet: set[str] | None = None
         self._over: list[Over] = []
         self._lost: list[tuple[str, str]] = []
+        self._met: list[tuple[str, str]] = []
 
     # Who has a slot.
 
@@ -123,6 +124,8 @@ class Holdings:
         """Hear of a slot that is there, and what runs at it (empty: nothing)."""
         name = slot.name
         self._held[key] = Held(key, slot, attempt, now_s)
+        if attempt:
+            self._met.append((name, attempt))
         if name in self._leases and name not in self._attempts and not attempt:
             self._lost.append((name, "nothing runs at its slot any more"))
         elif name in self._attempts and self._attempts[name] != attempt:
@@ -206,6 +209,11 @@ class Holdings:
         """
         lost, self._lost = self._lost, []
         return lost
+
+    def take_met(self) -> list[tuple[str, str]]:
+        """Return the names of slots that were found since the last call with an attempt there, and which."""
+        met, self._met = self._met, []
+        return met
 
     def _settle(self, key: str) -> None:
         """When all slots of an earlier time were met, those that are missing are lost."""

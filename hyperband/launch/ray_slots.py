@@ -4,7 +4,6 @@ Owns the line to Ray's side of the search (ray_link.py). Whether the cluster is 
 ray_joining.py, who has which slot in ray_holdings.py. Must not know: how a job is run at one.
 """
 
-import os
 import select
 import time
 from collections.abc import Callable, Mapping
@@ -22,13 +21,20 @@ from hyperband.launch.ray_words import GIVE_UP_S, Join, slot_of, warnings_of
 
 #: patience with the end of slots
 _END_S = 40.0
+#: so many slots in a row that cannot be made ready are no accident
+_N_UNFIT = 3
 
 
 class RaySlots:
     """Slots `NODE:gpuK/KEY` and `NODE:cpu/KEY`. `open` first; before that only `describe` and `n_slots`."""
 
     def __init__(
-        self, address: str, resources: Mapping[str, float], *, token: Path | None, max_slots: int | None
+        self,
+        address: str,
+        resources: Mapping[str, float],
+        *,
+        token: Path | None,
+        max_slots: int | None,
     ) -> None:
         """Start nothing yet.
 
@@ -45,15 +51,19 @@ class RaySlots:
         self._joining = Joining(address)
         self._holdings = Holdings(max_slots)
         self._news: list[str] = []
+        #: slots in a row for which Ray could not make ready what travels to nodes
+        self._n_unfit = 0
         self._warned: set[str] = set()
         self._n_waiting = 0
         self._n_asked = 0
         self._n_ended: int | None = None
         self._failure: HyperbandError | None = None
         self._open: tuple[RayLink, RayFiles] | None = None
+        self._sent: Mapping[str, Any] | None = None
 
-    def open(self, files: RayFiles) -> None:
-        """Begin to join the cluster."""
+    def open(self, files: RayFiles, sent: Mapping[str, Any] | None = None) -> None:
+        """Begin to join the cluster; sent: what travels to its nodes, see ray_words.Join."""
+        self._sent = sent
         self._open = RayLink(files.log), files
         self._joining.log = str(files.log)
         self._join()
@@ -167,10 +177,18 @@ class RaySlots:
         """Return the names of taken slots that were lost since the last call, and how; see Holdings."""
         return self._holdings.take_lost()
 
-    def begin(self, name: str, folder: str, attempt: str) -> bool:
-        """Have an attempt run at a slot; return False if it is not there."""
+    def take_met(self) -> list[tuple[str, str]]:
+        """Return the names of slots that were found since the last call with an attempt there, and which."""
+        return self._holdings.take_met()
+
+    def begin(self, name: str, folder: str, attempt: str, order: Mapping[str, Any] | None = None) -> bool:
+        """Have an attempt run at a slot; return False if it is not there.
+
+        order: all of it, where the slot cannot read the folder.
+        """
         key = self._holdings.key_of(name)
-        if key is None or not self.link.say({"op": "run", "key": key, "folder": folder, "attempt": attempt}):
+        words = {"op": "run", "key": key, "folder": folder, "attempt": attempt}
+        if key is None or not self.link.say(words if order is None else {**words, "order": order}):
             return False
         self._holdings.begin(name, attempt)
         return True
@@ -237,7 +255,7 @@ class RaySlots:
     def _join(self) -> None:
         link, files = self._opened()
         folder = str(files.log.parent)
-        join = Join(self._address, files.name, self._resources, str(files.script), folder)
+        join = Join(self._address, files.name, self._resources, str(files.script), folder, self._sent)
         link.open(join, default_environment(self._token))
         self._n_asked = 0
 
@@ -252,6 +270,8 @@ class RaySlots:
                 self._holdings.note_found(words["keys"])
             case "slot":
                 self._note_slot(words, now_s)
+            case "unfit":
+                self._note_unfit(words["words"])
             case "gone":
                 name = self._holdings.note_gone(words["key"], words["words"])
                 if name is not None:
@@ -269,9 +289,18 @@ class RaySlots:
     def _note_slot(self, words: Mapping[str, Any], now_s: float) -> None:
         share = {name for name in THREAD_VARIABLES if name not in os.environ}
         slot = slot_of(words, self._resources, share if THREAD_VARIABLES[0] in share else ())
+        self._n_unfit = 0
         self._news += [line for line in warnings_of(words) if line not in self._warned]
         self._warned.update(warnings_of(words))
         self._holdings.note_slot(words["key"], slot, words["attempt"], now_s)
+
+    def _note_unfit(self, words: str) -> None:
+        self._n_unfit += 1
+        if self._n_unfit >= _N_UNFIT:
+            self._failure = self._failure or MachineError(
+                f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "
+                "the nodes, and start the same command again: the search goes on where it is"
+            )
 
     def _ask(self) -> None:
         """Ask for as many slots as can be used; give back those that nothing waits for."""

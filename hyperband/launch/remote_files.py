@@ -196,6 +196,24 @@ def write_stop(folder: Path, word: str) -> None:
     claim.write_whole(str(folder), keeper.STOP_FILE, word.encode())
 
 
+def was_asked(folder: Path) -> bool:
+    """Return whether a search asked for the end of a job, and not only what ran it.
+
+    Raises:
+        MachineError: the folder cannot be read.
+    """
+    try:
+        word = (folder / keeper.STOP_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except OSError as err:
+        raise MachineError(
+            f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the same "
+            "command again"
+        ) from err
+    return word != claim.FENCE
+
+
 def write_fenced(folder: Path, attempt: str, why: str) -> None:
     """Refuse whatever the node of an attempt may still write, for ever.
 

@@ -5,6 +5,7 @@ tells. Must not know: what is done about it (launch/remote.py), or when its fold
 (launch/patrol.py).
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -81,6 +82,15 @@ class RemoteJob:
     def fail(self, error: Exception) -> None:
         """Hear from the patrol that it watches nothing any more."""
         self.failure = error
+        os.eventfd_write(self._descriptor, 1)
+
+    def hush(self) -> None:
+        """Wake nobody for now, although it is over: how it ended is not known yet."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def ring(self) -> None:
+        """Wake whoever waits for its end again."""
         os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:

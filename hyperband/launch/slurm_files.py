@@ -32,14 +32,55 @@ _LOG_FILE = "allocations.log"
 _HOLDERS_FOLDER = "holders"
 _STEPS_FOLDER = "steps"
 _NAME_LENGTH = 24
+#: what names begin with, by the mode that asks for jobs of such a name
+_MODE_OF = {"hb-": "held", "hbj-": "jobs"}
 
 
 def read_name(study: Path) -> str | None:
-    """Return the name of a study's allocations; None: there are none."""
+    """Return the name of a study's allocations, or jobs; None: there are none."""
     try:
         return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8") or None
     except FileNotFoundError:
         return None
+
+
+def mode_of(name: str) -> str:
+    """Return the `--slurm-mode` that has jobs of this name."""
+    return next((mode for begin, mode in _MODE_OF.items() if name.startswith(begin)), "held")
+
+
+def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within: Sequence[str]) -> str:
+    """Make the folder of a study for what Slurm runs and writes, or find it; return the name of its jobs.
+
+    Args:
+        study: its folder, shared with the nodes.
+        profile: with the setup lines of the script.
+        mode: `--slurm-mode`.
+        script: name of the file with what sbatch is given.
+        within: folders in it.
+
+    Raises:
+        MachineError: it cannot be written to.
+    """
+    folder = study / SLURM_FOLDER
+    try:
+        for path in (folder, *(folder / name for name in within)):
+            path.mkdir(exist_ok=True)
+        # environments lie here, which may hold secrets
+        folder.chmod(0o700)
+        write_whole(str(folder), script, slurm_text.batch_script(profile).encode(), mode=0o700)
+        name = read_name(study)
+        if name is None:
+            words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
+            begin = next(begin for begin, other in _MODE_OF.items() if other == mode)
+            name = f"{begin}{words}-{uuid.uuid4().hex[:8]}"
+            write_whole(str(folder), _NAME_FILE, name.encode())
+    except OSError as err:
+        raise MachineError(
+            f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or "
+            "make the study's folder writable, and start the same command again"
+        ) from err
+    return name
 
 
 def forget_name(study: Path) -> None:
@@ -81,25 +122,9 @@ class SlurmFiles:
         #: by name and identity of a file: they are written once
         self._known: dict[tuple[str, int, int], Held] = {}
         self._n_wanted = 0
-        try:
-            for folder in (self.folder, self._holders):
-                folder.mkdir(exist_ok=True)
-            self.steps.mkdir(exist_ok=True)
-            # environments lie here, which may hold secrets
-            self.folder.chmod(0o700)
-            script = slurm_text.batch_script(profile).encode()
-            write_whole(str(self.folder), _SCRIPT_FILE, script, mode=0o700)
-            name = read_name(study)
-            if name is None:
-                words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
-                name = f"hb-{words}-{uuid.uuid4().hex[:8]}"
-                write_whole(str(self.folder), _NAME_FILE, name.encode())
-        except OSError as err:
-            raise MachineError(
-                f"cannot write what Slurm needs into {self.folder}: {err.strerror or err}; make room, or "
-                "make the study's folder writable, and start the same command again"
-            ) from err
-        self.name: str = name
+        self.name = open_folder(
+            study, profile, mode="held", script=_SCRIPT_FILE, within=(_HOLDERS_FOLDER, _STEPS_FOLDER)
+        )
         self._holder = ship(study, modules=("holder",), main="holder")
         self.node = ship(study)
 

@@ -35,6 +35,8 @@ _ASKS: dict[int, str] = {
 }
 #: what a batch system warns with: for the script
 _WARNING = signal.SIGUSR1
+#: what a batch system sends
+BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
 NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
 
