@@ -375,4 +375,6 @@ def serve(line: socket.socket, join: Join, said: bytes) -> bool:
     # what is sent to the nodes goes by value: they have nothing of ours
     for module in (ray_actor, ray_sent_actor):
         ray.cloudpickle.register_pickle_by_value(module)
-    return Bridge(line, join, said).run()
+    is_ending = Bridge(line, join, said).run()
+    ray.shutdown()
+    return is_ending

@@ -90,9 +90,7 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
             return
         os.environ.update(local.environment)
         join = replace(join, address=local.address)
-    # only now: it reads what the environment says of tokens
-    import ray
-
+    # only now: they import Ray, which reads what the environment says of tokens
     from hyperband.launch import ray_bridge, ray_probe
 
     if words["probe"] is None:
@@ -100,9 +98,6 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
     else:
         ray_probe.serve(line, join, Probe(**words["probe"]))
         is_over = True
-    with contextlib.suppress(OSError):
-        line.close()
-    ray.shutdown()
     if is_over and local is not None:
         local.end()
 

@@ -4,6 +4,7 @@ Owns the line to Ray's side of the search (ray_link.py). Whether the cluster is 
 ray_joining.py, who has which slot in ray_holdings.py. Must not know: how a job is run at one.
 """
 
+import os
 import select
 import time
 from collections.abc import Callable, Mapping
