@@ -38,6 +38,8 @@ class RemoteJob:
         #: that node's own name; empty before
         self.host = ""
         self.is_over = False
+        #: this search asked for its end, whatever its folder says of that
+        self.is_asked = False
         #: how it ended, or why nobody knows; None: it is not over
         self.ending: Ending | None = None
         self.failure: Exception | None = None

@@ -270,7 +270,7 @@ class SlurmLauncher(RemoteLauncher):
         self._started.pop(job.folder, None)
         does_run = job in self._proven
         self._proven.discard(job)
-        is_asked = (job.folder / STOP_FILE).exists()
+        is_asked = job.is_asked or (job.folder / STOP_FILE).exists()
         if ending.never_ran:
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(place, ending.note)
