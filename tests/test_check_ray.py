@@ -48,8 +48,8 @@ def test_nodes_that_have_all_and_one_that_lacks_the_studies(
         ran = searches.wait(searches.start_argv(check(searches, ray_cluster)))
     finally:
         ray_cluster.run("m2", "umount", str(searches.folder))
-    assert ran.exit_code == 1, ran
     found = findings(ran)
+    assert ran.exit_code == 1, found
     assert found["ray"][:2] == ("ok", found["ray"][1])
     assert "3 nodes, room for 6 slots of 1 GPU" in found["ray"][1]
     assert "no token" not in found["ray_settings"][1]

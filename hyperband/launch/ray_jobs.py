@@ -119,7 +119,7 @@ class RayLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(name, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not (job.is_asked or was_asked(job.folder)):
+        if ending.asked is StopReason.STOP and not (job.asked or was_asked(job.folder)):
             words = taken or _TOLD_TO_END
             # Ray may say so only later: nothing is to be started there meanwhile
             self._slots.distrust(name)

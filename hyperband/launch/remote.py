@@ -147,7 +147,7 @@ class RemoteLauncher:
             MachineError: the node cannot be told.
         """
         trouble: OSError | None = None
-        job.is_asked = True
+        job.asked = job.asked or reason
         try:
             write_stop(job.folder, reason)
             if claim_for_search(job.folder, job.attempt, f"ended before it began ({reason})", reason):
