@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,6 @@ MACHINES = ("m1", "m2", "m3")
 #: what the nodes of a cluster with such GPUs declare; here m2 alone does
 ACCELERATOR = "accelerator_type:A100"
 N_GPUS = 2
-_PORT = 26379
 _SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _NEEDED = ("ip", "unshare", "nsenter", "mount")
 #: in the environment of all that runs on a machine; begins so that jobs there have it
@@ -85,12 +85,13 @@ def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = 
 class RayCluster:
     """Machines, and Ray on them: m1 is the head. Searches run on m1, by `on_head`."""
 
-    address = f"10.77.9.11:{_PORT}"
-
     def __init__(self, folder: Path) -> None:
         """Take a folder (its path must be short: sockets lie in it); start nothing."""
         self.folder = folder
         self.token = folder / "token"
+        # its own: Ray takes another machine's head for one of this machine if it listens to the same port
+        self._port = random.randrange(20_000, 30_000)
+        self.address = f"10.77.9.11:{self._port}"
         #: searches see it, and Ray's nodes find nothing there
         self.unshared = folder / "unshared"
         self._mark = str(uuid.uuid4())
@@ -140,7 +141,9 @@ class RayCluster:
         machines = MACHINES if "m1" in broken else tuple(sorted(broken))
         for machine in machines:
             self.kill_machine(machine)
-        self._start_rays(machines)
+        if machines:
+            self._start_rays(machines)
+            wait_for(lambda: self.n_alive() == len(MACHINES), 30, "a head that knows all machines")
 
     def _start_rays(self, machines: Sequence[str]) -> None:
         """Start Ray on machines, the head first and then all at once."""
@@ -154,7 +157,7 @@ class RayCluster:
 
     def start_ray(self, machine: str) -> None:
         """Start Ray on a machine; return when it is up."""
-        head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
+        head = ["--head", f"--port={self._port}", "--include-dashboard=false"]
         done = self._in(
             machine,
             *("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.unshared)),

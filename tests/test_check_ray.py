@@ -49,7 +49,7 @@ def test_nodes_that_have_all_and_one_that_lacks_the_studies(
     finally:
         ray_cluster.run("m2", "umount", str(searches.folder))
     found = findings(ran)
-    assert ran.exit_code == 1, found
+    assert ran.exit_code == 1, (found["node"], found["files"])
     assert found["ray"][:2] == ("ok", found["ray"][1])
     assert "3 nodes, room for 6 slots of 1 GPU" in found["ray"][1]
     assert "no token" not in found["ray_settings"][1]
