@@ -25,9 +25,10 @@ from hyperband.cli.commands import (
 )
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.groups import Parser
-from hyperband.cli.where import refuse_where
+from hyperband.cli.where import refuse_unsent, refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
+from hyperband.launch.ray_environment import refuse_storage
 from hyperband.launch.ray_words import check_address, slot_resources
 from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
@@ -129,6 +130,8 @@ def _settings(
     if found.on == On.RAY:
         check_address(found.ray_address)
         slot_resources(found.ray_resources, found.jobs_per_gpu)
+        refuse_unsent({name for name, _ in words.ours}, found.ray_files)
+        refuse_storage(found.storage, found.checkpoints)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -185,6 +188,14 @@ def _settings(
         ray_address=found.ray_address,
         ray_resources=tuple(found.ray_resources),
         ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
+        ray_files=found.ray_files,
+        ray_working_dir=None
+        if found.ray_working_dir is None
+        else values.absolute(found.ray_working_dir, cwd),
+        ray_runtime_env=None
+        if found.ray_runtime_env is None
+        else values.absolute(found.ray_runtime_env, cwd),
+        storage=found.storage,
         max_slots=found.max_slots,
         gpus=found.gpus,
         slots=found.slots,

@@ -26,11 +26,13 @@ _OF_THIS_MACHINE = {
     },
 }
 _OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode")
-_OF_RAY = ("--ray-address", "--ray-resources", "--ray-token")
+_OF_RAY = ("--ray-address", "--ray-resources", "--ray-token", "--ray-files")
+#: what has a meaning only where nodes share no files
+_OF_SENT = ("--ray-working-dir", "--ray-runtime-env", "--storage")
 #: which options go with which places
 _PLACES = {
     **dict.fromkeys(_OF_SLURM, (On.SLURM,)),
-    **dict.fromkeys(_OF_RAY, (On.RAY,)),
+    **dict.fromkeys((*_OF_RAY, *_OF_SENT), (On.RAY,)),
     "--max-slots": (On.SLURM, On.RAY),
 }
 
@@ -49,3 +51,18 @@ def refuse_where(names: Set[str], on: On) -> None:
     for name, instead in _OF_THIS_MACHINE.get(on, {}).items():
         if name in names:
             raise UsageError(f"{name} does not go with --on {on}: {instead}. Leave {name} out.")
+
+
+def refuse_unsent(names: Set[str], ray_files: str) -> None:
+    """Raise for an option that has no meaning where the nodes share the study's folder.
+
+    Args:
+        names: the options that were given.
+        ray_files: how files get to the nodes.
+    """
+    for name in _OF_SENT:
+        if name in names and ray_files != "sent":
+            raise UsageError(
+                f"{name} goes with --ray-files sent only: nodes that share the study's folder see all that "
+                "it is for. Leave it out, or add --ray-files sent."
+            )

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperband.launch.base import Ending, Lease, StopReason
-from hyperband.launch.carrier import Carrier, Room
+from hyperband.launch.carrier import Carrier, Carriers, Room
 from hyperband.launch.ray_slots import Over, RaySlots
-from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote import LEASE_S, RemoteLauncher
 from hyperband.launch.remote_files import was_asked
 from hyperband.launch.remote_job import RemoteJob
 
@@ -84,9 +84,11 @@ class RayLauncher(RemoteLauncher):
 
     engine = "ray"
 
-    def __init__(self, slots: RaySlots, carriers: RayCarriers, *, cwd: Path, grace_s: float) -> None:
+    def __init__(
+        self, slots: RaySlots, carriers: Carriers, *, cwd: Path, grace_s: float, lease_s: float = LEASE_S
+    ) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
-        super().__init__(carriers, cwd=cwd, grace_s=grace_s)
+        super().__init__(carriers, cwd=cwd, grace_s=grace_s, lease_s=lease_s)
         self._slots = slots
         #: why what a job ran on is gone
         self._taken: dict[RemoteJob, str] = {}
@@ -97,9 +99,13 @@ class RayLauncher(RemoteLauncher):
             self._note_over(over)
         for name, words in self._slots.take_lost():
             for job in self._jobs:
-                if job.lease.slot.name == name or (not name and not job.has_begun):
+                if job.lease.slot.name == name or (not name and self.may_be_lost(job)):
                     self._taken.setdefault(job, words)
                     self.give_up(job, words)
+
+    def may_be_lost(self, job: RemoteJob) -> bool:
+        """Return whether a job may never have reached its slot when our side of Ray ended."""
+        return not job.has_begun
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Tell how a job ended; one whose slot was taken away is lost with it."""

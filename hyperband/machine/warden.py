@@ -189,7 +189,7 @@ class Warden:
                     self._hand_on(word)
                 if self._lines.has_ended and self._order.get("ends_with_carrier"):
                     # whoever carried us held the GPU for us: it may be another's in a moment
-                    self._hand_on(ASKED[STOP_SIGNAL])
+                    self._hand_on(self._order.get("last_word", ASKED[STOP_SIGNAL]))
 
     def _hand_on(self, word: str) -> None:
         """Tell the keeper what the search wants, each word once."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from hyperband.report.again import trained_twice_text
 from hyperband.report.failures import failures_of
 from hyperband.report.ladder import ladder_table, ladder_words
 from hyperband.report.progress import brackets_table, progress_words
@@ -118,6 +119,8 @@ def result_text(
     failures = failures_of(study).text()
     if failures:
         parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
+    if again := trained_twice_text(study):
+        parts.append(again)
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     parts.append(f"logs: {shown(str(folder))}")
@@ -156,6 +159,8 @@ def report_text(
     if study.jobs:
         parts.append(outcomes_table(study))
     parts += (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
+    if again := trained_twice_text(study):
+        parts.append(again)
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)

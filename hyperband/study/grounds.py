@@ -72,6 +72,13 @@ class Grounds(Protocol):
         """Return what every job's environment has there besides what its slot adds."""
         ...
 
+    def near(self, after: Path | None) -> frozenset[str]:
+        """Return the slots of which alone an attempt's checkpoint is in reach; empty: it is of all.
+
+        after: folder of the attempt; None: there is none.
+        """
+        ...
+
     def owns(self, pid: int) -> bool:
         """Return whether a process of this machine is of ours: a job's, or one that starts jobs."""
         ...
@@ -173,6 +180,10 @@ class LocalGrounds:
     def environment(self, slot: Slot) -> dict[str, str]:
         """Return what every job's environment has besides what its slot adds: its share of the cores."""
         return job_environment(1 if len(slot.gpu_uuids) > 1 else self._n_at_once())
+
+    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
+        """Nothing: all slots are of one machine."""
+        return frozenset()
 
     def owns(self, pid: int) -> bool:
         """Return whether a process is a job's, or one that starts jobs."""

@@ -99,6 +99,7 @@ class Search:
             engine=engine,
             slots=grounds.slots,
             expected_s=self._pace.expected_s if grounds.know_time else None,
+            near=lambda trial: grounds.near(files.after(trial)),
             ids=ids,
             files=files,
             health=health,
@@ -259,6 +260,7 @@ class Search:
             judged.append((started, event, self._engine.progress()))
         for started, event, _ in judged:
             self._count(started, event)
+            self._files.note_end(started.trial, event)
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:

@@ -62,6 +62,10 @@ class TrialJobGrounds:
         """Return what every job's environment has besides what its slot adds."""
         return environ_for_jobs(self._profile)
 
+    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
+        """Nothing: checkpoints are on a file system that all nodes share."""
+        return frozenset()
+
     def owns(self, pid: int) -> bool:  # noqa: ARG002
         """Return False: jobs run elsewhere."""
         return False
