@@ -15,10 +15,13 @@ from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.trial_job_endings import judged, may_be_slurms
 from hyperband.launch.trial_job_events import JobOver
 from hyperband.launch.trial_job_slots import TrialJobSlots
+from hyperband.machine.limits import allow_open_files
 
 #: Slurm's word on a job that was ended from outside is waited for so long; on one of which nothing was heard
 #: for a while it was asked meanwhile
 _WORD_S, _WORD_ON_LOST_S = 20.0, 5.0
+#: files that a job takes here
+_N_FILES_EACH = 1
 #: in place of Slurm's number, before there is one
 NO_NUMBER = "not submitted"
 
@@ -57,7 +60,13 @@ class TrialJobLauncher(RemoteLauncher):
     engine = "slurm --slurm-mode jobs"
 
     def __init__(self, slots: TrialJobSlots, *, cwd: Path, grace_s: float) -> None:
-        """See RemoteLauncher; slots: submit, and hear what became of it."""
+        """See RemoteLauncher; slots: submit, and hear what became of it.
+
+        Raises:
+            MachineError: so many jobs cannot be watched by one process.
+        """
+        n_slots = slots.n_slots()
+        allow_open_files(n_slots * _N_FILES_EACH, f"{n_slots} jobs on Slurm")
         super().__init__(TrialJobCarriers(slots), cwd=cwd, grace_s=grace_s)
         self._slots = slots
         #: what Slurm said of the jobs of attempts that have not been finished
