@@ -92,7 +92,7 @@ class TrialJobSlots:
 
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
-        self._jobs = TrialJobs(log_of=str(files.log))
+        self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
         clerk = Clerk(files.name, environ, pace)
         self._open = clerk, files
         clerk.look()
