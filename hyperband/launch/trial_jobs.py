@@ -445,7 +445,7 @@ class TrialJobs:
         if line.state == JobState.TIME_LIMIT:
             self._say_once(
                 f"Slurm's job {line.job_id} was at its time limit, and what it ran is tried again, from its "
-                "checkpoint if the script makes any. `time` in the Slurm profile says how long a job may take",
+                "checkpoint if it has one. `time` in the Slurm profile says how long a job may take",
                 actions,
             )
         actions.append(JobOver(one.name, line.job_id, line.state, words, by_somebody))
