@@ -88,6 +88,14 @@ class Settings:
     ray_resources: tuple[str, ...] = ()
     #: file with the cluster's token, absolute
     ray_token: Path | None = None
+    #: "shared": nodes see the study's folder; "sent": all that jobs need travels there, and back
+    ray_files: str = "shared"
+    #: folder that travels; None: the script's
+    ray_working_dir: Path | None = None
+    #: file with more of Ray's runtime environment, absolute
+    ray_runtime_env: Path | None = None
+    #: URI below which checkpoints are stored where nodes share no files
+    storage: str | None = None
     #: jobs at once, where they run on other machines; None: as many as these have room for
     max_slots: int | None = None
     #: "all", "none", or a comma-separated list of PCI-order indices and UUIDs
@@ -159,6 +167,10 @@ class Settings:
             "ray_address": self.ray_address,
             "ray_resources": list(self.ray_resources),
             "ray_token": None if self.ray_token is None else str(self.ray_token),
+            "ray_files": self.ray_files,
+            "ray_working_dir": None if self.ray_working_dir is None else str(self.ray_working_dir),
+            "ray_runtime_env": None if self.ray_runtime_env is None else str(self.ray_runtime_env),
+            "storage": self.storage,
             "max_slots": self.max_slots,
             "gpus": self.gpus,
             "slots": self.slots,

@@ -87,6 +87,8 @@ class RayCluster:
         """Take a folder (its path must be short: sockets lie in it); start nothing."""
         self.folder = folder
         self.token = folder / "token"
+        #: searches see it, and Ray's nodes find nothing there
+        self.unshared = folder / "unshared"
         self.has_token = token
         self._mark = str(uuid.uuid4())
         #: of processes that keep namespaces open
@@ -144,6 +146,7 @@ class RayCluster:
         head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
         done = self._in(
             machine,
+            *("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.unshared)),
             str(Path(sys.executable).parent / "ray"),
             "start",
             *(head if machine == "m1" else [f"--address={self.address}"]),
@@ -153,7 +156,8 @@ class RayCluster:
             "--num-cpus=4",
             "--object-store-memory=80000000",
             "--disable-usage-stats",
-            environment={**self.ray_environment, **self._marks(machine)},
+            # the nodes of a cluster have disks of their own
+            environment={**self.ray_environment, **self._marks(machine), "TMPDIR": f"{self.folder}/tmp"},
         )
         assert self.runs_ray(machine), done
 
@@ -242,7 +246,8 @@ class RayCluster:
     def _make(self, machine: str) -> None:
         self._hold(machine)
         self._in(machine, "mount", "--make-rprivate", "/")
-        (self.folder / "tmp").mkdir(exist_ok=True)
+        for name in ("tmp", "unshared"):
+            (self.folder / name).mkdir(exist_ok=True)
         for private in ("/dev/shm", f"{self.folder}/tmp"):
             self._in(machine, "mount", "-t", "tmpfs", "-o", "mode=1777", "none", private)
         self._in(machine, "hostname", machine)

@@ -34,6 +34,8 @@ TEXTS = {"README.md": README, **DOCS}
 #: options that are the scripts' own in README's examples
 OF_SCRIPTS = {"--epochs", "--gpu", "--multi_gpu", "--model", "--fail-rate", "--lr-schedule"}
 #: options of the benchmarks, which docs/ may show
+#: of `ray start`
+OF_RAY = {"--head", "--port"}
 OF_BENCHMARKS = {
     name
     for path in ROOT.glob("benchmarks/*.py")
@@ -110,7 +112,7 @@ def test_every_option_in_the_docs_exists(where: str) -> None:
     known = {name for names, _ in option_actions() for name in names}
     others = ("report", "stop", "slots", "check", "slurm")
     known |= {name for words in others for name in _OPTION.findall(help_text(words))}
-    assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - REFUSED == set()
+    assert set(_OPTION.findall(TEXTS[where])) - known - OF_SCRIPTS - OF_BENCHMARKS - OF_RAY - REFUSED == set()
 
 
 def test_defaults_in_the_tables_are_those_of_the_parser() -> None:

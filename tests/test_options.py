@@ -484,8 +484,3 @@ def test_a_mistake_in_the_profile_is_told_before_anything_happens(folder: Path) 
     (folder / "slurm.yaml").write_text("gpus: many\n")
     said = refusal(folder, "--on", "slurm", "--slurm-profile", "slurm.yaml", "train.py")
     assert f"{folder / 'slurm.yaml'}, line 1: gpus is 'many'" in said
-
-
-def test_one_job_a_trial_is_no_mode_yet(folder: Path) -> None:
-    said = refusal(folder, "--on", "slurm", "--slurm-mode", "jobs", "train.py")
-    assert "--slurm-mode jobs, a job of Slurm's for each trial, is not there yet" in said

@@ -155,7 +155,8 @@ def _add_slot_options(parser: Parser) -> None:
         "HOW",
         ("held", "jobs"),
         default="held",
-        help="held: allocations are held, and each job is a step in one; jobs: not there yet (default: held)",
+        help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
+        " or a task of an array (default: held)",
     )
     group.text(
         "--ray-address",
@@ -174,6 +175,33 @@ def _add_slot_options(parser: Parser) -> None:
         "--ray-token",
         "FILE",
         help="file with the token of the Ray cluster (default: what the environment says)",
+    )
+    group.one_of(
+        "--ray-files",
+        "HOW",
+        ("shared", "sent"),
+        default="shared",
+        help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they share no"
+        " files, and what jobs need travels there and back (default: shared)",
+    )
+    group.text(
+        "--ray-working-dir",
+        "DIR",
+        help="with --ray-files sent the folder that travels to the nodes (default: the script's)",
+    )
+    group.text(
+        "--ray-runtime-env",
+        "FILE",
+        help="with --ray-files sent a YAML or JSON file of Ray's runtime environment: pip, uv, conda, "
+        "env_vars,"
+        " image_uri, config (default: none)",
+    )
+    group.text(
+        "--storage",
+        "URI",
+        help="with --ray-files sent where the files of --checkpoints are between the jobs of a trial: "
+        "file://,"
+        " s3://, gs:// or ssh:// (default: on the node that trained last)",
     )
     group.whole(
         "--max-slots",

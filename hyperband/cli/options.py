@@ -25,9 +25,10 @@ from hyperband.cli.commands import (
 )
 from hyperband.cli.definitions import search_parser
 from hyperband.cli.groups import Parser
-from hyperband.cli.where import refuse_where
+from hyperband.cli.where import refuse_unsent, refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
+from hyperband.launch.ray_environment import refuse_storage
 from hyperband.launch.ray_words import check_address, slot_resources
 from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
@@ -126,11 +127,13 @@ def _settings(
             f"--min-epochs is {found.min_epochs} and --max-epochs is {found.max_epochs}; expected the first"
             " to be at most the second."
         )
-    refuse_where({name for name, _ in words.ours}, On(found.on), found.slurm_mode)
+    refuse_where({name for name, _ in words.ours}, On(found.on))
     slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
         check_address(found.ray_address)
         slot_resources(found.ray_resources, found.jobs_per_gpu)
+        refuse_unsent({name for name, _ in words.ours}, found.ray_files)
+        refuse_storage(found.storage, found.checkpoints)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -193,6 +196,14 @@ def _settings(
         ray_address=found.ray_address,
         ray_resources=tuple(found.ray_resources),
         ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
+        ray_files=found.ray_files,
+        ray_working_dir=None
+        if found.ray_working_dir is None
+        else values.absolute(found.ray_working_dir, cwd),
+        ray_runtime_env=None
+        if found.ray_runtime_env is None
+        else values.absolute(found.ray_runtime_env, cwd),
+        storage=found.storage,
         max_slots=found.max_slots,
         gpus=found.gpus,
         slots=found.slots,
@@ -287,7 +298,7 @@ def _parse_check(
     refuse_others(words, ours)
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
-    refuse_where({name for name, _ in words.ours}, On(found.on), "held")
+    refuse_where({name for name, _ in words.ours}, On(found.on))
     return CheckOptions(
         Settings(
             script=script,

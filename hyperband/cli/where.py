@@ -14,7 +14,7 @@ _OF_THIS_MACHINE = {
         "--isolate": "each job sees its own GPU only, there is nothing to isolate",
         "--when-shared": "GPUs that Slurm gives are nobody else's",
         "--leave-free": "what is left to others is Slurm's to say; bound it by --max-slots",
-        "--warm": "jobs start on other machines, by steps that wait there already",
+        "--warm": "jobs start on other machines, where nothing can be imported ahead",
     },
     On.RAY: {
         "--gpus": "the GPUs are those that Ray gives: say what a slot takes with --ray-resources",
@@ -26,32 +26,43 @@ _OF_THIS_MACHINE = {
     },
 }
 _OF_SLURM = ("--slurm-profile", "--slurm-set", "--slurm-mode")
-_OF_RAY = ("--ray-address", "--ray-resources", "--ray-token")
+_OF_RAY = ("--ray-address", "--ray-resources", "--ray-token", "--ray-files")
+#: what has a meaning only where nodes share no files
+_OF_SENT = ("--ray-working-dir", "--ray-runtime-env", "--storage")
 #: which options go with which places
 _PLACES = {
     **dict.fromkeys(_OF_SLURM, (On.SLURM,)),
-    **dict.fromkeys(_OF_RAY, (On.RAY,)),
+    **dict.fromkeys((*_OF_RAY, *_OF_SENT), (On.RAY,)),
     "--max-slots": (On.SLURM, On.RAY),
 }
 
 
-def refuse_where(names: Set[str], on: On, slurm_mode: str) -> None:
+def refuse_where(names: Set[str], on: On) -> None:
     """Raise for an option that has no meaning where jobs run.
 
     Args:
         names: the options that were given.
         on: where jobs run.
-        slurm_mode: how, on a cluster.
     """
     for name, places in _PLACES.items():
         if name in names and on not in places:
             words = f"--on {' or '.join(places)}"
             raise UsageError(f"{name} goes with {words} only; leave it out, or add {words}.")
-    if on is On.SLURM and slurm_mode != "held":
-        raise UsageError(
-            f"--slurm-mode {slurm_mode}, a job of Slurm's for each trial, is not there yet; leave "
-            "--slurm-mode out: allocations are held then, and each trial's jobs are steps in them."
-        )
     for name, instead in _OF_THIS_MACHINE.get(on, {}).items():
         if name in names:
             raise UsageError(f"{name} does not go with --on {on}: {instead}. Leave {name} out.")
+
+
+def refuse_unsent(names: Set[str], ray_files: str) -> None:
+    """Raise for an option that has no meaning where the nodes share the study's folder.
+
+    Args:
+        names: the options that were given.
+        ray_files: how files get to the nodes.
+    """
+    for name in _OF_SENT:
+        if name in names and ray_files != "sent":
+            raise UsageError(
+                f"{name} goes with --ray-files sent only: nodes that share the study's folder see all that "
+                "it is for. Leave it out, or add --ray-files sent."
+            )

@@ -90,7 +90,7 @@ class Model:
         is_guessed = incumbent is None
         if incumbent is None:
             running = self._rows(pending.x[-_MOST_PENDING:], np.ones(min(len(pending.x), _MOST_PENDING)))
-            incumbent = min(0.0, *process.points(running).mean, 0.0)
+            incumbent = float(np.min(process.points(running).mean, initial=0.0))
         chosen: list[int] = []
         score = _log_expected_improvement(points, incumbent) + worth
         order = np.argsort(-score, kind="stable")

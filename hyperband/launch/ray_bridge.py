@@ -21,13 +21,17 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray
 import ray.cloudpickle
+from ray.exceptions import RuntimeEnvSetupError
 from ray.util import list_named_actors
 
-from hyperband.launch import ray_actor
+from hyperband.launch import ray_actor, ray_sent_actor
+from hyperband.launch.ray_laying import Laying
+from hyperband.launch.ray_sync import Sync
 from hyperband.launch.ray_words import GIVE_UP_S, NAMESPACE, Join, n_slots_of, said_by_ray, with_gpus
 
 #: between looks at the cluster's nodes
@@ -85,7 +89,8 @@ class Bridge:
         if about is None:
             return
         self._say(about)
-        self._actor = ray.remote(ray_actor.SlotActor)
+        sent = self._join.sent
+        self._actor = ray.remote(ray_actor.SlotActor if sent is None else ray_sent_actor.SentSlotActor)
         threading.Thread(target=self._survey_on, name="survey", daemon=True).start()
         self._serve()
 
@@ -97,6 +102,7 @@ class Bridge:
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 configure_logging=False,
+                runtime_env=None if self._join.sent is None else self._join.sent["runtime_env"],
             )
             has = ray.cluster_resources()
             nodes = ray.nodes()
@@ -157,6 +163,8 @@ class Bridge:
                 slot = self._slots.get(words["key"])
                 if slot is None:
                     self._say({"at": "over", "attempt": words["attempt"], "said": "its slot is gone"})
+                elif "order" in words:
+                    self._begin(slot, words)
                 else:
                     running = slot.handle.run.remote(words["folder"], words["attempt"])
                     self._await(running, words["attempt"])
@@ -198,6 +206,20 @@ class Bridge:
 
         self._when(ref, over)
 
+    def _begin(self, slot: _Slot, words: Mapping[str, Any]) -> None:
+        """Send an attempt to its slot, and fetch what there is of it from then on."""
+        begun = slot.handle.begin.remote(words["order"])
+        # one that did not begin is not known there
+        self._when(begun, lambda *_: self._sync(slot, words["folder"], words["attempt"]))
+
+    def _sync(self, slot: _Slot, folder: str, attempt: str) -> None:
+        """Fetch what there is of an attempt at a slot that shares no files with us, until its end."""
+
+        def over(said: str) -> None:
+            self._say({"at": "over", "attempt": attempt, "said": said})
+
+        Sync(slot.handle, Laying(Path(folder), attempt), self._when, over).begin()
+
     def _meet(self, slot: _Slot) -> None:
         """Ask a slot where it is; that it answers means that it is there."""
 
@@ -219,7 +241,9 @@ class Bridge:
                 }
             )
             self._when(slot.handle.linger.remote(), lambda _, error: self._forget(slot, error))
-            if about["attempt"]:
+            if about["attempt"] and self._join.sent is not None:
+                self._sync(slot, about["folder"], about["attempt"])
+            elif about["attempt"]:
                 self._await(slot.handle.wait.remote(about["attempt"]), about["attempt"])
 
         self._when(slot.handle.about.remote(), met)
@@ -227,6 +251,8 @@ class Bridge:
     def _forget(self, slot: _Slot, error: BaseException | None) -> None:
         self._slots.pop(slot.key, None)
         self._survey.set()
+        if isinstance(error, RuntimeEnvSetupError):
+            self._say({"at": "unfit", "words": said_by_ray(error)})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
 
     # The thread that asks Ray's head.
@@ -305,6 +331,10 @@ class Bridge:
         if (memory := resources.pop("memory", 0)) > 0:
             options["memory"] = memory
         key = uuid.uuid4().hex[:8]
+        sent = self._join.sent
+        what: tuple[Any, ...] = (self._join.script, GIVE_UP_S)
+        if sent is not None:
+            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"])
         handle = self._actor.options(
             name=f"{self._join.study}/{key}",
             namespace=NAMESPACE,
@@ -313,7 +343,7 @@ class Bridge:
             max_concurrency=_N_CALLS,
             resources=resources,
             **options,
-        ).remote(self._join.script, GIVE_UP_S)
+        ).remote(*what)
         self._add(key, handle)
 
     def _end_all(self) -> int:
@@ -341,7 +371,8 @@ def main() -> None:
             return
         first += part
     # what is sent to the nodes goes by value: they have nothing of ours
-    ray.cloudpickle.register_pickle_by_value(ray_actor)
+    for module in (ray_actor, ray_sent_actor):
+        ray.cloudpickle.register_pickle_by_value(module)
     words, _, said = first.partition(b"\n")
     Bridge(line, Join(**json.loads(words)), said).run()
     with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ from hyperband.machine.claim import parse, write_whole
 _CLUSTER_FILE = "cluster.json"
 _ENVIRONMENT_FILE = "environment.json"
 _LOG_FILE = "bridge.log"
+_CODE_FILE = "code.zip"
 _NAME_LENGTH = 24
 
 
@@ -32,6 +33,8 @@ class Cluster:
     address: str
     #: file with the token, if there is one
     token: str | None
+    #: how files get to the nodes: "shared" or "sent"
+    files: str = "shared"
 
     @classmethod
     def read(cls, study: Path) -> "Cluster | None":
@@ -40,7 +43,11 @@ class Cluster:
             found = parse((study / RAY_FOLDER / _CLUSTER_FILE).read_bytes())
         except FileNotFoundError:
             return None
-        return None if found is None else cls(found["name"], found["address"], found["token"])
+        return (
+            None
+            if found is None
+            else cls(found["name"], found["address"], found["token"], found.get("files", "shared"))
+        )
 
 
 def log_of(study: Path) -> Path:
@@ -58,7 +65,15 @@ def forget(study: Path) -> None:
 class RayFiles:
     """One study's folder for what Ray needs."""
 
-    def __init__(self, study: Path, *, address: str, token: Path | None, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        study: Path,
+        *,
+        address: str,
+        token: Path | None,
+        environ: Mapping[str, str],
+        files: str = "shared",
+    ) -> None:
         """Make it, or find it.
 
         Args:
@@ -66,6 +81,7 @@ class RayFiles:
             address: of the cluster, as it was given.
             token: file with the cluster's token.
             environ: what jobs begin with.
+            files: how files get to the nodes.
 
         Raises:
             MachineError: it cannot be written to, or an earlier search holds slots of another cluster.
@@ -81,13 +97,22 @@ class RayFiles:
                 f"this one names {address}; give --ray-address {before.address}, or end what is held with "
                 "`hyperband stop` first"
             )
+        if before is not None and before.files != files:
+            raise MachineError(
+                f"an earlier start of this study may hold slots with --ray-files {before.files}, and this "
+                f"one has --ray-files {files}; give the earlier one, or end what is held with `hyperband "
+                "stop` first"
+            )
+        #: the code that travels to nodes that share no files
+        self.code = folder / _CODE_FILE
         #: nothing was held before
         self.is_new = before is None
         if before is None:
             words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
-            before = Cluster(f"{words}-{uuid.uuid4().hex[:8]}", address, None)
+            before = Cluster(f"{words}-{uuid.uuid4().hex[:8]}", address, None, files)
         self.name = before.name
         about = {"name": self.name, "address": address, "token": None if token is None else str(token)}
+        about["files"] = files
         environment = {"environment": dict(environ)}
         try:
             folder.mkdir(exist_ok=True)

@@ -6,14 +6,12 @@ Owns what Ray's ways mean for how an attempt ended. Must not know: which slots t
 from dataclasses import replace
 from pathlib import Path
 
-from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, StopReason
-from hyperband.launch.carrier import Carrier, Room
+from hyperband.launch.carrier import Carrier, Carriers, Room
 from hyperband.launch.ray_slots import Over, RaySlots
-from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote import LEASE_S, RemoteLauncher
+from hyperband.launch.remote_files import was_asked
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.machine.claim import FENCE
-from hyperband.machine.keeper import STOP_FILE
 
 #: variables in which a slot knows better than the search
 _KEPT = (
@@ -86,9 +84,11 @@ class RayLauncher(RemoteLauncher):
 
     engine = "ray"
 
-    def __init__(self, slots: RaySlots, carriers: RayCarriers, *, cwd: Path, grace_s: float) -> None:
+    def __init__(
+        self, slots: RaySlots, carriers: Carriers, *, cwd: Path, grace_s: float, lease_s: float = LEASE_S
+    ) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
-        super().__init__(carriers, cwd=cwd, grace_s=grace_s)
+        super().__init__(carriers, cwd=cwd, grace_s=grace_s, lease_s=lease_s)
         self._slots = slots
         #: why what a job ran on is gone
         self._taken: dict[RemoteJob, str] = {}
@@ -99,9 +99,13 @@ class RayLauncher(RemoteLauncher):
             self._note_over(over)
         for name, words in self._slots.take_lost():
             for job in self._jobs:
-                if job.lease.slot.name == name or (not name and not job.has_begun):
+                if job.lease.slot.name == name or (not name and self.may_be_lost(job)):
                     self._taken.setdefault(job, words)
                     self.give_up(job, words)
+
+    def may_be_lost(self, job: RemoteJob) -> bool:
+        """Return whether a job may never have reached its slot when our side of Ray ended."""
+        return not job.has_begun
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Tell how a job ended; one whose slot was taken away is lost with it."""
@@ -114,7 +118,7 @@ class RayLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(name, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not _was_asked(job.folder):
+        if ending.asked is StopReason.STOP and not was_asked(job.folder):
             words = taken or _TOLD_TO_END
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
         if ending.exit_status is None:
@@ -129,21 +133,3 @@ class RayLauncher(RemoteLauncher):
                     job.carrier.note(over.said)
                 # its result is there, or soon will be; if not, nobody else will ever write it
                 self.give_up(job, "its keeper ended without a result")
-
-
-def _was_asked(folder: Path) -> bool:
-    """Return whether a search asked for the end of a job, and not only what ran it.
-
-    Raises:
-        MachineError: the folder cannot be read.
-    """
-    try:
-        word = (folder / STOP_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    except OSError as err:
-        raise MachineError(
-            f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the same "
-            "command again"
-        ) from err
-    return word != FENCE

@@ -27,6 +27,8 @@ IDLE_S = 60.0
 _FIRST_TRY_S, _LAST_TRY_S = 1.0, 30.0
 #: patience with the end of slots
 _END_S = 40.0
+#: so many slots in a row that cannot be made ready are no accident
+_N_UNFIT = 3
 
 
 @dataclass(slots=True)
@@ -54,7 +56,12 @@ class RaySlots:
     """Slots `NODE:gpuK/KEY` and `NODE:cpu/KEY`. `open` first; before that only `describe` and `n_slots`."""
 
     def __init__(
-        self, address: str, resources: Mapping[str, float], *, token: Path | None, max_slots: int | None
+        self,
+        address: str,
+        resources: Mapping[str, float],
+        *,
+        token: Path | None,
+        max_slots: int | None,
     ) -> None:
         """Start nothing yet.
 
@@ -78,6 +85,9 @@ class RaySlots:
         self._news: list[str] = []
         self._over: list[Over] = []
         self._lost: list[tuple[str, str]] = []
+        self._met: list[tuple[str, str]] = []
+        #: slots in a row for which Ray could not make ready what travels to nodes
+        self._n_unfit = 0
         #: found slots that have not said where they are
         self._unmet: set[str] | None = None
         self._has_joined = False
@@ -91,9 +101,11 @@ class RaySlots:
         self._n_ended: int | None = None
         self._failure: MachineError | None = None
         self._open: tuple[RayLink, RayFiles] | None = None
+        self._sent: Mapping[str, Any] | None = None
 
-    def open(self, files: RayFiles) -> None:
-        """Begin to join the cluster."""
+    def open(self, files: RayFiles, sent: Mapping[str, Any] | None = None) -> None:
+        """Begin to join the cluster; sent: what travels to its nodes, see ray_words.Join."""
+        self._sent = sent
         self._open = RayLink(files.log), files
         self._join()
 
@@ -244,10 +256,19 @@ class RaySlots:
         """Return what Ray's side calls a slot; None: it is not there."""
         return next((held.key for held in self._held.values() if held.slot.name == name), None)
 
-    def begin(self, name: str, folder: str, attempt: str) -> bool:
-        """Have an attempt run at a slot; return False if it is not there."""
+    def take_met(self) -> list[tuple[str, str]]:
+        """Return the names of slots that were found since the last call with an attempt there, and which."""
+        met, self._met = self._met, []
+        return met
+
+    def begin(self, name: str, folder: str, attempt: str, order: Mapping[str, Any] | None = None) -> bool:
+        """Have an attempt run at a slot; return False if it is not there.
+
+        order: all of it, where the slot cannot read the folder.
+        """
         key = self.key_of(name)
-        if key is None or not self.link.say({"op": "run", "key": key, "folder": folder, "attempt": attempt}):
+        words = {"op": "run", "key": key, "folder": folder, "attempt": attempt}
+        if key is None or not self.link.say(words if order is None else {**words, "order": order}):
             return False
         self._held[key].attempt = attempt
         self._attempts[name] = attempt
@@ -311,7 +332,7 @@ class RaySlots:
 
     def _join(self) -> None:
         link, files = self._opened()
-        join = Join(self._address, files.name, self._resources, str(files.script))
+        join = Join(self._address, files.name, self._resources, str(files.script), self._sent)
         link.open(join, default_environment(self._token))
         self._n_asked = 0
 
@@ -346,6 +367,8 @@ class RaySlots:
                 self._settle("")
             case "slot":
                 self._note_slot(words)
+            case "unfit":
+                self._note_unfit(words["words"])
             case "gone":
                 self._note_gone(words["key"], words["words"])
             case "over":
@@ -400,6 +423,9 @@ class RaySlots:
             }
         slot = Slot(name, arguments, environment)
         self._held[key] = _Held(key, slot, words["attempt"], time.monotonic())
+        self._n_unfit = 0
+        if words["attempt"]:
+            self._met.append((name, words["attempt"]))
         node = words["host"]
         if not words["has_keepalive"]:
             self._warn(
@@ -417,6 +443,14 @@ class RaySlots:
         elif name in self._attempts and self._attempts[name] != words["attempt"]:
             self._lost.append((name, "nothing of it runs at its slot any more"))
         self._settle(key)
+
+    def _note_unfit(self, words: str) -> None:
+        self._n_unfit += 1
+        if self._n_unfit >= _N_UNFIT:
+            self._failure = self._failure or MachineError(
+                f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "
+                "the nodes, and start the same command again: the search goes on where it is"
+            )
 
     def _note_gone(self, key: str, words: str) -> None:
         held = self._held.pop(key, None)

@@ -6,6 +6,7 @@ Pure: no clock, no process, no Ray.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hyperband.errors import UsageError
 
@@ -31,6 +32,8 @@ class Join:
     resources: Mapping[str, float]
     #: what is run on nodes
     script: str
+    #: what travels to nodes that share no files with us (ray_sent.Baggage); None: they share them
+    sent: Mapping[str, Any] | None = None
 
     @property
     def n_gpus(self) -> float:

@@ -5,12 +5,13 @@ tells. Must not know: what is done about it (launch/remote.py), or when its fold
 (launch/patrol.py).
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.launch.base import Ending, Lease
+from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier
 from hyperband.launch.remote_files import Ordered, Sight
 from hyperband.machine.claim import lease_age_s
@@ -36,6 +37,8 @@ class RemoteJob:
         self.has_begun = False
         #: that node's own name; empty before
         self.host = ""
+        #: why the search asked for its end
+        self.asked: StopReason | None = None
         self.is_over = False
         #: how it ended, or why nobody knows; None: it is not over
         self.ending: Ending | None = None
@@ -81,6 +84,15 @@ class RemoteJob:
     def fail(self, error: Exception) -> None:
         """Hear from the patrol that it watches nothing any more."""
         self.failure = error
+        os.eventfd_write(self._descriptor, 1)
+
+    def hush(self) -> None:
+        """Wake nobody for now, although it is over: how it ended is not known yet."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def ring(self) -> None:
+        """Wake whoever waits for its end again."""
         os.eventfd_write(self._descriptor, 1)
 
     def close(self) -> None:

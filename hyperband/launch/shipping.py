@@ -31,6 +31,21 @@ sys.exit(main())
 """
 
 
+def node_files(modules: Sequence[str] = NODE_MODULES, main: str = "node") -> dict[str, bytes]:
+    """Return what a node needs, by its path there.
+
+    Args:
+        modules: of hyperband.machine.
+        main: the one whose `main()` the script START_FILE calls; what that returns is the exit code.
+    """
+    return {
+        START_FILE: _START.format(main=main).encode(),
+        "hyperband/__init__.py": b"",
+        "hyperband/machine/__init__.py": b"",
+        **{f"hyperband/machine/{name}.py": (_MACHINE / f"{name}.py").read_bytes() for name in modules},
+    }
+
+
 def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str = "node") -> Path:
     """Put what a node needs into a study's folder, unless it is there; return the script to run.
 
@@ -38,18 +53,13 @@ def ship(study_folder: Path, *, modules: Sequence[str] = NODE_MODULES, main: str
 
     Args:
         study_folder: shared with the nodes.
-        modules: of hyperband.machine.
-        main: the one whose `main()` the script calls; what that returns is the exit code.
+        modules: see node_files.
+        main: see node_files.
 
     Raises:
         MachineError: the folder cannot be written to, or its file system has no hard links.
     """
-    files = {
-        START_FILE: _START.format(main=main).encode(),
-        "hyperband/__init__.py": b"",
-        "hyperband/machine/__init__.py": b"",
-        **{f"hyperband/machine/{name}.py": (_MACHINE / f"{name}.py").read_bytes() for name in modules},
-    }
+    files = node_files(modules, main)
     digest = hashlib.sha256(b"\0".join(name.encode() + b"\0" + files[name] for name in sorted(files)))
     target = study_folder / NODE_FOLDER / digest.hexdigest()[:16]
     beside = target.with_name(f".{target.name}.{os.urandom(4).hex()}")

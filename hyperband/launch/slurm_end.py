@@ -1,4 +1,4 @@
-"""Ending what a search that is gone still holds of Slurm: its allocations, by id."""
+"""Ending what a search that is gone still holds of Slurm: its allocations, or its jobs, by id."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.slurm_clerk import Clerk
-from hyperband.launch.slurm_files import GIVE_UP_S, forget_name, read_name
+from hyperband.launch.slurm_files import forget_name, mode_of, read_name, say_unwanted
 from hyperband.launch.slurm_reports import CancelRefused, Status, Unreachable
 from hyperband.launch.slurm_words import JobState
 
@@ -16,8 +16,25 @@ from hyperband.launch.slurm_words import JobState
 _END_S, _UNREACHABLE_S = 90.0, 20.0
 
 
+def what_is_held(study: Path) -> str:
+    """Return what a search of this study that is gone may hold of Slurm, in words, one of them."""
+    name = read_name(study)
+    return "Slurm job" if name is not None and mode_of(name) == "jobs" else "allocation"
+
+
+def end_other_mode(study: Path, mode: str) -> None:
+    """End what a search with the other `--slurm-mode` holds, none of whose attempts lives.
+
+    Raises:
+        MachineError: Slurm does not answer, or does not end it.
+    """
+    name = read_name(study)
+    if name is not None and mode_of(name) != mode:
+        end_allocations(study)
+
+
 def end_allocations(study: Path) -> int:
-    """Cancel the allocations of a study and see their end begin; return how many there were.
+    """Cancel the allocations of a study, or its jobs, and see their end begin; return how many there were.
 
     Raises:
         MachineError: Slurm does not answer, or does not end them.
@@ -25,6 +42,9 @@ def end_allocations(study: Path) -> int:
     name = read_name(study)
     if name is None:
         return 0
+    with contextlib.suppress(OSError):  # they end nevertheless, by themselves after a while
+        # of a request whose answer nobody waited for an allocation may come later
+        say_unwanted(study)
     with contextlib.closing(Clerk(name, os.environ)) as clerk:
         cancelled = _end(clerk, name)
     forget_name(study)
@@ -52,7 +72,7 @@ def _end(clerk: Clerk, name: str) -> set[str]:
             elif isinstance(report, CancelRefused):
                 words = report.words
     raise MachineError(
-        f"Slurm did not end the allocations of this study within {patience_s:g} s{words and f' ({words})'}; "
-        f"`scancel --name={name}` ends them, and by themselves they end after {GIVE_UP_S:g} s without a "
-        "search. Start the same command again when Slurm answers"
+        f"Slurm did not end the jobs of this study within {patience_s:g} s{words and f' ({words})'}; "
+        f"`scancel --name={name}` ends them, and by themselves they end when it answers again. Start the "
+        "same command again then"
     )

@@ -11,7 +11,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.errors import MachineError
@@ -32,20 +32,71 @@ _LOG_FILE = "allocations.log"
 _HOLDERS_FOLDER = "holders"
 _STEPS_FOLDER = "steps"
 _NAME_LENGTH = 24
+#: what names begin with, by the mode that asks for jobs of such a name
+_MODE_OF = {"hb-": "held", "hbj-": "jobs"}
 
 
 def read_name(study: Path) -> str | None:
-    """Return the name of a study's allocations; None: there are none."""
+    """Return the name of a study's allocations, or jobs; None: there are none."""
     try:
         return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8") or None
     except FileNotFoundError:
         return None
 
 
+def mode_of(name: str) -> str:
+    """Return the `--slurm-mode` that has jobs of this name."""
+    return next((mode for begin, mode in _MODE_OF.items() if name.startswith(begin)), "held")
+
+
+def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within: Sequence[str]) -> str:
+    """Make the folder of a study for what Slurm runs and writes, or find it; return the name of its jobs.
+
+    Args:
+        study: its folder, shared with the nodes.
+        profile: with the setup lines of the script.
+        mode: `--slurm-mode`.
+        script: name of the file with what sbatch is given.
+        within: folders in it.
+
+    Raises:
+        MachineError: it cannot be written to.
+    """
+    folder = study / SLURM_FOLDER
+    try:
+        for path in (folder, *(folder / name for name in within)):
+            path.mkdir(exist_ok=True)
+        # environments lie here, which may hold secrets
+        folder.chmod(0o700)
+        write_whole(str(folder), script, slurm_text.batch_script(profile).encode(), mode=0o700)
+        name = read_name(study)
+        if name is None:
+            words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
+            begin = next(begin for begin, other in _MODE_OF.items() if other == mode)
+            name = f"{begin}{words}-{uuid.uuid4().hex[:8]}"
+            write_whole(str(folder), _NAME_FILE, name.encode())
+    except OSError as err:
+        raise MachineError(
+            f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or "
+            "make the study's folder writable, and start the same command again"
+        ) from err
+    return name
+
+
 def forget_name(study: Path) -> None:
     """Note that a study has no allocations any more."""
     with contextlib.suppress(FileNotFoundError):
         (study / SLURM_FOLDER / _NAME_FILE).unlink()
+
+
+def say_unwanted(study: Path) -> None:
+    """Tell the holders of a study, also those of allocations still to come, that no search wants them.
+
+    Raises:
+        OSError: its folder cannot be written to.
+    """
+    with contextlib.suppress(FileNotFoundError):  # there were none
+        write_wanted(str(study / SLURM_FOLDER / _HOLDERS_FOLDER), "", name="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +132,18 @@ class SlurmFiles:
         #: by name and identity of a file: they are written once
         self._known: dict[tuple[str, int, int], Held] = {}
         self._n_wanted = 0
-        try:
-            for folder in (self.folder, self._holders):
-                folder.mkdir(exist_ok=True)
-            self.steps.mkdir(exist_ok=True)
-            # environments lie here, which may hold secrets
-            self.folder.chmod(0o700)
-            script = slurm_text.batch_script(profile).encode()
-            write_whole(str(self.folder), _SCRIPT_FILE, script, mode=0o700)
-            name = read_name(study)
-            if name is None:
-                words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
-                name = f"hb-{words}-{uuid.uuid4().hex[:8]}"
-                write_whole(str(self.folder), _NAME_FILE, name.encode())
-        except OSError as err:
-            raise MachineError(
-                f"cannot write what Slurm needs into {self.folder}: {err.strerror or err}; make room, or "
-                "make the study's folder writable, and start the same command again"
-            ) from err
-        self.name: str = name
+        self.name = open_folder(
+            study, profile, mode="held", script=_SCRIPT_FILE, within=(_HOLDERS_FOLDER, _STEPS_FOLDER)
+        )
         self._holder = ship(study, modules=("holder",), main="holder")
         self.node = ship(study)
 
-    def allocation_argv(self) -> tuple[str, ...]:
-        """Return the arguments of sbatch for one more allocation."""
+    def allocation_argv(self, exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of sbatch for one more allocation; exclude: nodes, besides the profile's."""
+        excluded = ",".join(filter(None, (self._profile.exclude, *exclude)))
         hold = ("hold", str(self._holders), f"{GIVE_UP_S:g}")
         return slurm_text.allocation_argv(
-            self._profile,
+            replace(self._profile, exclude=excluded or None),
             name=self.name,
             comment=f"hyperband {self.study}",
             log=self.log,
@@ -157,13 +193,20 @@ class SlurmFiles:
     def clear(self) -> None:
         """Note that all allocations are given up; what their environments held is removed."""
         forget_name(self.study)
-        for folder in (self._holders, self.steps):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.steps, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of trouble with the folder was told
+            for path in self._holders.glob("*.json"):
+                path.unlink()
+            self.say_unwanted()  # a late answer of Slurm's may be one allocation more
 
     def say_wanted(self) -> None:
         """Tell the holders that a search lives; well within GIVE_UP_S."""
         self._n_wanted += 1
-        write_wanted(str(self._holders), f"{os.getpid()}-{self._n_wanted}")
+        write_wanted(str(self._holders), f"{os.getpid()}-{self._n_wanted}", name=self.name)
+
+    def say_unwanted(self) -> None:
+        """Tell the holders that no search wants them; see say_unwanted of this module."""
+        say_unwanted(self.study)
 
 
 def described(profile: Profile) -> Sequence[str]:

@@ -38,7 +38,7 @@ class Profile:
     nodes: int = 1
     exclude: str | None = None
     constraint: str | None = None
-    #: tasks of one array that run at once; None: no limit
+    #: `--slurm-mode jobs`: how many run at once; None: no limit
     array_throttle: int | None = None
     #: `USR1@120`: so many seconds before the time limit the script gets this signal
     signal: str | None = None

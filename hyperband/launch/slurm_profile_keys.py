@@ -160,7 +160,11 @@ EXAMPLE = """\
 # idle_s: 120
 # jobs at once in one allocation; as many as GPUs if it is left out, 1 without GPUs
 # slots_per_allocation: 1
-# --slurm-mode jobs: tasks of one array that run at once
+
+# --- with --slurm-mode jobs: each job of a trial is a job of Slurm's, or a task of an array ---
+# What stands above is of one such job then. So many are queued or running at once as max_allocations says;
+# min_allocations, idle_s, slots_per_allocation and nodes say nothing of them.
+# So many of them run at once, at most; without this line as many as Slurm starts
 # array_throttle: 8
 
 # --- with --detach: the search itself, a small job of its own without a GPU ---

@@ -32,10 +32,15 @@ def rules_of(profile: Profile, max_slots: int | None) -> Rules:
 
 def lease_of(profile: Profile, place: Place) -> Lease:
     """Return the right to a slot, with what a job there is told."""
-    gpus = gpus_of(profile, place.index)
+    return lease_named(profile, place.name, place.index)
+
+
+def lease_named(profile: Profile, name: str, index: int) -> Lease:
+    """Return the right to a slot of this name, which is one of those on its node, counted from 0."""
+    gpus = gpus_of(profile, index)
     arguments = ("--gpu", "0") if gpus is None or len(gpus) == 1 else ("--multi_gpu",)
     environment: dict[str, str | None] = {"CUDA_VISIBLE_DEVICES": ""} if gpus is None else {}
-    return Lease(Slot(place.name, arguments, environment), ())
+    return Lease(Slot(name, arguments, environment), ())
 
 
 def place_of(lease: Lease) -> Place:

@@ -4,14 +4,15 @@ Owns the way between what happens (reports of the clerk, files of holders, start
 allocations, which decide, and carries their orders out. Must not know: how a job gets onto its node.
 """
 
-import select
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.launch.allocation import Phase
 from hyperband.launch.allocation_events import (
+    Avoid,
     Began,
     Cancel,
     Ended,
@@ -28,7 +29,8 @@ from hyperband.launch.allocation_events import (
 from hyperband.launch.allocations import Allocations
 from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
-from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described
+from hyperband.launch.slurm_closing import see_the_end
+from hyperband.launch.slurm_files import SlurmFiles, described
 from hyperband.launch.slurm_holders import Holders
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Status, StepOver
@@ -36,12 +38,9 @@ from hyperband.launch.slurm_room import lease_of, place_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import means_ending
 
-#: patience with Slurm at the end, and with one that does not answer
-_END_S, _UNREACHABLE_END_S = 60.0, 10.0
-
 
 class SlurmSlots:
-    """Slots `NODE:ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
+    """Slots `NODE/ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
 
     def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
         """Ask nothing yet.
@@ -59,6 +58,8 @@ class SlurmSlots:
         self._lost: list[Lost] = []
         self._steps_over: list[str] = []
         self._news: list[str] = []
+        #: nodes on which nothing is started
+        self._avoided: frozenset[str] = frozenset()
         self._failure: MachineError | None = None
         #: tells whether a job that is started at a place now needs no word of Slurm's
         self._is_prepared: Callable[[Place], bool] = lambda _: False
@@ -198,8 +199,12 @@ class SlurmSlots:
         self._holders.news.clear()
         self._tell(Tick())
 
-    def want(self, n_jobs: int, shortest_s: float | None) -> None:
-        """Hear how many jobs wait for a slot."""
+    def want(self, n_jobs: int, shortest_s: float | None, quarantined: Set[str] = frozenset()) -> None:
+        """Hear how many jobs wait for a slot, and which nodes are in quarantine."""
+        avoided = quarantined | self._starts.bad_nodes
+        if avoided != self._avoided:
+            self._avoided = frozenset(avoided)
+            self._tell(Avoid(self._avoided))
         self._tell(Wanted(n_jobs, shortest_s))
 
     def wait_s(self) -> float | None:
@@ -266,22 +271,23 @@ class SlurmSlots:
             return []
         clerk, files = self._open
         self._tell(Stop())
-        clerk.look()
-        began_s = time.monotonic()
-        while not self._allocations.is_given_up:
-            patience_s = _END_S if self._allocations.is_reachable else _UNREACHABLE_END_S
-            left_s = began_s + patience_s - time.monotonic()
-            if left_s <= 0:
-                job_ids = " ".join(self._allocations.job_ids) or f"--name={files.name}"
-                return [
-                    f"Slurm did not end the allocations within {patience_s:g} s: `scancel {job_ids}` ends "
-                    f"them, and by themselves they end after {GIVE_UP_S:g} s without a search."
-                ]
-            select.select([clerk], [], [], left_s)
-            for report in clerk.reports():
-                self._tell(report)
+        in_vain_s = see_the_end(clerk, self._tell, lambda: self._allocations.is_given_up)
+        if in_vain_s is not None:
+            return [self._why_not_ended(files, in_vain_s)]
         files.clear()
         return []
+
+    def _why_not_ended(self, files: SlurmFiles, patience_s: float) -> str:
+        with contextlib.suppress(
+            OSError
+        ):  # then they end when nobody has said for a while that he wants them
+            files.say_unwanted()
+        there = self._allocations.job_ids
+        what = f"the allocations {', '.join(there)}" if there else "an allocation that it may have taken"
+        return (
+            f"Slurm did not end {what} within {patience_s:g} s: `scancel --name={files.name}` or `hyperband "
+            f"stop {files.study}` ends all of them, and by themselves they end when it answers again."
+        )
 
     def close(self) -> None:
         """Ask nothing more; allocations go on."""
@@ -300,9 +306,9 @@ class SlurmSlots:
         """Tell the allocations, and do what they want done."""
         for action in self._allocations.handle(event, time.monotonic()):
             match action:
-                case Submit(ticket):
+                case Submit(ticket, exclude):
                     clerk, files = self._opened()
-                    clerk.submit(ticket, files.allocation_argv())
+                    clerk.submit(ticket, files.allocation_argv(exclude))
                 case Cancel(job_ids, why):
                     self.clerk.cancel(job_ids)
                     self._news.append(f"allocation {', '.join(job_ids)} given up: {why}")
@@ -317,6 +323,7 @@ class SlurmSlots:
         """Starts that failed were their allocation's fault, or that of what is started."""
         held = self._allocations.held
         words = self._starts.judge(lambda place: place.job_id in held)
+        self._news += self._starts.take_news()
         if words is not None:
             self._failure = self._failure or MachineError(
                 f"jobs cannot be started in allocations that run: {words}. Mend it (the interpreter of "

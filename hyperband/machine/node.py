@@ -44,7 +44,8 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lines = Lines(0)
     words: list[str] = []
-    if len(sys.argv) > 2:
+    is_script = len(sys.argv) > 2
+    if is_script:
         folder, attempt = sys.argv[1:3]
     else:
         with contextlib.suppress(OSError):  # nobody listens
@@ -56,10 +57,10 @@ def main() -> None:
         about = json.loads(words.pop(0))
         folder, attempt = about["folder"], about["attempt"]
     # at once: the search waits for our end, and nothing is left to be tidied up
-    os._exit(run(folder, attempt, lines, words))
+    os._exit(run(folder, attempt, lines, words, is_script=is_script))
 
 
-def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
+def run(folder: str, attempt: str, lines: Lines, words: list[str], *, is_script: bool = False) -> int:
     """Claim an attempt and run it; return the exit code of this process.
 
     Args:
@@ -67,6 +68,7 @@ def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
         attempt: its name, unlike any other's.
         lines: standard input.
         words: what came by it already.
+        is_script: a batch script became this process.
     """
     # for the keeper, which decides about them: blocked here, and so in all that is forked, from now on
     signal.pthread_sigmask(signal.SIG_BLOCK, NODE_SIGNALS - {signal.SIGCHLD})
@@ -89,7 +91,7 @@ def run(folder: str, attempt: str, lines: Lines, words: list[str]) -> int:
     if order is None:
         complain(f"the order for the attempt {attempt} in {folder} is gone")
         return _NO_ORDER
-    return Warden(folder, order, marks, lines, claimed_s).keep(words)
+    return Warden(folder, order, marks, lines, claimed_s, hears_for_keeper=is_script).keep(words)
 
 
 def _order(folder: str, attempt: str) -> dict[str, Any] | None:

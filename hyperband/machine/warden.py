@@ -32,6 +32,7 @@ from hyperband.machine.keeper import (
 )
 from hyperband.machine.node_environment import RefusedError, environment_of
 from hyperband.machine.node_keeper import (
+    BATCH_SIGNALS,
     SHARED_BYTES,
     SIGNAL_OF,
     NodeKeeper,
@@ -66,8 +67,12 @@ class Warden:
         marks: dict[str, object],
         lines: Lines,
         claimed_s: float,
+        *,
+        hears_for_keeper: bool = False,
     ) -> None:
+        """Begin; hears_for_keeper: what a batch system sends comes to this process, and may to no other."""
         self._folder = folder
+        self._hears_for_keeper = hears_for_keeper
         self._order = order
         self._marks = marks
         self._lines = lines
@@ -131,6 +136,11 @@ class Warden:
         self._keeper = os.fork()
         if self._keeper == 0:
             self._be_keeper(here, environment, opened)
+        if self._hears_for_keeper:
+            # where a batch script became this process, some signals come to it alone
+            for number in BATCH_SIGNALS:
+                signal.signal(number, self._pass_on)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BATCH_SIGNALS)
         for descriptor in opened:
             os.close(descriptor)
         return listen
@@ -155,11 +165,16 @@ class Warden:
         finally:
             os._exit(code)
 
+    def _pass_on(self, number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._keeper, number)
+
     def _watch(self) -> int:
         """Renew, look and listen until the keeper has ended; return its exit status."""
         while True:
             pid, status = os.waitpid(self._keeper, os.WNOHANG)
             if pid != 0:
+                signal.pthread_sigmask(signal.SIG_BLOCK, BATCH_SIGNALS)
                 return os.waitstatus_to_exitcode(status)
             now = now_s()
             if now >= self._look_at_s:
@@ -174,7 +189,7 @@ class Warden:
                     self._hand_on(word)
                 if self._lines.has_ended and self._order.get("ends_with_carrier"):
                     # whoever carried us held the GPU for us: it may be another's in a moment
-                    self._hand_on(ASKED[STOP_SIGNAL])
+                    self._hand_on(self._order.get("last_word", ASKED[STOP_SIGNAL]))
 
     def _hand_on(self, word: str) -> None:
         """Tell the keeper what the search wants, each word once."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from hyperband.report.again import trained_twice_text
 from hyperband.report.failures import failures_of
 from hyperband.report.ladder import ladder_table, ladder_words
 from hyperband.report.progress import brackets_table, progress_words
@@ -118,6 +119,8 @@ def result_text(
     failures = failures_of(study).text()
     if failures:
         parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
+    if again := trained_twice_text(study):
+        parts.append(again)
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     parts.append(f"logs: {shown(str(folder))}")
@@ -156,6 +159,8 @@ def report_text(
     if study.jobs:
         parts.append(outcomes_table(study))
     parts += (sources_text(study), failures_of(study).text(), rungs_table(study), slots_table(study))
+    if again := trained_twice_text(study):
+        parts.append(again)
     if study.checkpoints_freed_bytes:
         parts.append(_freed(study))
     command = retrain_command(study, cwd=cwd)
@@ -248,6 +253,8 @@ def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
     if job.slot.startswith("cpu:"):
         # where there are no GPUs, nothing has to be hidden from the script
         return ("env", "CUDA_VISIBLE_DEVICES=") if study.settings.get("gpus") == "none" else (), number
+    if not job.slot.startswith("gpu:"):
+        return (), "0"  # on a cluster each job sees its own alone
     # of several GPUs the first; journals of earlier versions do not have their UUIDs
     first = next(iter(job.start.gpu_uuids), "")
     if first and (study.settings.get("isolate") or first.startswith("MIG-")):

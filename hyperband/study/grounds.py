@@ -28,6 +28,10 @@ class Waiting:
     n_jobs: int
     #: how long the shortest of them is expected to run; None: not known
     shortest_s: float | None = None
+    #: places that get no job: they failed those that succeed elsewhere
+    quarantined: frozenset[str] = frozenset()
+    #: the search comes to its end: nothing is started any more
+    is_last: bool = False
 
 
 class Grounds(Protocol):
@@ -70,6 +74,13 @@ class Grounds(Protocol):
         """Return what every job's environment has there besides what its slot adds."""
         ...
 
+    def near(self, after: Path | None) -> frozenset[str]:
+        """Return the slots of which alone an attempt's checkpoint is in reach; empty: it is of all.
+
+        after: folder of the attempt; None: there is none.
+        """
+        ...
+
     def owns(self, pid: int) -> bool:
         """Return whether a process of this machine is of ours: a job's, or one that starts jobs."""
         ...
@@ -89,6 +100,10 @@ class Grounds(Protocol):
 
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Hear what waits for a slot now that all were filled that could be; each turn."""
+        ...
+
+    def why_waiting(self) -> str:
+        """Return why jobs that were started have not begun, where that takes long; empty: none waits."""
         ...
 
     def why_over(self) -> MachineError | None:
@@ -168,6 +183,10 @@ class LocalGrounds:
         """Return what every job's environment has besides what its slot adds: its share of the cores."""
         return job_environment(1 if len(slot.gpu_uuids) > 1 else self._n_at_once())
 
+    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
+        """Nothing: all slots are of one machine."""
+        return frozenset()
+
     def owns(self, pid: int) -> bool:
         """Return whether a process is a job's, or one that starts jobs."""
         return self._launcher is not None and self._launcher.owns(pid)
@@ -185,6 +204,10 @@ class LocalGrounds:
 
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Do nothing: slots of this machine are there or not."""
+
+    def why_waiting(self) -> str:
+        """Nothing: jobs begin at once."""
+        return ""
 
     def why_over(self) -> None:
         """None: this machine says so when a job is started."""

@@ -3,14 +3,15 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from hyperband.errors import ContractError, MachineError
 from hyperband.folder import job_folder
 from hyperband.launch.base import Order, Slot
 from hyperband.script.contract import job_argv
-from hyperband.search.trial import Start
+from hyperband.search.events import Event, JobEnded, JobStarted
+from hyperband.search.trial import Outcome, Start
 from hyperband.settings import Settings
 
 #: how long the script may be away, in seconds, before the search gives up
@@ -45,6 +46,8 @@ class JobFiles:
         self._seen: tuple[int, int, int] | None = None
         self._sha256 = last_sha256
         self._gone_since_s: float | None = None
+        #: the folder of the attempt whose checkpoint each trial goes on from
+        self._after: dict[int, Path] = {}
         #: the script is not the one that jobs before it ran; whoever tells of it sets it back
         self.has_changed = False
 
@@ -76,6 +79,24 @@ class JobFiles:
         self._gone_since_s = None
         return self._sha256
 
+    def recover(self, events: Iterable[Event]) -> None:
+        """Take in what happened before."""
+        trials: dict[int, int] = {}
+        for event in events:
+            if isinstance(event, JobStarted):
+                trials[event.job] = event.trial
+            elif isinstance(event, JobEnded):
+                self.note_end(trials[event.job], event)
+
+    def note_end(self, trial: int, event: JobEnded) -> None:
+        """Take in how an attempt ended: the checkpoint counts of the latest one that gave a loss."""
+        if event.outcome is Outcome.LOSS:
+            self._after[trial] = job_folder(self._study_folder, event.job, event.attempt)
+
+    def after(self, trial: int) -> Path | None:
+        """Return the folder of the attempt whose checkpoint a trial goes on from; None: it has not begun."""
+        return self._after.get(trial)
+
     def order(self, start: Start, slot: Slot) -> Order:
         """Return what the launcher needs to start this job on this slot."""
         argv = job_argv(
@@ -92,7 +113,12 @@ class JobFiles:
             "HYPERBAND_TRIAL": str(start.trial),
             "HYPERBAND_ATTEMPT": str(start.attempt),
         }
-        return Order(job_folder(self._study_folder, start.job, start.attempt), tuple(argv), environment)
+        return Order(
+            job_folder(self._study_folder, start.job, start.attempt),
+            tuple(argv),
+            environment,
+            self.after(start.trial),
+        )
 
     def make_folder(self, folder: Path) -> None:
         """Make an attempt's folder, empty.

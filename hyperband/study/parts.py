@@ -20,6 +20,7 @@ from hyperband.study.ray_grounds import RayGrounds
 from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
 from hyperband.study.slurm_grounds import SlurmGrounds
+from hyperband.study.trial_job_grounds import TrialJobGrounds
 
 
 def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> Grounds:
@@ -37,6 +38,8 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
         case On.LOCAL:
             return LocalGrounds(settings, study=study, owns=owns)
         case On.SLURM:
+            if settings.slurm_mode == "jobs":
+                return TrialJobGrounds(settings, study=study)
             return SlurmGrounds(settings, study=study)
         case On.RAY:
             return RayGrounds(settings, study=study)

@@ -5,15 +5,89 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.errors import MachineError
+from hyperband.errors import MachineError, UsageError
 from hyperband.launch.base import Slot, Slots
+from hyperband.launch.environment import THREAD_VARIABLES
+from hyperband.launch.ray_code import code_folder, pack, travelling
+from hyperband.launch.ray_environment import read_runtime_env, require_fsspec
 from hyperband.launch.ray_files import RayFiles
 from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
+from hyperband.launch.ray_sent import (
+    Baggage,
+    Layout,
+    SentCarriers,
+    SentLauncher,
+    host_of,
+    paths_of_all,
+    python_on_nodes,
+)
 from hyperband.launch.ray_slots import RaySlots
 from hyperband.launch.ray_words import slot_resources
+from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.wake import HasDescriptor
+
+
+class SentFiles:
+    """What travels to nodes that share no files with us."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check what can be checked here.
+
+        Raises:
+            UsageError: the folder is too large, or something said of the nodes is wrong.
+            MachineError: something is not installed, or cannot be read.
+        """
+        self._settings = settings
+        self._folder = code_folder(settings.script, settings.ray_working_dir)
+        pattern = None if settings.checkpoints is None else parse(settings.checkpoints)
+        if pattern is not None and pattern.is_absolute:
+            raise UsageError(
+                f"--checkpoints {settings.checkpoints!r} is absolute; with --ray-files sent each job runs "
+                "in a folder of its own on its node, so that the pattern has to be relative to the folder "
+                "in which jobs run"
+            )
+        self._files = travelling(
+            self._folder,
+            but=[settings.logs],
+            checkpoints=None if pattern is None else paths_of_all(pattern),
+        )
+        name = str(settings.script.relative_to(self._folder))
+        if name not in self._files:
+            raise UsageError(
+                f"the script {settings.script} would not travel to the nodes: a line of the ignore file in "
+                f"{self._folder} leaves it out; change that line, or add !{name} after it"
+            )
+        env = settings.ray_runtime_env
+        self._runtime_env = {} if env is None else read_runtime_env(env)
+        if settings.storage is not None:
+            require_fsspec(settings.storage)
+
+    @property
+    def stays_on_nodes(self) -> bool:
+        """Whether checkpoints are known, and are where they were written."""
+        return self._settings.checkpoints is not None and self._settings.storage is None
+
+    def baggage(self, archive: Path) -> Baggage:
+        """Pack it.
+
+        Raises:
+            MachineError: that fails.
+        """
+        pack(self._folder, self._files, archive)
+        return Baggage({**self._runtime_env, "working_dir": str(archive)})
+
+    def layout(self, cwd: Path) -> Layout:
+        """Return where things are in it; cwd: where jobs would run here."""
+        is_inside = cwd.is_relative_to(self._folder)
+        return Layout(
+            script=str(self._settings.script.relative_to(self._folder)),
+            cwd=str(cwd.relative_to(self._folder)) if is_inside else ".",
+            python=python_on_nodes(self._settings.python),
+            pattern=self._settings.checkpoints,
+            storage=self._settings.storage,
+        )
 
 
 class RayGrounds:
@@ -49,6 +123,9 @@ class RayGrounds:
             max_slots=settings.max_slots,
         )
         self._launcher: RayLauncher | None = None
+        self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
+        #: where attempts ran, by their folders
+        self._hosts: dict[Path, str] = {}
 
     @property
     def slots(self) -> Slots:
@@ -61,20 +138,40 @@ class RayGrounds:
         Raises:
             MachineError: the study's folder cannot be written to, or has no hard links.
         """
+        sent = self._sent
         files = RayFiles(
             folder,
             address=self._settings.ray_address,
             token=self._settings.ray_token,
-            environ=os.environ,
+            environ=os.environ if sent is None else {},
+            files=self._settings.ray_files,
         )
-        self._slots.open(files)
-        carriers = RayCarriers(self._slots, files.environment)
-        self._launcher = RayLauncher(self._slots, carriers, cwd=cwd, grace_s=self._settings.grace_s)
+        if sent is None:
+            self._slots.open(files)
+            carriers = RayCarriers(self._slots, files.environment)
+            self._launcher = RayLauncher(self._slots, carriers, cwd=cwd, grace_s=self._settings.grace_s)
+            return self._launcher
+        self._slots.open(files, sent.baggage(files.code).words())
+        of_sent = SentCarriers(self._slots, sent.layout(cwd), study=folder.name)
+        self._launcher = SentLauncher(self._slots, of_sent, cwd=cwd, grace_s=self._settings.grace_s)
         return self._launcher
 
     def environment(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002
         """Return what every job's environment has besides what its slot adds."""
-        return {"PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        found = {"PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        if self._sent is not None:
+            # all else that was said here stays here: a node has its own paths, and maybe secrets
+            found |= {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+        return found
+
+    def near(self, after: Path | None) -> frozenset[str]:
+        """Slots of the node that an attempt ran on, where checkpoints stay on their nodes."""
+        if after is None or self._sent is None or not self._sent.stays_on_nodes:
+            return frozenset()
+        if after not in self._hosts:
+            self._hosts[after] = host_of(after)
+        host = self._hosts[after]
+        return frozenset(name for name in self._slots.names() if name.partition(":")[0] == host)
 
     def owns(self, pid: int) -> bool:  # noqa: ARG002
         """Return False: jobs run elsewhere."""
@@ -98,6 +195,10 @@ class RayGrounds:
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Ask for as many slots as can be used."""
         self._slots.want(waiting().n_jobs)
+
+    def why_waiting(self) -> str:
+        """Nothing: a slot is there before its job starts."""
+        return ""
 
     def why_over(self) -> MachineError | None:
         """Return why there will be no slots any more."""

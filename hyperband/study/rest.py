@@ -13,7 +13,7 @@ from hyperband.launch.local import LocalLauncher
 from hyperband.launch.ray_end import end_slots
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import Ordered
-from hyperband.launch.slurm_end import end_allocations
+from hyperband.launch.slurm_end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.process import wait_for_end
@@ -150,7 +150,7 @@ def end_held(folder: Path, *, but: On | None = None) -> list[str]:
         MachineError: a cluster does not answer, or does not end it.
     """
     found = {
-        "allocation": 0 if but is On.SLURM else end_allocations(folder),
+        what_is_held(folder): 0 if but is On.SLURM else end_allocations(folder),
         "slot": 0 if but is On.RAY else end_slots(folder),
     }
     return [counted(n, what) for what, n in found.items() if n]

@@ -200,6 +200,7 @@ def _run(
             environment=grounds.environment,
             last_sha256=before,
         )
+        files.recover(events)
         guide = () if guidance is None else guidance.describe()
         console.line(plan_text(engine.plan, settings, identity=opened.identity, guide=guide))
         where = "" if journal.place is None else f"journal   {journal.place}\n"

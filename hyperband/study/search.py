@@ -99,6 +99,7 @@ class Search:
             engine=engine,
             slots=grounds.slots,
             expected_s=self._pace.expected_s if grounds.know_time else None,
+            near=lambda trial: grounds.near(files.after(trial)),
             ids=ids,
             files=files,
             health=health,
@@ -259,6 +260,7 @@ class Search:
             judged.append((started, event, self._engine.progress()))
         for started, event, _ in judged:
             self._count(started, event)
+            self._files.note_end(started.trial, event)
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
@@ -304,23 +306,28 @@ class Search:
         self._starting.forget()
         if not self._finish.is_near:
             chosen = self._starting.choose()
-        self._voice.waits(self._starting.waiting_for)
+        self._voice.waits(self._why_idle())
         return chosen
+
+    def _why_idle(self) -> str | None:
+        """Return why nothing starts, or why what was started has not begun."""
+        return self._starting.waiting_for or self._grounds.why_waiting() or None
 
     def _waiting(self) -> Waiting:
         """Count what waits for a slot, up to as many as there could be."""
         if self._finish.is_near:
-            return Waiting(0)
+            return Waiting(0, is_last=True)
+        quarantined = frozenset(self._health.quarantined)
         most = self._slots.n_slots()
         n_new = self._engine.n_ids_wanted()
         start = self._engine.next_start()
         if start is None:
-            return Waiting(min(most, n_new))
+            return Waiting(min(most, n_new), quarantined=quarantined)
         queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
         # a promotion that is only proposed is none of them
         n_queued = max(1, sum(1 for _ in islice(queued, most)))
         n_epochs = start.epochs - self._epochs_before(start)
-        return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs))
+        return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
     def _heed_health(self, events: list[Event]) -> None:
         """Put slots into quarantine, or give them back."""
@@ -370,7 +377,7 @@ class Search:
                 progress=progress,
                 n_slots=n_slots,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
-                why_idle=self._starting.waiting_for,
+                why_idle=self._why_idle(),
                 draining=self._finish.is_near,
             )
         )

@@ -11,6 +11,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
 from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
 from hyperband.launch.slurm_commands import require_commands
+from hyperband.launch.slurm_end import end_other_mode
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.launch.slurm_room import environ_for_jobs
@@ -51,8 +52,10 @@ class SlurmGrounds:
         """Begin to ask Slurm, and return what starts steps.
 
         Raises:
-            MachineError: the study's folder cannot be written to, or has no hard links.
+            MachineError: the study's folder cannot be written to, or has no hard links; jobs of the other
+                mode cannot be given back.
         """
+        end_other_mode(folder, "held")
         files = SlurmFiles(folder, self._profile, cwd)
         self._slots.open(files, os.environ)
         self._carriers = SlurmCarriers(self._slots, files, self._profile, cwd=cwd, environ=os.environ)
@@ -63,6 +66,10 @@ class SlurmGrounds:
     def environment(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002
         """Return what every job's environment has besides what its slot adds."""
         return environ_for_jobs(self._profile)
+
+    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
+        """Nothing: checkpoints are on a file system that all nodes share."""
+        return frozenset()
 
     def owns(self, pid: int) -> bool:  # noqa: ARG002
         """Return False: jobs run elsewhere."""
@@ -92,7 +99,11 @@ class SlurmGrounds:
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Let the allocations know what waits."""
         found = waiting()
-        self._slots.want(found.n_jobs, found.shortest_s)
+        self._slots.want(found.n_jobs, found.shortest_s, found.quarantined)
+
+    def why_waiting(self) -> str:
+        """Nothing: an allocation is there before its jobs start."""
+        return ""
 
     def why_over(self) -> MachineError | None:
         """Return why there will be no slots any more."""

@@ -28,6 +28,8 @@ _N_STARTS = 32
 _STARTS_PAUSE_S = 0.25
 #: waiting for a slot is told of when the next look is this far away
 _WORTH_TELLING_S = 1.0
+#: for so long a job waits for a slot where its trial's checkpoint is
+HOME_S = 60.0
 #: how soon a script that is away for a moment is looked for again
 _SCRIPT_LOOK_S = 0.2
 #: and how soon a disk that is full
@@ -66,12 +68,17 @@ class Starting:
         packing: Packing,
         disk: DiskWatch,
         expected_s: Callable[[int], float | None] | None,
+        near: Callable[[int], frozenset[str]],
     ) -> None:
         """Put the parts together; the engine is told of what is chosen, the rest is only asked.
 
+        near: slots of which alone a trial's checkpoint is in reach; empty: of all.
         expected_s: how long a job runs that trains so many epochs; None: the slots have no use for it.
         """
         self._expected_s = expected_s
+        self._near = near
+        #: jobs that wait for a slot where their trial's checkpoint is: until when, on the monotonic clock
+        self._home_until_s: dict[int, float] = {}
         self._settings = settings
         self._engine = engine
         self._slots = slots
@@ -154,6 +161,7 @@ class Starting:
             host=self._host_name,
             gpu_uuids=lease.slot.gpu_uuids,
         )
+        self._home_until_s.pop(start.job, None)
         self._decisions += self._engine.handle(started)
         self._events.append(started)
         self._health.see(started)
@@ -211,6 +219,18 @@ class Starting:
 
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
+        wishes = self._wishes_anywhere(start)
+        near = self._near(start.trial)
+        if not near or near <= wishes[0].avoid:
+            return wishes
+        far = frozenset(self._slots.names()) - near
+        at_home = [replace(wish, avoid=wish.avoid | far) for wish in wishes]
+        now_s = time.monotonic()
+        until_s = self._home_until_s.setdefault(start.job, now_s + HOME_S)
+        return at_home if now_s < until_s else [*at_home, *wishes]
+
+    def _wishes_anywhere(self, start: Start) -> list[Wish]:
+        """What the job would like wherever its trial's checkpoint is."""
         closed = self._closed()
         room = self._timed(room_wish(self._settings, self._packing, start.epochs), self._n_epochs(start))
         anywhere = replace(room, avoid=closed)
@@ -256,6 +276,8 @@ class Starting:
         look_s = self._slots.next_look_s()
         now = time.time()
         waits_s = [look_s, *(until_at - now for until_at in self._health.held_back(now).values())]
+        now_s = time.monotonic()
+        waits_s += [until_s - now_s for until_s in self._home_until_s.values() if until_s > now_s]
         if (soonest_s := earliest(waits_s)) is not None:
             self._look_in(soonest_s)
         # shorter waits are for what our own jobs are just giving back; of closed slots it was told

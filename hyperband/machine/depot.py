@@ -1,0 +1,265 @@
+"""A trial's checkpoint between its jobs: sealed after one that ended well, laid out before the next one.
+
+What is sealed lies under the name of the attempt that left it, on the node's own disk or in a storage
+(fsspec),
+
+Owns what is written there. Which attempt's checkpoint counts is decided by the search. It runs in a process
+of its own beside a slot and reads one JSON object a line. Standard library, Python 3.9 or newer, and fsspec
+where a storage is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+MANIFEST_FILE = "manifest.json"
+FILES_FOLDER = "files"
+#: pauses between tries to store
+_PAUSES_S = (1.0, 4.0)
+_PART_BYTES = 1 << 20
+
+
+class AbsentError(Exception):
+    """The checkpoint that was asked for is not there as it was sealed."""
+
+
+class UnreachableError(Exception):
+    """The storage cannot be used now, which says nothing of what is in it."""
+
+
+def sha256_of(path: str) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while part := stream.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def found_files(folder: str, pattern: str) -> list[str]:
+    """Return the regular files below a folder whose relative path matches, sorted; links are not followed."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    found = []
+    for here, folders, names in os.walk(folder):
+        folders.sort()
+        for name in names:
+            path = Path(here, name)
+            relative = str(path.relative_to(folder))
+            if matches(relative) and stat.S_ISREG(path.lstat().st_mode):
+                found.append(relative)
+    return sorted(found)
+
+
+def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict[str, Any]:
+    """Seal what a job left; return what must be known to lay it out again.
+
+    Args:
+        place: where it goes.
+        attempt: whose it is; nobody else ever writes under that name.
+        folder: of the job.
+        pattern: regular expression of its files' paths in there.
+
+    Raises:
+        UnreachableError: it cannot be written.
+    """
+    files = []
+    n_bytes = 0
+    for name in found_files(folder, pattern):
+        path = f"{folder}/{name}"
+        files.append({"name": name, "sha256": sha256_of(path)})
+        n_bytes += Path(path).lstat().st_size
+    manifest = json.dumps({"attempt": attempt, "files": files}).encode()
+    with place.reached():
+        for file in files:
+            place.put(f"{folder}/{file['name']}", attempt, file["name"])
+        place.put_manifest(attempt, manifest)
+    return {
+        "attempt": attempt,
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "n_files": len(files),
+        "n_bytes": n_bytes,
+    }
+
+
+def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: str) -> None:
+    """Lay an attempt's checkpoint into the folder of a job, whole or not at all.
+
+    Raises:
+        AbsentError: it is not there as it was sealed.
+        UnreachableError: the storage cannot be used now.
+    """
+    laid: list[str] = []
+    try:
+        with place.reached():
+            manifest = place.manifest(attempt)
+            if hashlib.sha256(manifest).hexdigest() != manifest_sha256:
+                raise AbsentError(f"its manifest is not the one that was written ({place.words})")
+            for file in json.loads(manifest)["files"]:
+                name = str(file["name"])
+                path = f"{folder}/{name}"
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                laid.append(path)
+                place.get(attempt, name, path)
+                if sha256_of(path) != file["sha256"]:
+                    raise AbsentError(f"{name} is damaged: its SHA-256 is another one ({place.words})")
+    except BaseException:
+        for path in laid:
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+        raise
+
+
+class Disk:
+    """Checkpoints of one trial on this node's disk."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.words = "on this node"
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turn errors into those of a place."""
+        try:
+            yield
+        except FileNotFoundError as err:
+            raise AbsentError(f"it is not {self.words}") from err
+        except OSError as err:
+            raise UnreachableError(f"{self._folder}: {err.strerror}") from err
+
+    def put(self, source: str, attempt: str, name: str) -> None:
+        """Move a file in."""
+        target = Path(self._folder, attempt, FILES_FOLDER, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(source).rename(target)
+
+    def put_manifest(self, attempt: str, data: bytes) -> None:
+        """Write the manifest."""
+        Path(self._folder, attempt).mkdir(parents=True, exist_ok=True)
+        Path(self._folder, attempt, MANIFEST_FILE).write_bytes(data)
+
+    def manifest(self, attempt: str) -> bytes:
+        """Read the manifest."""
+        return Path(self._folder, attempt, MANIFEST_FILE).read_bytes()
+
+    def get(self, attempt: str, name: str, path: str) -> None:
+        """Copy a file out."""
+        shutil.copyfile(f"{self._folder}/{attempt}/{FILES_FOLDER}/{name}", path)
+
+    def remove(self, attempt: str) -> None:
+        """Remove one checkpoint; one that is not there is no trouble."""
+        shutil.rmtree(f"{self._folder}/{attempt}", ignore_errors=True)
+
+    def attempts(self) -> list[str]:
+        """Return whose checkpoints are there."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(path.name for path in Path(self._folder).iterdir())
+        return []
+
+
+class Storage:
+    """Checkpoints of one trial below an URI."""
+
+    def __init__(self, uri: str) -> None:
+        """Open nothing yet but what speaks the protocol.
+
+        Raises:
+            UnreachableError: nothing here does, or it refuses.
+        """
+        self.words = f"in {uri}"
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as err:
+            raise UnreachableError(
+                f"--storage needs fsspec in {sys.executable}, which does not have it: pip install "
+                "'hyperband[storage]' there, or name it under pip in --ray-runtime-env"
+            ) from err
+        try:
+            # what was listed before is of no interest: others write there
+            self._fs, self._root = url_to_fs(uri, use_listings_cache=False)
+        except Exception as err:
+            raise UnreachableError(f"{uri}: {type(err).__name__}: {err}") from err
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turn errors into those of a place."""
+        try:
+            yield
+        except (AbsentError, UnreachableError):
+            raise
+        except FileNotFoundError as err:
+            raise AbsentError(f"it is not {self.words}") from err
+        except Exception as err:  # each protocol has its own
+            raise UnreachableError(f"{self.words}: {type(err).__name__}: {err}") from err
+
+    def put(self, source: str, attempt: str, name: str) -> None:
+        """Copy a file in."""
+        target = f"{self._root}/{attempt}/{FILES_FOLDER}/{name}"
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._fs.put_file(source, target)
+
+    def put_manifest(self, attempt: str, data: bytes) -> None:
+        """Write the manifest."""
+        self._fs.makedirs(f"{self._root}/{attempt}", exist_ok=True)
+        self._fs.pipe_file(f"{self._root}/{attempt}/{MANIFEST_FILE}", data)
+
+    def manifest(self, attempt: str) -> bytes:
+        """Read the manifest."""
+        found: bytes = self._fs.cat_file(f"{self._root}/{attempt}/{MANIFEST_FILE}")
+        return found
+
+    def get(self, attempt: str, name: str, path: str) -> None:
+        """Copy a file out."""
+        self._fs.get_file(f"{self._root}/{attempt}/{FILES_FOLDER}/{name}", path)
+
+    def remove(self, attempt: str) -> None:
+        """Remove one checkpoint: first the manifest; one that is not there is no trouble."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{attempt}/{MANIFEST_FILE}")
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm(f"{self._root}/{attempt}", recursive=True)
+
+
+def answer(words: dict[str, Any]) -> dict[str, Any]:
+    """Do what one line asks for; what cannot be done is in the answer, in words."""
+    try:
+        place = Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
+        if words["op"] == "lay_out":
+            lay_out(place, words["attempt"], words["manifest_sha256"], words["folder"])
+            return {"ok": True}
+        return {"ok": True, "sealed": _sealed(place, words)}
+    except AbsentError as err:
+        return {"ok": False, "is_absent": True, "why": str(err)}
+    except UnreachableError as err:
+        return {"ok": False, "is_absent": False, "why": str(err)}
+
+
+def _sealed(place: Disk | Storage, words: dict[str, Any]) -> dict[str, Any]:
+    # a disk that fails will fail again, and some of the files are there already
+    for pause_s in _PAUSES_S if isinstance(place, Storage) else ():
+        with contextlib.suppress(UnreachableError):
+            return seal(place, words["attempt"], words["folder"], words["pattern"])
+        time.sleep(pause_s)
+    return seal(place, words["attempt"], words["folder"], words["pattern"])
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    # libraries print what they like
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        os.write(answers, json.dumps(answer(json.loads(line))).encode() + b"\n")

@@ -1,0 +1,179 @@
+"""Checkpoints between the jobs of a trial: sealed, and laid out whole or not at all."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fixture import until
+
+from hyperband.launch.shipping import node_files
+from hyperband.machine import depot
+
+PATTERN = r"runs/x/(?:[^/]+/)*[^/]+"
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    """A bucket of a real S3 server."""
+    if any(importlib.util.find_spec(name) is None for name in ("moto", "s3fs", "flask")):
+        pytest.skip("no S3 server here: pip install 'moto[server]' s3fs")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    make = [sys.executable, "-c", "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            until(lambda: _succeeds(make), "an S3 server")
+            yield "s3://bucket/checkpoints"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _succeeds(argv: Sequence[str]) -> bool:
+    return subprocess.run(argv, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+@pytest.fixture(params=["disk", "file", "s3"])
+def words(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Where checkpoints of one trial go, as a slot says it."""
+    if request.param == "disk":
+        return {"disk": str(tmp_path / "disk"), "storage": None}
+    if importlib.util.find_spec("fsspec") is None:
+        pytest.skip("no fsspec: pip install 'hyperband[storage]'")
+    if request.param == "file":
+        return {"disk": "/nowhere", "storage": f"file://{tmp_path}/storage with a space"}
+    return {"disk": "/nowhere", "storage": f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"}
+
+
+class Node:
+    """The process that carries a node's checkpoints, from its first task on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+        for name, data in node_files(("depot",), "depot").items():
+            (folder / "node" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "node" / name).write_bytes(data)
+
+    def ask(self, **words: object) -> dict[str, Any]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(self._folder / "node" / "start.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=self._folder,
+                text=True,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    found = Node(tmp_path)
+    yield found
+    found.close()
+
+
+def a_job(folder: Path) -> Path:
+    for name in ("runs/x/model.pt", "runs/x/a/b", "runs/y/model.pt", "other"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{name} of {folder.name}")
+    (folder / "runs/x/link").symlink_to("/etc/passwd")
+    return folder
+
+
+def stored(words: dict[str, Any], attempt: str) -> Path:
+    return Path(words["storage"].removeprefix("file://")) / attempt
+
+
+def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tmp_path: Path) -> None:
+    job = a_job(tmp_path / "one")
+    answer = node.ask(op="seal", attempt="A", folder=str(job), pattern=PATTERN, **words)
+    assert answer["ok"], answer
+    assert answer["sealed"]["n_files"] == 2
+    second = a_job(tmp_path / "two")
+    assert node.ask(op="seal", attempt="B", folder=str(second), pattern=PATTERN, **words)["ok"]
+    target = tmp_path / "next"
+    target.mkdir()
+    sha256 = answer["sealed"]["manifest_sha256"]
+    asked = {"op": "lay_out", "folder": str(target), **words}
+    assert node.ask(attempt="A", manifest_sha256=sha256, **asked) == {"ok": True}
+    found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+    assert found == {"runs/x/model.pt": "runs/x/model.pt of one", "runs/x/a/b": "runs/x/a/b of one"}
+    absent = node.ask(attempt="C", manifest_sha256=sha256, **asked)
+    assert (absent["ok"], absent["is_absent"]) == (False, True), absent
+    other = node.ask(attempt="B", manifest_sha256=sha256, **asked)
+    assert other["is_absent"], "another attempt's"
+    assert "manifest is not the one" in other["why"]
+
+
+@pytest.mark.parametrize("harm", ["flipped", "shorter", "gone", "manifest"])
+def test_a_damaged_checkpoint_is_not_laid_out(node: Node, tmp_path: Path, harm: str) -> None:
+    pytest.importorskip("fsspec")
+    words = {"disk": "/nowhere", "storage": f"file://{tmp_path}/storage"}
+    sealed = node.ask(op="seal", attempt="A", folder=str(a_job(tmp_path / "one")), pattern=PATTERN, **words)
+    model = stored(words, "A") / "files" / "runs/x/model.pt"
+    match harm:
+        case "flipped":
+            model.write_text(model.read_text().replace("one", "two"))
+        case "shorter":
+            os.truncate(model, 3)
+        case "gone":
+            model.unlink()
+        case "manifest":
+            os.truncate(stored(words, "A") / "manifest.json", 20)
+    target = tmp_path / "next"
+    target.mkdir()
+    answer = node.ask(
+        op="lay_out",
+        attempt="A",
+        manifest_sha256=sealed["sealed"]["manifest_sha256"],
+        folder=str(target),
+        **words,
+    )
+    assert (answer["ok"], answer["is_absent"]) == (False, True), answer
+    assert not [path for path in target.rglob("*") if path.is_file()], "nothing of it is left to train on"
+
+
+def test_a_storage_that_cannot_be_reached_says_nothing_of_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setattr(depot, "_PAUSES_S", (0.0,))
+    (tmp_path / "file").touch()
+    words = {"disk": "/nowhere", "storage": f"file://{tmp_path}/file/below"}
+    a_job(tmp_path / "one")
+    asked = {"op": "seal", "attempt": "A", "folder": str(tmp_path / "one"), "pattern": PATTERN}
+    answer = depot.answer({**asked, **words})
+    assert (answer["ok"], answer["is_absent"]) == (False, False), answer

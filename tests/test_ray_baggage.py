@@ -1,0 +1,168 @@
+"""What travels to nodes that share no files: files of the user's, and Ray's runtime environment."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hyperband.errors import UsageError
+from hyperband.launch import ray_code
+from hyperband.launch.ray_code import Ignored, code_folder, pack, travelling
+from hyperband.launch.ray_environment import read_runtime_env, refuse_storage
+from hyperband.launch.ray_sent import paths_of, paths_of_all
+from hyperband.machine.checkpoint_pattern import parse
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "is_folder", "is_out"),
+    [
+        ("*.pt", "a/b/x.pt", False, True),
+        ("*.pt", "x.pt.py", False, False),
+        ("data/", "a/data", True, True),
+        ("data/", "data", False, False),
+        ("/data", "a/data", True, False),
+        ("/data", "data", True, True),
+        ("a/*.txt", "a/b.txt", False, True),
+        ("a/*.txt", "a/b/c.txt", False, False),
+        ("a/*.txt", "z/a/b.txt", False, False),
+        ("a/**/z", "a/z", False, True),
+        ("a/**/z", "a/b/c/z", False, True),
+        ("a/**", "a/b/c", False, True),
+        ("**/z", "a/b/z", False, True),
+        ("x?z", "xyz", False, True),
+        ("x?z", "x/z", False, False),
+        ("[!a-c]x", "dx", False, True),
+        ("[!a-c]x", "ax", False, False),
+        ("a.b", "axb", False, False),
+        (r"\#x", "#x", False, True),
+        (r"\!x", "!x", False, True),
+        ("# x", "# x", False, False),
+        ("x  ", "x", False, True),
+    ],
+)
+def test_lines_are_read_as_git_reads_them(line: str, path: str, is_folder: bool, is_out: bool) -> None:
+    assert Ignored([line]).has(path, is_folder=is_folder) is is_out
+
+
+def test_later_lines_overrule_earlier_ones() -> None:
+    ignored = Ignored(["*.csv", "!keep.csv"])
+    assert ignored.has("a/x.csv", is_folder=False)
+    assert not ignored.has("a/keep.csv", is_folder=False)
+
+
+def a_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "code"
+    for name in (
+        "train.py",
+        "lib/net.py",
+        "lib/__pycache__/net.pyc",
+        ".git/config",
+        "logs/study/journal.db",
+        "runs/lr:0.1/model.pt",
+        "runs/notes.txt",
+        "big.csv",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_code_travels_and_the_rest_stays(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    (folder / ".gitignore").write_text("*.csv\nlib/\n")
+    (folder / ".hyperbandignore").write_text("*.csv\n")
+    (folder / "train.py").chmod(0o755)
+    checkpoints = paths_of_all(parse("runs/{config_id}/**"))
+    files = travelling(folder, but=[folder / "logs"], checkpoints=checkpoints)
+    assert files == [".gitignore", ".hyperbandignore", "lib/net.py", "runs/notes.txt", "train.py"]
+    pack(folder, files, tmp_path / "one.zip")
+    (folder / "train.py").touch()
+    pack(folder, files, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.namelist() == files
+        assert archive.read("lib/net.py") == b"lib/net.py"
+        assert archive.getinfo("train.py").external_attr >> 16 & 0o777 == 0o755
+
+
+def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = a_folder(tmp_path)
+    monkeypatch.setattr(ray_code, "MOST_BYTES", 1 << 20)
+    (folder / "data").mkdir()
+    (folder / "data" / "images").write_bytes(bytes(3 << 20))
+    with pytest.raises(UsageError, match=r"3 MiB of .* \(data/ 3 MiB.*\.hyperbandignore"):
+        travelling(folder, but=[], checkpoints=None)
+
+
+def test_the_script_lies_in_what_travels(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    assert code_folder(folder / "lib" / "net.py", None) == folder / "lib"
+    assert code_folder(folder / "lib" / "net.py", folder) == folder
+    with pytest.raises(UsageError, match="does not lie in it"):
+        code_folder(folder / "train.py", folder / "lib")
+
+
+def test_a_trials_paths() -> None:
+    deep = parse("runs/{config_id}/**")
+    words = paths_of(deep, "a*b/c")
+    assert words is not None
+    matches = re.compile(words).fullmatch
+    assert matches("runs/a*b/c/x")
+    assert matches("runs/a*b/c/x/y.pt")
+    assert not matches("runs/a*b/c")
+    assert not matches("runs/axb/c/x")
+    assert paths_of(deep, "../x") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[1]", "has list, expected an object"),
+        ('{"pips": ["x"]}', "did you mean pip"),
+        ('{"working_dir": "."}', "--ray-working-dir"),
+        ('{"excludes": []}', ".hyperbandignore"),
+        ('{"env_vars": {"A": 1}}', "expected text"),
+        ('{"pip": 1}', "pip is int, expected list or dict or str"),
+        ('{"pip": ["x"], "conda": "y"}', "Ray takes one"),
+        ('{"py_modules": ["./x"]}', "expected an URI"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_a_runtime_environment_that_cannot_be_handed_on_is_refused(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "env.json").write_text(text)
+    with pytest.raises(UsageError, match=why):
+        read_runtime_env(tmp_path / "env.json")
+
+
+def test_a_runtime_environment_in_yaml_and_in_json(tmp_path: Path) -> None:
+    wanted = {"pip": ["numpy"], "env_vars": {"A": "1"}}
+    (tmp_path / "env.json").write_text(json.dumps(wanted))
+    (tmp_path / "env.yaml").write_text('pip: [numpy]\nenv_vars:\n  A: "1"\n')
+    assert read_runtime_env(tmp_path / "env.json") == read_runtime_env(tmp_path / "env.yaml") == wanted
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("memory://x", "begins with one of"),
+        ("/a/b", "begins with one of"),
+        ("s3://", "expected a folder"),
+        ("file://a/b", "three slashes"),
+        ("ssh://me:secret@host/a", "has a password in it"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_refused(uri: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as raised:
+        refuse_storage(uri, "runs/{config_id}")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_storage_needs_to_know_what_it_keeps() -> None:
+    with pytest.raises(UsageError, match="name them with --checkpoints"):
+        refuse_storage("s3://bucket/x", None)
+    for uri in ("s3://bucket", "file:///a", "gs://b/c", "ssh://me@host:22/a"):
+        refuse_storage(uri, "runs/{config_id}")

@@ -1,0 +1,164 @@
+"""Searches with `--on ray --ray-files sent`: the nodes of a real Ray find nothing of the search on disk."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ray_fixture import RayCluster
+from search_fixture import Ran, Searches, script, until
+from test_ray_search import OnRay, decided
+
+#: goes on from its checkpoint if there is one, and says what it found; imports what lies beside it
+TRAIN = """
+    import json, os, socket, time
+    import beside
+    os.makedirs("runs", exist_ok=True)
+    path = f"runs/{config_id[2:]}.json"
+    trained = json.load(open(path))["epochs"] if os.path.exists(path) else 0
+    about = {"host": socket.gethostname(), "from": trained, "to": epochs, "cwd": os.getcwd()}
+    about["sees"] = os.path.exists(SEARCH)
+    print(json.dumps(about), file=sys.stderr)
+    time.sleep(SECONDS)
+    with open(path + ".new", "w") as stream:
+        json.dump({"epochs": epochs}, stream)
+    os.rename(path + ".new", path)
+    print(beside.loss(config_id, epochs))
+"""
+BESIDE = """
+def loss(config_id, epochs):
+    return float(config_id[2:]) + 1 / epochs
+"""
+PATTERN = ("--checkpoints", "runs/{config_id}.json")
+
+
+class Sent(OnRay):
+    """Searches in a folder that no node sees."""
+
+    def __init__(self, cluster: RayCluster, seconds: float = 0.0) -> None:
+        folder = cluster.unshared / f"it's a $folder {uuid.uuid4().hex[:6]}"
+        folder.mkdir()
+        super().__init__(Searches(folder), cluster)
+        main = TRAIN.replace("SECONDS", repr(seconds)).replace("SEARCH", repr(str(folder)))
+        main = main.replace("runs/{config_id[2:]}", "runs/{config_id}")
+        self.searches.write(script(main, top="import os, sys\nsys.path.insert(0, os.path.dirname(__file__))"))
+        (folder / "beside.py").write_text(BESIDE)
+
+    def words(self, *options: str) -> list[str]:
+        return super().words("--ray-files", "sent", *PATTERN, *options)
+
+    def log(self, logs: str = "logs") -> str:
+        return (self.searches.folder / logs / "study" / "hyperband.log").read_text()
+
+    def told(self, logs: str) -> list[dict[str, Any]]:
+        return [dict(about) for about in self.said(logs)]
+
+    def here(self, *options: str) -> Ran:
+        return self.searches.run(*options, "--slots", "2", "--logs", "here")
+
+
+@pytest.fixture
+def sent(ray_cluster: RayCluster) -> Iterator[Sent]:
+    found = Sent(ray_cluster, seconds=0.3)
+    yield found
+    found.searches.close()
+
+
+@pytest.mark.slow
+def test_a_search_without_shared_files_comes_to_what_it_comes_to_here(sent: Sent) -> None:
+    there = sent.run("--max-epochs", "3", "--logs", "there")
+    assert there.exit_code == 0, there.err
+    assert sent.is_all_given_back()
+    here = sent.here("--max-epochs", "3")
+    assert decided(there) == decided(here)
+    said = sent.told("there")
+    assert len({about["host"] for about in said}) > 1
+    assert not any(about["sees"] for about in said)
+    # each promotion waits for the node that has its checkpoint
+    assert sorted(about["from"] for about in said if about["to"] == 3) == [0, 0, 1], said
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_finds_what_ran_and_what_ended_meanwhile(ray_cluster: RayCluster) -> None:
+    sent = Sent(ray_cluster, seconds=2.5)
+    few = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "8")
+    first = sent.start(*few)
+    until(lambda: sent.n_jobs_begun() >= 5, "jobs to begin")
+    sent.searches.kill(first)
+    time.sleep(4)
+    again = sent.run(*few)
+    assert again.exit_code == 0, again.err
+    assert {job["attempt"] for job in again.document["jobs"]} == {0}, "nothing was run twice"
+    assert "Taken over" in sent.log()
+    assert sent.is_all_given_back()
+    assert decided(again) == decided(sent.here(*few))
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_takes_its_jobs_and_its_checkpoints_with_it(ray_cluster: RayCluster) -> None:
+    sent = Sent(ray_cluster, seconds=1.0)
+    search = sent.start("--max-epochs", "9")
+    until(lambda: sent.n_jobs_begun() >= 9, "jobs to begin")
+    ray_cluster.cut("m2")
+    ray_cluster.kill_machine("m2")
+    ran = sent.searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    lost = [job["slot"][:2] for job in ran.document["jobs"] if job["outcome"] == "Lost"]
+    assert set(lost) == {"m2"}
+    assert decided(ran) == decided(sent.here("--max-epochs", "9"))
+
+
+@pytest.fixture
+def bucket(ray_cluster: RayCluster) -> Iterator[dict[str, str]]:
+    """A bucket of an S3 server that the nodes reach; what finds it stands in the environment."""
+    if any(importlib.util.find_spec(name) is None for name in ("moto", "s3fs", "flask")):
+        pytest.skip("no S3 server here: pip install 'moto[server]' s3fs")
+    host, port = ray_cluster.address.partition(":")[0], "5599"
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    argv = [sys.executable, "-m", "moto.server", "-H", host, "-p", port]
+    server = subprocess.Popen(
+        ray_cluster.on_head(argv, ray_cluster.folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    make = "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')"
+    try:
+        until(
+            lambda: (
+                subprocess.run(
+                    ray_cluster.on_head([sys.executable, "-c", make], ray_cluster.folder),
+                    env=environment,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                ).returncode
+                == 0
+            ),
+            "an S3 server",
+        )
+        yield environment
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_with_a_storage_a_trial_goes_on_at_any_node(sent: Sent, bucket: dict[str, str]) -> None:
+    sent.searches.environment.update(bucket)
+    (sent.searches.folder / "nodes.json").write_text(json.dumps({"env_vars": bucket}))
+    stored = ("--storage", "s3://bucket/some/where", "--ray-runtime-env", "nodes.json")
+    there = sent.run("--max-epochs", "9", "--logs", "there", *stored)
+    assert there.exit_code == 0, there.err
+    assert decided(there) == decided(sent.here("--max-epochs", "9"))
+    said = sent.told("there")
+    assert sum(about["from"] > 0 for about in said) == sum(job["rung"] > 0 for job in there.document["jobs"])
+    by_name = {about["cwd"].split("/")[-2]: about["host"] for about in said}
+    assert len(by_name) == len(said), "each attempt has a folder of its own"
+    assert "anything" not in (sent.searches.folder / "there" / "study" / "journal.copy").read_text()

@@ -1,0 +1,520 @@
+"""Which Slurm jobs of their own trials' jobs get: tables of events and orders; laws over random histories."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from hyperband.launch.allocation_events import Cancel, Fail, Say, Stop, Tick
+from hyperband.launch.slurm_reports import CancelRefused, NotSubmitted, Submitted, Unreachable
+from hyperband.launch.slurm_words import JobLine, JobState, Refusal
+from hyperband.launch.trial_job_events import (
+    Action,
+    Asked,
+    Begun,
+    Done,
+    Event,
+    Failed,
+    Found,
+    Given,
+    JobOver,
+    Seen,
+    SeenJob,
+    SubmitJobs,
+    Worked,
+)
+from hyperband.launch.trial_jobs import Stage, TrialJobs
+
+NOTHING = Seen(())
+
+
+def line(state: JobState, job_id: str = "1", reason: str = "") -> JobLine:
+    return JobLine(job_id, "hbj", state, state.upper(), reason)
+
+
+def seen(*jobs: tuple[str, JobState, str | None], reason: str = "") -> Seen:
+    return Seen(tuple(SeenJob(line(state, job_id, reason), attempt) for job_id, state, attempt in jobs))
+
+
+class Story:
+    """Jobs with a clock; keeps what was said."""
+
+    def __init__(self) -> None:
+        self.jobs = TrialJobs()
+        self.now_s = 1000.0
+        self.said: list[str] = []
+
+    def tell(self, *events: Event) -> list[Action]:
+        """The orders, without what is only said."""
+        found: list[Action] = []
+        for event in events:
+            found += self.jobs.handle(event, self.now_s)
+            self.jobs.validate()
+        self.said += [action.words for action in found if isinstance(action, Say)]
+        return [action for action in found if not isinstance(action, Say)]
+
+    def after(self, seconds: float) -> list[Action]:
+        self.now_s += seconds
+        return self.tell(Tick())
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+@pytest.fixture
+def queued(story: Story) -> Story:
+    """Two attempts are tasks of an array, and a third one is a job."""
+    story.tell(NOTHING, Asked(("a", "b")), Submitted(1, "7"), Asked(("c",)), Submitted(2, "8"))
+    return story
+
+
+# what is submitted
+
+
+def test_nothing_is_submitted_before_slurm_said_what_is_there(story: Story) -> None:
+    assert story.tell(Asked(("a", "b"))) == []
+    assert not story.jobs.may_get_jobs(story.now_s)
+    assert story.tell(NOTHING) == [SubmitJobs(1, ("a", "b"))]
+    assert story.tell(Tick(), NOTHING) == [], "once"
+
+
+def test_what_is_ready_at_the_same_moment_is_one_array_and_each_task_has_its_attempt(story: Story) -> None:
+    story.tell(NOTHING)
+    assert story.tell(Asked(("a", "b"))) == [SubmitJobs(1, ("a", "b"))]
+    assert story.tell(Asked(("c",))) == [SubmitJobs(2, ("c",))]
+    assert story.tell(Submitted(1, "7")) == [Given("a", "7_0"), Given("b", "7_1")]
+    assert story.tell(Submitted(2, "8")) == [Given("c", "8")]
+
+
+def test_an_array_has_a_size_that_slurm_takes(story: Story) -> None:
+    names = tuple(f"a{n}" for n in range(501))
+    assert [len(order.attempts) for order in story.tell(NOTHING, Asked(names))] == [500, 1]  # type: ignore[union-attr]
+
+
+def test_while_nobody_answers_nothing_is_submitted_and_nothing_is_lost(queued: Story) -> None:
+    assert queued.tell(Unreachable("no answer"), Asked(("d",))) == []
+    assert not queued.jobs.may_get_jobs(queued.now_s)
+    there = seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.WAITING, "b"), ("8", JobState.RUNNING, "c"))
+    assert queued.tell(there) == [SubmitJobs(3, ("d",))]
+    assert queued.said[-1] == "Slurm answers again"
+
+
+def test_no_more_run_at_once_than_is_said_whatever_arrays_they_are_in() -> None:
+    story = Story()
+    story.jobs = TrialJobs(n_at_once=2)
+    story.tell(NOTHING)
+    assert story.tell(Asked(tuple("abcd"))) == [SubmitJobs(1, tuple("abcd"))], "Slurm bounds one array"
+    story.tell(Submitted(1, "7"))
+    assert story.tell(Asked(("e", "f"))) == []
+    assert "array_throttle" in (story.after(5), story.jobs.why_waiting(story.now_s))[1]
+    runs = (("7_0", JobState.RUNNING, "a"), ("7_1", JobState.RUNNING, "b"))
+    assert story.tell(seen(*runs, ("7_2", JobState.WAITING, "c"), ("7_3", JobState.WAITING, "d"))) == []
+    rest = [("7_2", JobState.RUNNING, "c"), ("7_3", JobState.RUNNING, "d")]
+    assert story.tell(Done("a"), Done("b"), seen(("7_0", JobState.COMPLETED, "a"), *rest)) == []
+    assert story.tell(seen(("7_1", JobState.COMPLETED, "b"), *rest)) == []
+    orders = story.tell(Done("c"), seen(("7_2", JobState.COMPLETED, "c"), rest[1]))
+    assert orders == [SubmitJobs(2, ("e",))]
+    assert story.tell(Submitted(2, "8"), Begun("e")) == [Given("e", "8")]
+    orders = story.tell(
+        Done("d"), Done("e"), seen(("7_3", JobState.COMPLETED, "d"), ("8", JobState.ENDING, "e"))
+    )
+    assert orders == [SubmitJobs(3, ("f",))]
+
+
+# answers that are lost
+
+
+def test_an_answer_that_was_lost_is_found_in_the_next_status(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a", "b")), NotSubmitted(1, Refusal.UNREACHABLE, "timed out", True))
+    assert story.jobs.stage_of("a") == Stage.UNSURE
+    there = seen(("7_0", JobState.WAITING, "a"), ("7_1", JobState.RUNNING, "b"))
+    assert story.tell(there) == [Given("b", "7_1"), Given("a", "7_0")]
+
+
+def test_what_slurm_never_heard_of_is_submitted_again(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a",)), NotSubmitted(1, Refusal.UNREACHABLE, "timed out", True))
+    assert story.tell(NOTHING) == [SubmitJobs(2, ("a",))]
+
+
+def test_the_next_search_finds_jobs_and_submits_only_what_was_not(story: Story) -> None:
+    story.tell(Found("a"), Found("b"), Found("c", "9"), Found("d", "4"), Begun("d"))
+    there = seen(("7_0", JobState.RUNNING, "a"), ("9", JobState.WAITING, "c"))
+    assert story.tell(there) == [Given("a", "7_0"), SubmitJobs(1, ("b",))]
+    assert story.jobs.stage_of("d") == Stage.RUNNING, "a node has it, whatever Slurm remembers"
+
+
+def test_the_end_of_a_job_that_was_forgotten_ends_no_attempt_that_has_another(story: Story) -> None:
+    assert story.tell(Found("a", "4"), NOTHING) == [SubmitJobs(1, ("a",))]
+    assert story.tell(seen(("4", JobState.GONE, "a"))) == []
+    assert story.tell(Submitted(1, "7")) == [Given("a", "7")]
+
+
+@pytest.mark.parametrize("first", [JobState.WAITING, JobState.RUNNING])
+def test_of_two_jobs_for_an_attempt_that_which_runs_is_kept(story: Story, first: JobState) -> None:
+    story.tell(NOTHING, Asked(("a",)), Submitted(1, "7"))
+    second = JobState.RUNNING if first == JobState.WAITING else JobState.WAITING
+    orders = story.tell(seen(("7", first, "a"), ("8", second, "a")))
+    runs, waits = ("8", "7") if first == JobState.WAITING else ("7", "8")
+    assert orders == [*([Given("a", "8")] if runs == "8" else []), Cancel((waits,), "nobody wants it")]
+    assert story.tell(seen((waits, JobState.CANCELLED, "a"), (runs, JobState.RUNNING, "a"))) == []
+
+
+def test_the_end_of_one_of_two_jobs_ends_nothing(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a",)), Submitted(1, "7"))
+    story.tell(seen(("7", JobState.RUNNING, "a"), ("8", JobState.RUNNING, "a")))
+    there = seen(("7", JobState.COMPLETED, "a"), ("8", JobState.RUNNING, "a"))
+    assert story.tell(there) == [Given("a", "8")]
+    [over] = story.tell(seen(("8", JobState.COMPLETED, "a")))
+    assert isinstance(over, JobOver)
+
+
+# refusals
+
+
+def test_a_limit_is_met_with_smaller_arrays_and_then_with_patience(story: Story) -> None:
+    limit = "QOSMaxSubmitJobPerUserLimit"
+    story.tell(NOTHING, Asked(tuple("abcde")))
+    assert story.tell(NotSubmitted(1, Refusal.LIMIT, limit)) == [SubmitJobs(2, ("a", "b"))]
+    assert story.tell(NotSubmitted(2, Refusal.LIMIT, limit)) == [SubmitJobs(3, ("a",))]
+    assert story.tell(Submitted(3, "7")) == [Given("a", "7"), SubmitJobs(4, ("b", "c", "d", "e"))]
+    assert story.tell(NotSubmitted(4, Refusal.LIMIT, limit)) == [SubmitJobs(5, ("b", "c"))]
+    assert story.tell(NotSubmitted(5, Refusal.LIMIT, limit)) == [SubmitJobs(6, ("b",))]
+    assert story.tell(NotSubmitted(6, Refusal.LIMIT, limit)) == []
+    assert "Slurm takes no more jobs now (QOSMax" in story.said[-1]
+    assert not story.jobs.may_get_jobs(story.now_s)
+    assert story.after(59) == []
+    assert story.jobs.next_look_s(story.now_s) == 1.0
+    assert story.after(1) == [SubmitJobs(7, ("b", "c", "d", "e"))]
+
+
+def test_the_end_of_a_job_makes_room_under_a_limit(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a",)), Submitted(1, "7"), Asked(("b",)))
+    story.tell(NotSubmitted(2, Refusal.LIMIT, "AssocMaxSubmitJobLimit"), Done("a"))
+    assert story.tell(seen(("7", JobState.COMPLETED, "a"))) == [SubmitJobs(3, ("b",))]
+
+
+def test_a_site_without_arrays_gets_jobs_one_by_one(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a", "b")))
+    orders = story.tell(NotSubmitted(1, Refusal.WRONG, "Invalid job array specification"))
+    assert orders == [SubmitJobs(2, ("a",)), SubmitJobs(3, ("b",))]
+    assert "one by one" in story.said[-1]
+
+
+def test_a_refusal_of_one_job_ends_the_search_with_slurms_words(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a",)))
+    [fail] = story.tell(NotSubmitted(1, Refusal.WRONG, "invalid partition specified: x"))
+    assert isinstance(fail, Fail)
+    assert "Slurm refused a job: invalid partition specified: x" in fail.words
+    assert story.tell(Asked(("b",)), NOTHING) == [], "and nothing more is asked for"
+
+
+def test_a_job_that_can_never_start_ends_the_search(queued: Story) -> None:
+    cancel, fail = queued.tell(seen(("7_0", JobState.WAITING, "a"), reason="PartitionTimeLimit"))
+    assert cancel == Cancel(("7_0",), "it can never start")
+    assert isinstance(fail, Fail)
+
+
+def test_one_that_slurm_could_not_start_is_given_up_and_was_cancelled_by_nobody(queued: Story) -> None:
+    there = seen(("7_0", JobState.WAITING, "a"), reason="launch_failed_requeued_held")
+    [cancel] = queued.tell(there)
+    assert cancel == Cancel(("7_0",), "Slurm could not start it (launch_failed_requeued_held)")
+    [over] = queued.tell(seen(("7_0", JobState.CANCELLED, "a")))
+    assert isinstance(over, JobOver)
+    assert not over.by_somebody
+
+
+def test_what_fails_again_and_again_before_it_runs_ends_the_search(story: Story) -> None:
+    story.tell(NOTHING)
+    for pause_s in (1.0, 2.0, 4.0):
+        assert story.tell(Failed("exit code 1"), Failed("those of one array are one")) == []
+        assert not story.jobs.may_get_jobs(story.now_s)
+        assert story.after(pause_s) == []
+        assert story.jobs.may_get_jobs(story.now_s)
+    [fail] = story.tell(Failed("exit code 1"))
+    assert isinstance(fail, Fail)
+    assert "exit code 1" in fail.words
+    assert "setup lines" in fail.words
+
+
+def test_one_that_was_run_to_its_end_clears_the_nodes(story: Story) -> None:
+    story.tell(NOTHING)
+    for _ in range(8):
+        assert story.tell(Failed("exit code 1"), Worked()) == []
+
+
+# ends
+
+
+@pytest.mark.parametrize(
+    ("state", "by_somebody"),
+    [
+        (JobState.CANCELLED, True),
+        (JobState.PREEMPTED, False),
+        (JobState.TIME_LIMIT, False),
+        (JobState.NODE_FAILURE, False),
+        (JobState.OUT_OF_MEMORY, False),
+        (JobState.COMPLETED, False),
+        (JobState.GONE, False),
+    ],
+)
+def test_the_end_of_a_job_is_told_once(queued: Story, state: JobState, by_somebody: bool) -> None:
+    words = f"its Slurm job 7_1 is over: {state}"
+    assert queued.tell(seen(("7_1", state, "b"))) == [JobOver("b", "7_1", state, words, by_somebody)]
+    assert queued.tell(seen(("7_1", state, "b"))) == []
+    assert [queued.jobs.job_of(attempt) for attempt in "abc"] == ["7_0", "", "8"]
+
+
+def test_a_task_that_left_the_queue_while_its_array_is_known_was_cancelled(queued: Story) -> None:
+    waits = seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.WAITING, "b"))
+    queued.tell(waits)
+    [over] = queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.GONE, "b")))
+    assert isinstance(over, JobOver)
+    assert over.by_somebody
+
+
+def test_a_task_that_nobody_looked_for_meanwhile_may_have_run_and_failed(queued: Story) -> None:
+    queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.WAITING, "b")))
+    queued.now_s += 61
+    [over] = queued.tell(seen(("7_0", JobState.RUNNING, "a"), ("7_1", JobState.GONE, "b")))
+    assert isinstance(over, JobOver)
+    assert not over.by_somebody
+
+
+def test_an_array_that_is_forgotten_as_a_whole_is_over_task_by_task(queued: Story) -> None:
+    orders = queued.tell(seen(("7", JobState.GONE, None)))
+    assert [order.attempt for order in orders if isinstance(order, JobOver)] == ["a", "b"]
+
+
+def test_a_queued_job_that_nobody_wants_is_cancelled_and_one_that_runs_may_end_by_itself(
+    queued: Story,
+) -> None:
+    assert queued.tell(Done("a")) == [Cancel(("7_0",), "nobody wants it")]
+    queued.tell(seen(("7_0", JobState.CANCELLED, "a"), ("8", JobState.RUNNING, "c")), Begun("c"))
+    assert queued.tell(Done("c")) == []
+    assert queued.after(1) == []
+    assert queued.tell(seen(("8", JobState.COMPLETED, "c"))) == []
+
+
+def test_one_that_lingers_is_cancelled(queued: Story) -> None:
+    there = seen(("8", JobState.RUNNING, "c"))
+    queued.tell(there, Done("c"))
+    queued.after(6)
+    assert queued.tell(there) == [Cancel(("8",), "nobody wants it")]
+    assert queued.tell(there) == []
+
+
+def test_an_attempt_that_was_taken_back_while_sbatch_ran_leaves_no_job(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a", "b")), Done("a"))
+    assert story.tell(Submitted(1, "7")) == [Given("b", "7_1"), Cancel(("7_0",), "nobody wants it")]
+
+
+def test_a_job_of_nobodys_is_cancelled(story: Story) -> None:
+    assert story.tell(seen(("3", JobState.WAITING, None))) == [Cancel(("3",), "nobody wants it")]
+
+
+def test_in_the_end_everything_is_cancelled_and_seen_to_end(queued: Story) -> None:
+    assert queued.tell(Stop()) == [Cancel(("7_0", "7_1", "8"), "the search is over")]
+    assert not queued.jobs.is_given_up, "there may be more than is known"
+    there = seen(
+        ("7_0", JobState.CANCELLED, "a"), ("7_1", JobState.RUNNING, "b"), ("9", JobState.WAITING, "x")
+    )
+    assert queued.tell(there) == [Cancel(("9",), "the search is over")]
+    assert not queued.jobs.is_given_up
+    queued.tell(
+        seen(("7_1", JobState.ENDING, "b"), ("8", JobState.CANCELLED, "c"), ("9", JobState.CANCELLED, "x"))
+    )
+    assert queued.jobs.is_given_up
+
+
+# words
+
+
+def test_it_says_how_many_wait_and_why_but_not_each_time(queued: Story) -> None:
+    waits = [("7_0", JobState.WAITING, "a"), ("7_1", JobState.WAITING, "b"), ("8", JobState.WAITING, "c")]
+    queued.tell(seen(*waits, reason="Priority"))
+    assert queued.jobs.why_waiting(queued.now_s) == "", "the scheduler takes turns"
+    assert queued.jobs.next_look_s(queued.now_s) == 5.0
+    queued.now_s += 5
+    words = "3 jobs wait in Slurm's queue (Priority)"
+    assert queued.jobs.why_waiting(queued.now_s) == words
+    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Priority"))
+    assert queued.jobs.why_waiting(queued.now_s) == words, "a line for each job would be too many"
+    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Resources"))
+    assert queued.jobs.why_waiting(queued.now_s) == "2 jobs wait in Slurm's queue (Resources)"
+    queued.tell(seen(*((job_id, JobState.RUNNING, attempt) for job_id, _, attempt in waits)))
+    assert queued.jobs.why_waiting(queued.now_s) == ""
+
+
+def test_a_job_on_hold_is_told_once(queued: Story) -> None:
+    there = seen(("8", JobState.WAITING, "c"), reason="JobHeldUser")
+    queued.tell(there, there)
+    assert [words for words in queued.said if "scontrol release 8" in words] == queued.said[-1:]
+
+
+def test_what_slurm_did_not_cancel_is_told(queued: Story) -> None:
+    queued.tell(CancelRefused(("8",), "Access denied"))
+    assert queued.said[-1] == "Slurm did not cancel 8: Access denied"
+
+
+class Histories(RuleBasedStateMachine):
+    """A Slurm that loses answers and jobs, under a search that dies; claims decide who runs, as they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.jobs = TrialJobs()
+        self.n_names = self.n_job_ids = 0
+        #: attempts that the search wants, and those that a node has claimed, once each
+        self.wanted: list[str] = []
+        self.claimed: set[str] = set()
+        #: of the fake Slurm: job -> (attempt, state)
+        self.queue: dict[str, tuple[str, JobState]] = {}
+        self.in_flight: list[SubmitJobs] = []
+        self.known: dict[str, str] = {}
+        self.tell(Seen(()))
+
+    def tell(self, event: Event) -> None:
+        for action in self.jobs.handle(event, self.now_s):
+            match action:
+                case SubmitJobs():
+                    self.in_flight.append(action)
+                case Given(attempt, job_id):
+                    self.known[attempt] = job_id
+                case Cancel(job_ids, why):
+                    for job_id in job_ids:
+                        self.note_cancel(job_id, why)
+                case JobOver(attempt):
+                    # the launcher gives it up: nothing of it runs after that
+                    assert not self.runs(attempt), "given up while it runs"
+                    self.forget(attempt)
+                case _:
+                    pass
+        self.jobs.validate()
+
+    def note_cancel(self, job_id: str, why: str) -> None:
+        if job_id in self.queue:
+            attempt, state = self.queue[job_id]
+            if why == "nobody wants it" and attempt in self.wanted:
+                rest = [one for one, (other, _) in self.queue.items() if other == attempt and one != job_id]
+                assert state == JobState.WAITING, "it runs"
+                assert rest or attempt in self.claimed, "it was the only one"
+            self.queue[job_id] = (attempt, JobState.CANCELLED)
+
+    def runs(self, attempt: str) -> bool:
+        return any(one == (attempt, JobState.RUNNING) for one in self.queue.values())
+
+    def forget(self, attempt: str) -> None:
+        if attempt in self.wanted:
+            self.wanted.remove(attempt)
+            self.claimed.discard(attempt)
+            self.tell(Done(attempt))
+
+    @rule(n=st.integers(1, 3))
+    def ask(self, n: int) -> None:
+        names = tuple(f"a{self.n_names + k}" for k in range(n))
+        self.n_names += n
+        self.wanted += names
+        self.tell(Asked(names))
+
+    @rule(is_heard=st.booleans(), is_answered=st.booleans(), data=st.data())
+    def answer(self, is_heard: bool, is_answered: bool, data: st.DataObject) -> None:
+        if not self.in_flight:
+            return
+        order = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
+        job_id = self.submit(order) if is_heard else ""
+        if is_heard and is_answered:
+            self.tell(Submitted(order.ticket, job_id))
+        elif is_heard or not is_answered:
+            self.tell(NotSubmitted(order.ticket, Refusal.UNREACHABLE, "timed out", is_unsure=True))
+        else:
+            self.tell(NotSubmitted(order.ticket, Refusal.LIMIT, "AssocMaxSubmitJobLimit"))
+
+    def submit(self, order: SubmitJobs) -> str:
+        self.n_job_ids += 1
+        several = len(order.attempts) > 1
+        for k, attempt in enumerate(order.attempts):
+            own_id = f"{self.n_job_ids}_{k}" if several else str(self.n_job_ids)
+            self.queue[own_id] = (attempt, JobState.WAITING)
+        return str(self.n_job_ids)
+
+    @rule()
+    def status(self) -> None:
+        self.tell(
+            Seen(
+                tuple(
+                    SeenJob(line(state, job_id), attempt) for job_id, (attempt, state) in self.queue.items()
+                )
+            )
+        )
+
+    @rule(data=st.data(), state=st.sampled_from([JobState.COMPLETED, JobState.NODE_FAILURE]))
+    def go_on(self, data: st.DataObject, state: JobState) -> None:
+        """A job of Slurm's begins, or one that runs ends; who comes second to an attempt ends at once."""
+        live = [one for one, (_, now) in self.queue.items() if not now.is_over]
+        if not live:
+            return
+        job_id = data.draw(st.sampled_from(live))
+        attempt, now = self.queue[job_id]
+        if now == JobState.WAITING and attempt in self.wanted and attempt not in self.claimed:
+            self.claimed.add(attempt)
+            self.queue[job_id] = (attempt, JobState.RUNNING)
+            if data.draw(st.booleans()):
+                self.tell(Begun(attempt))
+        else:
+            self.queue[job_id] = (attempt, JobState.COMPLETED if now == JobState.WAITING else state)
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """The search sees the result of an attempt, or takes it back."""
+        if self.wanted:
+            attempt = data.draw(st.sampled_from(self.wanted))
+            for job_id, one in list(self.queue.items()):
+                if one == (attempt, JobState.RUNNING):
+                    self.queue[job_id] = (attempt, JobState.COMPLETED)
+            self.forget(attempt)
+
+    @rule(seconds=st.floats(0, 100))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.tell(Tick())
+
+    @rule(is_heard=st.booleans())
+    def die(self, is_heard: bool) -> None:
+        """The search is killed; what sbatch was doing then goes on, and the next one finds what there is."""
+        for order in self.in_flight:
+            if is_heard:
+                self.submit(order)
+        self.in_flight.clear()
+        self.jobs = TrialJobs()
+        for attempt in self.wanted:
+            self.tell(Found(attempt, self.known.get(attempt, "")))
+            if attempt in self.claimed:
+                self.tell(Begun(attempt))
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        for attempt in self.wanted:
+            assert self.jobs.stage_of(attempt) is not None
+
+    def teardown(self) -> None:
+        """However it went: when answers come, each attempt that is wanted has a job or gets one."""
+        self.now_s += 1000
+        for _ in range(3):
+            self.status()
+            for order in self.in_flight:
+                job_id = self.submit(order)
+                self.tell(Submitted(order.ticket, job_id))
+            self.in_flight.clear()
+        for attempt in self.wanted:
+            has_job = any(one == attempt and not state.is_over for one, state in self.queue.values())
+            assert has_job or attempt in self.claimed, f"{attempt}: {self.jobs.stage_of(attempt)}"
+        self.tell(Stop())
+        self.status()
+        self.status()
+        assert all(state.is_over for _, state in self.queue.values()), self.queue
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
