@@ -254,9 +254,16 @@ class RayCluster:
         named = (b"ray::look", b"ray::<lambda>")
         return [pid for pid in pids if _cmdline(pid).startswith(named)]
 
-    def run(self, machine: str, *argv: str) -> str:
-        """Run a command on a machine; return what it printed."""
-        return self._in(machine, *argv)
+    @contextlib.contextmanager
+    def hidden(self, machine: str, folder: Path) -> Iterator[None]:
+        """Within, what Ray runs on a machine finds nothing in a folder."""
+        raylet = next(pid for pid in self.pids(machine) if b"raylet/raylet" in _cmdline(pid))
+        there = ["nsenter", f"--target={raylet}", "--mount", "--"]
+        subprocess.run([*there, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*there, "umount", str(folder)], check=True)
 
     def actors(self) -> list[int]:
         """Workers of Ray's that hold a slot."""

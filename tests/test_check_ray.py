@@ -43,11 +43,8 @@ def findings(ran: Ran) -> dict[str, tuple[str, str, str]]:
 def test_nodes_that_have_all_and_one_that_lacks_the_studies(
     searches: Searches, ray_cluster: RayCluster
 ) -> None:
-    ray_cluster.run("m2", "mount", "-t", "tmpfs", "none", str(searches.folder))
-    try:
+    with ray_cluster.hidden("m2", searches.folder):
         ran = searches.wait(searches.start_argv(check(searches, ray_cluster)))
-    finally:
-        ray_cluster.run("m2", "umount", str(searches.folder))
     found = findings(ran)
     assert ran.exit_code == 1, (found["node"], found["files"])
     assert found["ray"][:2] == ("ok", found["ray"][1])

@@ -36,6 +36,8 @@ from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
 from hyperband.settings import GuideKind, KeepCheckpoints, On, Settings, WhenShared
 
+#: options that are heeded before a search detaches itself
+_DONE_BEFORE = ("--detach", "--clean", "--yes", "--from-copy")
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check", "slurm")
 
@@ -149,6 +151,12 @@ def _settings(
         )
     if found.clean and found.dry_run:
         raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
+    for option, is_given in (("--dry-run", found.dry_run), ("--json", found.json)):
+        if found.detach and is_given:
+            raise UsageError(
+                f"{option} does not go with --detach: the command returns when the search has begun; leave"
+                " one of them out. (`report --json` shows the search at any time.)"
+            )
     keeps_all = found.keep_checkpoints == KeepCheckpoints.ALL
     if found.checkpoints is None and not keeps_all:
         raise UsageError(
@@ -220,6 +228,7 @@ def _settings(
         dry_run=found.dry_run,
         clean=found.clean,
         from_copy=found.from_copy,
+        detach=_detached(words) if found.detach else None,
         yes=found.yes,
         json=found.json,
         debug=found.debug,
@@ -230,6 +239,14 @@ def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
     """Raise for what is said of Ray and is wrong."""
     check_address(found.ray_address)
     slot_resources(found.ray_resources, jobs_per_gpu)
+
+
+def _detached(words: Words) -> tuple[str, ...]:
+    """The words of a search that runs on its own; what is asked and done before it begins is left out."""
+    assert words.script is not None
+    ours = [(name, value) for name, value in words.ours if name not in _DONE_BEFORE]
+    named = (name if value is None else f"{name}={value}" for name, value in ours)
+    return (*named, "--", words.script, *words.handed_on)
 
 
 def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
