@@ -154,11 +154,15 @@ def test_with_a_storage_a_trial_goes_on_at_any_node(sent: Sent, bucket: dict[str
     sent.searches.environment.update(bucket)
     (sent.searches.folder / "nodes.json").write_text(json.dumps({"env_vars": bucket}))
     stored = ("--storage", "s3://bucket/some/where", "--ray-runtime-env", "nodes.json")
-    there = sent.run("--max-epochs", "9", "--logs", "there", *stored)
+    there = sent.run("--max-epochs", "9", "--keep-checkpoints", "none", "--logs", "there", *stored)
     assert there.exit_code == 0, there.err
     assert decided(there) == decided(sent.here("--max-epochs", "9"))
     said = sent.told("there")
     assert sum(about["from"] > 0 for about in said) == sum(job["rung"] > 0 for job in there.document["jobs"])
     by_name = {about["cwd"].split("/")[-2]: about["host"] for about in said}
     assert len(by_name) == len(said), "each attempt has a folder of its own"
+    ls = "import s3fs; print(*{path.split('/')[5] for path in s3fs.S3FileSystem().find('bucket')})"
+    words = sent.cluster.on_head([sys.executable, "-c", ls], sent.cluster.folder)
+    listed = subprocess.run(words, env=bucket, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert len(listed) == 1, "of all checkpoints that of the best trial is left"
     assert "anything" not in (sent.searches.folder / "there" / "study" / "journal.copy").read_text()
