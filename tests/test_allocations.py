@@ -309,6 +309,30 @@ def test_one_that_ends_by_itself_is_asked_for_again_later_and_not_for_ever(story
     assert story.after(1000) == []
 
 
+@pytest.mark.parametrize("held_s", [10, 1000])
+def test_those_that_end_together_after_a_search_that_slept_are_no_setup_that_fails(
+    story: Story, held_s: float
+) -> None:
+    story.tell(Status(()), Wanted(6))
+    for job_id in ("1", "2", "3"):
+        story.hold(job_id, node=f"n{job_id}")
+    story.now_s += held_s
+    ended = Status(tuple(over(JobState.COMPLETED, job_id) for job_id in ("1", "2", "3")))
+    said = story.all_of(ended)
+    assert not [action for action in said if isinstance(action, Fail)], said
+    assert len([action for action in said if isinstance(action, Say)]) == 3
+    assert [type(action) for action in story.after(2)] == [Submit, Submit, Submit]
+
+
+def test_holders_that_end_again_and_again_are_told_of(story: Story) -> None:
+    story.tell(Status(()), Wanted(1))
+    for ticket in (1, 2, 3):
+        story.hold(str(ticket))
+        found = story.tell(Status((over(JobState.FAILED, str(ticket)),)))
+        story.after(100)
+    assert isinstance(found[-1], Fail)
+
+
 def test_a_job_that_came_to_its_end_shows_that_allocations_can_work(story: Story) -> None:
     story.tell(Status(()), Wanted(1))
     for ticket in range(1, 9):

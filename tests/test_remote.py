@@ -222,7 +222,7 @@ def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> Non
     until(lambda: is_gone(job_pid), "the keeper to end it")
     assert time.monotonic() - began_s < LEASE_S / 2
     ending = bench.wait(job)
-    assert (ending.exit_status, ending.never_ran) == (None, False)
+    assert (ending.exit_status, ending.never_ran, ending.lost_keeper) == (None, False, True)
     assert "killed" in ending.note
 
 
@@ -289,7 +289,7 @@ def test_a_job_whose_engine_is_gone_is_ended_without_grace(bench: RemoteBench) -
     job_pid = bench.about()["job_pid"]
     bench.launcher.give_up(job, "node n2 failed")
     ending = bench.wait(job)
-    assert ending.exit_status is None
+    assert (ending.exit_status, ending.lost_keeper) == (None, False)
     assert is_gone(job_pid)
     assert "given it up" in ending.note
 
@@ -376,6 +376,24 @@ def test_a_patrol_that_fails_says_so(bench: RemoteBench, monkeypatch: pytest.Mon
         assert select.select([job], [], [], 60)[0]
     with pytest.raises(InternalError, match="ZeroDivisionError"):
         bench.launcher.finish(job)
+
+
+def test_a_bad_end_is_told_when_what_carried_the_job_has_ended_too(queued: RemoteBench) -> None:
+    """Its last words and how it ended tell whose doing it was."""
+    carrying = LocalCarriers(queued.folder, waits=False)
+    carrying.argv = ("/bin/sh", "-c", "read end; echo cancelled by somebody >&2; exit 9")
+    carrier = carrying.carry(queued.folder, "any", Lease(SLOT, ()))
+    queued.carriers.carry = lambda *_: carrier  # type: ignore[method-assign]
+    job = queued.start("/bin/sh", "-c", "kill -9 $$")
+    with run_node(queued, job.folder):
+        until((job.folder / keeper.RESULT_FILE).is_file, "the result")
+    queued.launcher._patrol.look(job)
+    assert not select.select([job], [], [], MARGIN_S / 2)[0], "it may have more to say"
+    carrier.tell("end")
+    assert select.select([job], [], [], 5)[0]
+    assert carrier.exit_status() == 9
+    assert "cancelled by somebody" in carrier.said()
+    assert queued.wait(job).exit_status == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("is_made_again", [False, True])
@@ -603,6 +621,45 @@ def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
         socket.send_fds(ours, [b"r"], [words.fileno(), nothing.fileno(), nothing.fileno()])
         ours.send(b"go")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
+
+
+def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:
+    """Be the keeper of a job that takes its request only after a while."""
+    here = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, keeper.SIGNALS)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            time.sleep(0.3)
+            keeper.become_job(theirs, here)
+        finally:
+            os._exit(99)
+    theirs.close()
+    flags = os.O_RDWR | os.O_CREAT
+    opened = [os.open(folder / name, flags) for name in ("request", "stdout", "stderr", "lock")]
+    opened.insert(1, os.open(folder, os.O_RDONLY))
+    keeper.Keeper(pid, ours, [*opened[:4], ready], opened[4]).keep("boot", "host")
+
+
+def test_a_stop_that_comes_while_the_job_takes_its_request_is_not_lost(tmp_path: Path) -> None:
+    request = {"argv": ["/bin/sleep", "60"], "environment": {}, "grace_s": 3.0}
+    (tmp_path / "request").write_text(json.dumps(request))
+    listen, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            be_keeper_of_a_slow_job(tmp_path, ready)
+        finally:
+            os._exit(0)
+    os.close(ready)
+    until((tmp_path / keeper.KEEPER_FILE).is_file, "the keeper to write itself down")
+    os.kill(pid, keeper.STOP_SIGNAL)
+    assert os.read(listen, 10) == keeper.DONE
+    os.close(listen)
+    os.waitpid(pid, 0)
+    result = json.loads((tmp_path / keeper.RESULT_FILE).read_text())
+    assert (result["exit_status"], result["asked"]) == (-signal.SIGTERM, "stop")
 
 
 def test_a_working_directory_that_is_not_there_is_told_of(tmp_path: Path) -> None:

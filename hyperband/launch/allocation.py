@@ -44,6 +44,8 @@ class Allocation:
     #: of before it was started again: their jobs have not been seen to end
     lost: set[Place] = field(default_factory=set)
     idle_since_s: float = 0.0
+    #: when it was held first; None: it never was
+    held_since_s: float | None = None
     is_suspended: bool = False
     #: by us
     is_cancelled: bool = False
@@ -69,6 +71,8 @@ class Allocation:
             self.tokens.add(told.token)
             self.phase = Phase.HELD
             self.idle_since_s = now_s
+            if self.held_since_s is None:
+                self.held_since_s = now_s
 
     def note_queued_again(self) -> None:
         """Be as good as new, but for the places of jobs that have not been seen to end."""

@@ -12,8 +12,10 @@ from hyperband.launch.slurm_words import JobLine, JobState, Refusal, Waiting, me
 
 #: allocations in a row that ended by themselves without one job having ended in any: they cannot work
 _N_FAILURES = 3
-#: the longest time between such an end and the next try; the first is 2 s
-_LONGEST_PAUSE_S = 60.0
+#: one that was held for so long can work
+_HELD_LONG_S = 60.0
+#: between such an end and the next try: at first, and at most
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 #: until a limit on the number of jobs is tried again
 _LIMIT_PAUSE_S = 60.0
 
@@ -155,12 +157,20 @@ class AllocationNews:
             )
 
     def _count_failure(self, one: Allocation, words: str, now_s: float, actions: list[Action]) -> None:
+        """Count an end that may be the setup's fault: not if jobs could be started there for long enough.
+
+        Holders end together, with a search that slept and wanted them no more: that is one end.
+        """
+        said = Say(f"the allocation {one.job_id} ended by itself: {words}; see {self._all.log_of}")
+        is_again = now_s < self._all.not_before_s
+        if one.held_since_s is not None and (is_again or now_s - one.held_since_s >= _HELD_LONG_S):
+            self._all.not_before_s = max(self._all.not_before_s, now_s + _FIRST_PAUSE_S)
+            actions.append(said)
+            return
         self._all.n_failures += 1
-        self._all.not_before_s = now_s + min(_LONGEST_PAUSE_S, 2.0**self._all.n_failures)
+        self._all.not_before_s = now_s + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S**self._all.n_failures)
         if self._all.n_failures < _N_FAILURES:
-            actions.append(
-                Say(f"the allocation {one.job_id} ended by itself: {words}; see {self._all.log_of}")
-            )
+            actions.append(said)
             return
         self._all.fail(
             f"{self._all.n_failures} allocations in a row ended by themselves without one job coming to its "

@@ -104,7 +104,7 @@ class Ending:
     never_ran: bool = False
     #: what it ran in was taken away, such as its machine: says nothing of the job
     was_taken_away: bool = False
-    #: its keeper was killed, while what it ran in went on: by the job itself, as far as anybody can tell
+    #: its keeper, or who watched over that, was killed: by the job itself, if what it ran in went on
     lost_keeper: bool = False
     #: somebody cancelled it by hand, by a command of its engine's, and cancelled nothing else
     was_cancelled: bool = False

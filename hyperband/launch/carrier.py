@@ -17,6 +17,7 @@ from typing import Protocol
 from hyperband.errors import MachineError
 from hyperband.launch.base import Lease
 from hyperband.machine import claim
+from hyperband.machine.limits import under_first_limit
 from hyperband.machine.process import ProcessId, wait_for_end
 
 CARRIER_FILE = "carrier.json"
@@ -84,6 +85,18 @@ class Carrier:
     def has_ended(self) -> bool:
         """Return whether its process has ended; False where there is none of this machine."""
         return self.pidfd is not None and wait_for_end(self.pidfd, 0.0)
+
+    def exit_status(self) -> int | None:
+        """Return how its process ended: an exit code, or minus the signal; None: not yet, or not known."""
+        if self._child is None:
+            return None
+        try:
+            found = os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+        if found is None or found.si_pid == 0:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     def is_there(self) -> bool:
         """Return whether a keeper waits on the node already: it needs nothing but its line."""
@@ -182,7 +195,7 @@ def spawn(
     try:
         with errors.open("ab") as said:
             process = subprocess.Popen(
-                argv,
+                under_first_limit(argv),
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,

@@ -99,6 +99,8 @@ class _Round:
     has_lost_carrier: bool = False
     #: until when output that is not all here yet is waited for
     whole_by_s: float | None = None
+    #: until when the end of what carries a job that ended badly is waited for
+    said_by_s: float | None = None
     pidfd: int | None = None
 
 
@@ -278,6 +280,8 @@ class Patrol:
         after_s = time.monotonic()
         job.saw(sight, after_s)
         if not sight.is_gone and (ending := ending_of(sight)) is not None:
+            if self._has_more_to_say(found, sight, ending, before_s):
+                return False
             if sight.result is None or sight.is_whole or sight.fenced is not None:
                 return self._end(found, ending)
             # it was written on the node before the result was, and may take a moment to be seen here
@@ -300,6 +304,13 @@ class Patrol:
         with contextlib.suppress(OSError):
             write_fenced(job.folder, job.attempt, why)
         return self._end(found, lost(why))
+
+    def _has_more_to_say(self, found: _Round, sight: Sight, ending: Ending, before_s: float) -> bool:
+        """Return whether what carries it is about to end as well: it tells whose doing a bad end was."""
+        if found.pidfd is None or sight.result is None or sight.fenced is not None or ending.exit_status == 0:
+            return False
+        found.said_by_s = found.said_by_s or before_s + self._margin_s
+        return before_s < found.said_by_s
 
     def _end(self, found: _Round, ending: Ending) -> bool:
         self._forget_pidfd(found)

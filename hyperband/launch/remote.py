@@ -147,6 +147,7 @@ class RemoteLauncher:
             MachineError: the node cannot be told.
         """
         trouble: OSError | None = None
+        job.asked = job.asked or reason
         try:
             write_stop(job.folder, reason)
             if claim_for_search(job.folder, job.attempt, f"ended before it began ({reason})", reason):

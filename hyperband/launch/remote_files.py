@@ -196,22 +196,31 @@ def write_stop(folder: Path, word: str) -> None:
     claim.write_whole(str(folder), keeper.STOP_FILE, word.encode())
 
 
+def stop_word(folder: Path) -> str | None:
+    """Return what was left for the warden of an attempt: a StopReason, or claim.FENCE; None: nothing.
+
+    Raises:
+        MachineError: the folder cannot be read.
+    """
+    try:
+        found = claim.read_fresh(str(folder), keeper.STOP_FILE)[0]
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise MachineError(
+            f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the same "
+            "command again"
+        ) from err
+    return None if found is None else found.decode(errors="replace")
+
+
 def was_asked(folder: Path) -> bool:
     """Return whether a search asked for the end of a job, and not only what ran it.
 
     Raises:
         MachineError: the folder cannot be read.
     """
-    try:
-        word = (folder / keeper.STOP_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    except OSError as err:
-        raise MachineError(
-            f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the same "
-            "command again"
-        ) from err
-    return word != claim.FENCE
+    return stop_word(folder) not in (None, claim.FENCE)
 
 
 def write_fenced(folder: Path, attempt: str, why: str) -> None:
@@ -272,7 +281,8 @@ def ending_of(sight: Sight) -> Ending | None:
     if result is None:
         return None
     if result.get("fenced"):
-        return lost(f"{sight.host} ended it: {result['fenced']}")
+        ending = lost(f"{sight.host} ended it: {result['fenced']}")
+        return replace(ending, lost_keeper=bool(result.get("lost_warden")))
     if result["exit_status"] is None:
         note = f"{sight.host}: {result.get('note', '')}"
         if result.get("never_ran"):

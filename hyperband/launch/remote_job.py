@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.launch.base import Ending, Lease
+from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier
 from hyperband.launch.remote_files import Ordered, Sight
 from hyperband.machine.claim import lease_age_s
@@ -37,6 +37,8 @@ class RemoteJob:
         self.has_begun = False
         #: that node's own name; empty before
         self.host = ""
+        #: why the search asked for its end
+        self.asked: StopReason | None = None
         self.is_over = False
         #: how it ended, or why nobody knows; None: it is not over
         self.ending: Ending | None = None

@@ -5,34 +5,28 @@ which allocations there are and why.
 """
 
 import contextlib
-import signal
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch import slurm_text
 from hyperband.launch.allocation_events import Lost, Place
-from hyperband.launch.base import Ending, Lease, Order, StopReason
+from hyperband.launch.base import Ending, Lease, Order
 from hyperband.launch.carrier import Carrier, Room, spawn
 from hyperband.launch.remote import RemoteLauncher
-from hyperband.launch.remote_files import claim_for_search
+from hyperband.launch.remote_files import claim_for_search, stop_word
 from hyperband.launch.remote_job import RemoteJob
+from hyperband.launch.slurm_endings import Heard, judged
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_room import gpus_of, place_of
 from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_words import (
-    means_cancelled,
-    means_cancelled_by_hand,
-    means_out_of_memory,
-    said_by_srun,
-)
+from hyperband.launch.slurm_words import said_by_srun
 from hyperband.machine.claim import FENCE
-from hyperband.machine.keeper import STOP_FILE
+from hyperband.machine.limits import allow_open_files
 from hyperband.machine.process import wait_for_end
 
 #: variables in which a step knows better than the script of its allocation
@@ -44,12 +38,12 @@ _KEPT = (
     "ROCR_VISIBLE_DEVICES",
     "HOSTNAME",
 )
-_TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled by somebody"
-_CANCELLED = "its step was cancelled by somebody"
 #: a job whose step has not begun by then, although Slurm answers, is taken back
 _BEGIN_WITHIN_S = 30.0
-#: patience with a step that waits and is not wanted any more
-_LEAVE_S = 2.0
+#: files that a slot takes: input and end of its step and of the one that waits beside it, and of its job
+_N_FILES_EACH = 5
+#: patience with all steps together that wait and are not wanted any more, and then with their death
+_LEAVE_S, _DIE_S = 1.5, 0.5
 
 
 class SlurmCarriers:
@@ -66,7 +60,12 @@ class SlurmCarriers:
             profile: what an allocation is.
             cwd: where srun runs.
             environ: ours.
+
+        Raises:
+            MachineError: so many slots cannot be served by one process.
         """
+        n_slots = slots.n_slots()
+        allow_open_files(n_slots * _N_FILES_EACH, f"{n_slots} slots on Slurm")
         self._slots = slots
         self._files = files
         self._profile = profile
@@ -159,10 +158,10 @@ class SlurmCarriers:
             for carrier in waiting:
                 self._discard(carrier)
         self._waiting.clear()
+        for carrier in _those_left(self._leaving, _LEAVE_S):
+            carrier.kill()
+        _those_left(self._leaving, _DIE_S)
         for carrier in self._leaving:
-            if carrier.pidfd is not None and not wait_for_end(carrier.pidfd, _LEAVE_S):
-                carrier.kill()
-                wait_for_end(carrier.pidfd, _LEAVE_S)
             self._forget(carrier)
         self._leaving.clear()
 
@@ -258,49 +257,39 @@ class SlurmLauncher(RemoteLauncher):
                 self.give_up(job, "its step has ended", is_proven=True)
 
     def finish(self, job: RemoteJob) -> Ending | None:
-        """Tell how a job ended; one that Slurm ended is lost with what it ran in."""
-        said = "" if job.carrier is None or not job.is_over else job.carrier.said()
+        """Tell how a job ended; one that Slurm ended is lost with what it ran in.
+
+        Raises:
+            InternalError, MachineError: nobody watches it any more; its folder cannot be read.
+        """
+        if job.carrier is None or not job.is_over:
+            said, srun_status = "", None
+        else:
+            said, srun_status = job.carrier.said(), job.carrier.exit_status()
         ending = super().finish(job)
         if ending is None:
             return None
         self._ordered_s.pop(job, None)
-        ending = replace(ending, note=said_by_srun(ending.note))
-        place = place_of(job.lease)
-        taken = self._taken.pop(job, "")
         self._started.pop(job.folder, None)
-        does_run = job in self._proven
+        word = stop_word(job.folder)
+        heard = Heard(
+            said=said,
+            srun_status=srun_status,
+            was_asked=job.asked is not None or word not in (None, FENCE),
+            was_fenced=word == FENCE,
+            taken=self._taken.pop(job, ""),
+            does_run=job in self._proven,
+        )
         self._proven.discard(job)
-        is_asked = (job.folder / STOP_FILE).exists()
-        if ending.never_ran:
-            if ending.asked is None and not taken:
-                self._slots.note_failed_start(place, ending.note)
-            return ending
-        is_ended_by_slurm = ending.asked is StopReason.STOP and not is_asked
-        if (ending.exit_status is None or is_ended_by_slurm) and means_out_of_memory(said):
-            # with a job that takes too much some sites end its whole step, our keeper included
+        found = judged(ending, heard)
+        place = place_of(job.lease)
+        if found.trouble is not None:
+            self._slots.note_failed_start(
+                place, found.trouble, is_ending=found.is_ending, does_run=found.does_run
+            )
+        elif not found.ending.never_ran:
             self._slots.note_run(place)
-            note = said_by_srun(said)
-            return replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True)
-        if ending.exit_status is None and does_run and means_cancelled_by_hand(said):
-            # its allocation runs, so that nobody but a person can have meant this step alone
-            self._slots.note_run(place)
-            return replace(ending, note=_CANCELLED, was_cancelled=True)
-        if is_ended_by_slurm:
-            words = taken or _TOLD_TO_END
-            self._slots.note_failed_start(place, words, is_ending=True)
-            return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
-        if ending.exit_status and ending.asked is None and (means_cancelled(said) or _is_fenced(job)):
-            # who kills a step may meet the job first, and its keeper then writes down how it ended
-            ending = replace(ending, exit_status=None, note=said_by_srun(said) or _TOLD_TO_END)
-        if ending.lost_keeper and not taken and not means_cancelled(said):
-            # it is no fault of what it ran in: a job that does so each time must not be tried for ever
-            self._slots.note_run(place)
-            return ending
-        if ending.exit_status is None:
-            self._slots.note_failed_start(place, ending.note, is_ending=True, does_run=does_run)
-            return replace(ending, was_taken_away=True)
-        self._slots.note_run(place)
-        return ending
+        return found.ending
 
     def _ask_for_proof(self, job: RemoteJob) -> None:
         started = self._started.get(job.folder)
@@ -312,12 +301,14 @@ class SlurmLauncher(RemoteLauncher):
         return job
 
 
-def _is_fenced(job: RemoteJob) -> bool:
-    """Return whether a job was told to end because what carried it was gone; it may not have heard that."""
-    try:
-        return (job.folder / STOP_FILE).read_bytes() == FENCE.encode()
-    except FileNotFoundError:
-        return False
+def _those_left(carriers: Sequence[Carrier], patience_s: float) -> list[Carrier]:
+    """Wait for the end of some together; return those that have not ended by then."""
+    until_s = time.monotonic() + patience_s
+    return [
+        one
+        for one in carriers
+        if one.pidfd is not None and not wait_for_end(one.pidfd, max(0.0, until_s - time.monotonic()))
+    ]
 
 
 def _step_of(job: RemoteJob) -> str:

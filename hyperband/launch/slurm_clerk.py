@@ -38,6 +38,9 @@ from hyperband.launch.slurm_words import (
     site_in_config,
 )
 
+#: patience with commands that run when the clerk is closed
+_CLOSE_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -72,7 +75,7 @@ class _Memory:
 
 
 class Clerk:
-    """Talks to Slurm for one study. Nothing here blocks, except `close` for a command that runs."""
+    """Talks to Slurm for one study. Nothing here blocks, except `close`, for a moment."""
 
     def __init__(self, name: str, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Start the thread; it asks nothing until it is told of a job or asked to look.
@@ -149,8 +152,13 @@ class Clerk:
         """Ask Slurm now, and often in the next seconds: something happened."""
         self._asked.put(Look())
 
+    def hasten(self, limit_s: float) -> None:
+        """Give no command more than so many seconds any more, that which runs included: the search ends."""
+        self._commands.hasten(limit_s)
+
     def close(self) -> None:
-        """End the thread, after what it was asked before; wait for that."""
+        """End the thread, after what it was asked before, as far as that is soon; wait for it."""
+        self._commands.hasten(_CLOSE_S, all_within_s=_CLOSE_S)
         self._asked.put(Close())
         self._thread.join()
         self._commands.close()

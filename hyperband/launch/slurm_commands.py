@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from hyperband.errors import MachineError
 from hyperband.launch.slurm_words import Refusal, refusal_of, said_by
+from hyperband.machine.limits import under_first_limit
 
 _COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 #: exit code of what cannot be started, as a shell has it
@@ -98,7 +99,7 @@ class Commands:
         out, error = os.memfd_create("out"), os.memfd_create("error")
         try:
             process = subprocess.Popen(
-                argv,
+                under_first_limit(argv),  # sbatch and srun hand limits on to what they start
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.slurm_clerk import Clerk
-from hyperband.launch.slurm_files import GIVE_UP_S, forget_name, mode_of, read_name
+from hyperband.launch.slurm_files import forget_name, mode_of, read_name, say_unwanted
 from hyperband.launch.slurm_reports import CancelRefused, Status, Unreachable
 from hyperband.launch.slurm_words import JobState
 
@@ -42,6 +42,9 @@ def end_allocations(study: Path) -> int:
     name = read_name(study)
     if name is None:
         return 0
+    with contextlib.suppress(OSError):  # they end nevertheless, by themselves after a while
+        # of a request whose answer nobody waited for an allocation may come later
+        say_unwanted(study)
     with contextlib.closing(Clerk(name, os.environ)) as clerk:
         cancelled = _end(clerk, name)
     forget_name(study)
@@ -70,6 +73,6 @@ def _end(clerk: Clerk, name: str) -> set[str]:
                 words = report.words
     raise MachineError(
         f"Slurm did not end the jobs of this study within {patience_s:g} s{words and f' ({words})'}; "
-        f"`scancel --name={name}` ends them, and by themselves allocations end after {GIVE_UP_S:g} s without "
-        "a search. Start the same command again when Slurm answers"
+        f"`scancel --name={name}` ends them, and by themselves they end when it answers again. Start the "
+        "same command again then"
     )

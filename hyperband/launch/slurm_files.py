@@ -89,6 +89,16 @@ def forget_name(study: Path) -> None:
         (study / SLURM_FOLDER / _NAME_FILE).unlink()
 
 
+def say_unwanted(study: Path) -> None:
+    """Tell the holders of a study, also those of allocations still to come, that no search wants them.
+
+    Raises:
+        OSError: its folder cannot be written to.
+    """
+    with contextlib.suppress(FileNotFoundError):  # there were none
+        write_wanted(str(study / SLURM_FOLDER / _HOLDERS_FOLDER), "", name="")
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What the holder of an allocation wrote down."""
@@ -182,13 +192,20 @@ class SlurmFiles:
     def clear(self) -> None:
         """Note that all allocations are given up; what their environments held is removed."""
         forget_name(self.study)
-        for folder in (self._holders, self.steps):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.steps, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of trouble with the folder was told
+            for path in self._holders.glob("*.json"):
+                path.unlink()
+            self.say_unwanted()  # a late answer of Slurm's may be one allocation more
 
     def say_wanted(self) -> None:
         """Tell the holders that a search lives; well within GIVE_UP_S."""
         self._n_wanted += 1
-        write_wanted(str(self._holders), f"{os.getpid()}-{self._n_wanted}")
+        write_wanted(str(self._holders), f"{os.getpid()}-{self._n_wanted}", name=self.name)
+
+    def say_unwanted(self) -> None:
+        """Tell the holders that no search wants them; see say_unwanted of this module."""
+        say_unwanted(self.study)
 
 
 def described(profile: Profile) -> Sequence[str]:

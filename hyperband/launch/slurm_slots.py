@@ -4,7 +4,7 @@ Owns the way between what happens (reports of the clerk, files of holders, start
 allocations, which decide, and carries their orders out. Must not know: how a job gets onto its node.
 """
 
-import select
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,16 +28,17 @@ from hyperband.launch.allocation_events import (
 from hyperband.launch.allocations import Allocations
 from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
-from hyperband.launch.slurm_files import GIVE_UP_S, SlurmFiles, described
+from hyperband.launch.slurm_files import SlurmFiles, described
 from hyperband.launch.slurm_holders import Holders
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_reports import FoundSite, Status, StepOver
+from hyperband.launch.slurm_reports import FoundSite, Status, StepOver, Unreachable
 from hyperband.launch.slurm_room import lease_of, place_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import means_ending
+from hyperband.machine.process import wait_for_end
 
-#: patience with Slurm at the end, and with one that does not answer
-_END_S, _UNREACHABLE_END_S = 60.0, 10.0
+#: patience at the end with a Slurm that answers, with one that does not, and with each command
+_END_S, _SILENT_END_S, _COMMAND_END_S = 60.0, 6.0, 3.0
 
 
 class SlurmSlots:
@@ -266,22 +267,34 @@ class SlurmSlots:
             return []
         clerk, files = self._open
         self._tell(Stop())
+        # one that was asked something before and hangs must not keep us
+        clerk.hasten(_COMMAND_END_S)
         clerk.look()
         began_s = time.monotonic()
+        patience_s = _SILENT_END_S
         while not self._allocations.is_given_up:
-            patience_s = _END_S if self._allocations.is_reachable else _UNREACHABLE_END_S
             left_s = began_s + patience_s - time.monotonic()
             if left_s <= 0:
-                job_ids = " ".join(self._allocations.job_ids) or f"--name={files.name}"
-                return [
-                    f"Slurm did not end the allocations within {patience_s:g} s: `scancel {job_ids}` ends "
-                    f"them, and by themselves they end after {GIVE_UP_S:g} s without a search."
-                ]
-            select.select([clerk], [], [], left_s)
+                return [self._why_not_ended(files, patience_s)]
+            wait_for_end(clerk.fileno(), left_s)
             for report in clerk.reports():
                 self._tell(report)
+                if isinstance(report, Status | Unreachable):
+                    patience_s = _END_S if isinstance(report, Status) else _SILENT_END_S
         files.clear()
         return []
+
+    def _why_not_ended(self, files: SlurmFiles, patience_s: float) -> str:
+        with contextlib.suppress(
+            OSError
+        ):  # then they end when nobody has said for a while that he wants them
+            files.say_unwanted()
+        there = self._allocations.job_ids
+        what = f"the allocations {', '.join(there)}" if there else "an allocation that it may have taken"
+        return (
+            f"Slurm did not end {what} within {patience_s:g} s: `scancel --name={files.name}` or `hyperband "
+            f"stop {files.study}` ends all of them, and by themselves they end when it answers again."
+        )
 
     def close(self) -> None:
         """Ask nothing more; allocations go on."""

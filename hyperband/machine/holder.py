@@ -4,7 +4,8 @@
 from then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps
 get theirs from there, with what the setup lines did to it. A search that lives writes `FOLDER/wanted` again
 and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the allocation ends: a search
-that died and is not started again must not keep GPUs from everybody else until the time limit.
+that died and is not started again must not keep GPUs from everybody else until the time limit. It ends at
+once where that file names other allocations, or none: Slurm may have started it when the search was over.
 
 `PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of those.
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _BAD_WORDS, _NO_BATCH_SYSTEM = 2, 3
 #: what a search that lives writes again and again
 WANTED_FILE = "wanted"
+#: between looks at it, at most
+LOOKS_S = 15.0
+_UNWANTED = "the search that asked for this allocation is over: it ends"
 #: looks at it within the time after which nobody wants the allocation
 _N_LOOKS = 5
 _COMMAND_S = 60.0
@@ -50,9 +54,12 @@ def file_name(job_id: str, restart: int) -> str:
     return f"{job_id}-{restart}.json"
 
 
-def write_wanted(folder: str, word: str) -> None:
-    """Say that a search wants the allocations of this folder: a new word each time, well within GIVE_UP_S."""
-    _write_whole(f"{folder}/{WANTED_FILE}", {"word": word})
+def write_wanted(folder: str, word: str, *, name: str | None = None) -> None:
+    """Say that a search wants the allocations of this folder: a new word each time, well within GIVE_UP_S.
+
+    name: of those that it wants; empty: none. Others end, also if they begin only later.
+    """
+    _write_whole(f"{folder}/{WANTED_FILE}", {"word": word, **({} if name is None else {"name": name})})
 
 
 def hold(folder: str, give_up_s: float) -> int:
@@ -66,18 +73,34 @@ def hold(folder: str, give_up_s: float) -> int:
     if about is None:
         return _complain(_NO_BATCH_SYSTEM, "there is no SLURM_JOB_ID here: only sbatch starts this")
     job_id = str(about["job_id"])
-    _write_whole(f"{folder}/{file_name(job_id, int(str(about['restart'])))}", about)
+    if not Path(folder).is_dir():
+        return _complain(0, f"{folder} is gone, and with it whoever wanted this allocation: it ends")
     last, since_s = _read(f"{folder}/{WANTED_FILE}"), time.monotonic()
-    while signal.sigtimedwait(_ENDS, give_up_s / _N_LOOKS) is None:
+    if _is_unwanted(last):
+        return _complain(0, _UNWANTED)
+    _write_whole(f"{folder}/{file_name(job_id, int(str(about['restart'])))}", about)
+    while signal.sigtimedwait(_ENDS, min(LOOKS_S, give_up_s / _N_LOOKS)) is None:
         word = _read(f"{folder}/{WANTED_FILE}")
         if word != last:
             last, since_s = word, time.monotonic()
-        elif time.monotonic() - since_s >= give_up_s:
+        if _is_unwanted(word) and not _may_have_steps(job_id):
+            return _complain(0, _UNWANTED)
+        if time.monotonic() - since_s >= give_up_s:
             if not _may_have_steps(job_id):
                 said = f"no search has wanted this allocation for {give_up_s:g} s, and no job runs in it"
                 return _complain(0, f"{said}: it ends")
             since_s = time.monotonic()
     return 0
+
+
+def _is_unwanted(wanted: bytes) -> bool:
+    """Whether a search wants other allocations than this one, or none; what says nothing of that does not."""
+    try:
+        found = json.loads(wanted)
+    except ValueError:
+        return False
+    name = found.get("name") if isinstance(found, dict) else None
+    return name is not None and name != os.environ.get("SLURM_JOB_NAME", name)
 
 
 def _read(path: str) -> bytes:

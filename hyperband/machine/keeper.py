@@ -59,6 +59,10 @@ _RESULT_BYTES = 4096
 #: file systems that cannot reserve room say so with one of these
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _WORD = b"go"
+#: what the process that will be the job says when it has its request
+_TAKEN = b"t"
+#: patience with that; a moment is enough
+_TAKES_REQUEST_S = 1.0
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
 #: what a keeper waits for, blocked from its first moment on
@@ -191,6 +195,9 @@ def take_request(line: socket.socket, *, has_waited: bool = True) -> dict[str, A
         return None
     if has_waited:
         forget_signals()
+    # from here on signals are meant for the job, and stay pending until it is ready
+    with contextlib.suppress(BrokenPipeError):  # the keeper was killed: we never run
+        line.send(_TAKEN)
     request = _read_request(descriptors[0])
     for target, descriptor in enumerate((nothing, *descriptors[1:3])):
         os.dup2(descriptor, target)
@@ -318,7 +325,6 @@ class Keeper:
         # killed while it waited, maybe with the request unread: its exit status says so
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(_WORD)
-        self._line.close()
         return started_at
 
     def _more_about(self) -> dict[str, object]:
@@ -370,11 +376,18 @@ class Keeper:
                 return
             self._asked = self.asks[number]
             self._kill_at_s = time.monotonic() + self._grace_s
+            self._let_job_take_request()
             try:
                 os.killpg(self._job, signal.SIGTERM)
             except ProcessLookupError:
                 # it has not made its group yet: the signal stays pending until just before its exec
                 self._signal([self._job], signal.SIGTERM)
+
+    def _let_job_take_request(self) -> None:
+        """Wait until the job has forgotten what came before its request: what we send now is meant for it."""
+        self._line.settimeout(min(self._grace_s, _TAKES_REQUEST_S))
+        with contextlib.suppress(OSError):  # it hangs, or was killed
+            self._line.recv(len(_TAKEN))
 
     def _next_signal(self, wanted: set[int], until_s: float) -> int:
         """Wait for one of these signals until a moment of the monotonic clock; return it, or 0."""

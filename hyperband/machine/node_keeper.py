@@ -101,12 +101,18 @@ class NodeKeeper(Keeper):
         self._marks = marks
         #: why the job was ended without being asked to; empty: it was not
         self._fenced = ""
+        self._warden = os.getppid()
 
     def _more_about(self) -> dict[str, object]:
         return {**self._marks, "environment": {}, "lease_s": self._lease_s}
 
     def _more_of_result(self) -> dict[str, object]:
-        return {**self._marks, "fenced": self._fenced, "never_ran": not self._shared.has_word}
+        return {
+            **self._marks,
+            "fenced": self._fenced,
+            "lost_warden": self._has_lost_warden,
+            "never_ran": not self._shared.has_word,
+        }
 
     def _may_run(self) -> bool:
         may_run = super()._may_run()
@@ -122,6 +128,10 @@ class NodeKeeper(Keeper):
             self._shared.give_word()
         return may_run
 
+    @property
+    def _has_lost_warden(self) -> bool:
+        return os.getppid() != self._warden
+
     def _fence_at_s(self) -> float:
         return self._shared.renewed_s + self._lease_s
 
@@ -136,7 +146,12 @@ class NodeKeeper(Keeper):
             wakes_s = min(until_s, time.monotonic() + lasts_s)
             number = super()._next_signal(wanted, wakes_s)
             if number == _FENCE:
-                self._fence("the search had given it up, or the process that renews its lease was killed")
+                is_lost = self._has_lost_warden
+                self._fence(
+                    "the process that renews its lease was killed"
+                    if is_lost
+                    else "the search had given it up"
+                )
                 return 0
             if number == _WARNING:
                 with contextlib.suppress(ProcessLookupError):
