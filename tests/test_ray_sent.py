@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ray_fixture import RayCluster
+from ray_fixture import RayCluster, wait_for
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
@@ -100,17 +101,39 @@ def test_a_search_that_is_killed_finds_what_ran_and_what_ended_meanwhile(ray_clu
 
 
 @pytest.mark.slow
-def test_a_machine_that_dies_takes_its_jobs_and_its_checkpoints_with_it(ray_cluster: RayCluster) -> None:
+def test_a_machine_that_is_cut_off_costs_its_jobs_and_its_checkpoints(ray_cluster: RayCluster) -> None:
     sent = Sent(ray_cluster, seconds=1.0)
     search = sent.start("--max-epochs", "9")
     until(lambda: sent.n_jobs_begun() >= 9, "jobs to begin")
     ray_cluster.cut("m2")
-    ray_cluster.kill_machine("m2")
     ran = sent.searches.wait(search)
     assert ran.exit_code == 0, ran.err
     lost = [job["slot"][:2] for job in ran.document["jobs"] if job["outcome"] == "Lost"]
     assert set(lost) == {"m2"}
     assert decided(ran) == decided(sent.here("--max-epochs", "9"))
+    wait_for(lambda: not ray_cluster.keepers(), 40, "keepers that end there, too")
+
+
+@pytest.mark.slow
+def test_an_interrupt_and_stop_end_jobs_and_slots(ray_cluster: RayCluster) -> None:
+    sent = Sent(ray_cluster, seconds=60.0)
+    few = ("--max-epochs", "1", "--max-slots", "2")
+    search = sent.start(*few)
+    until(lambda: sent.n_jobs_begun() == 2, "jobs to begin")
+    search.send_signal(signal.SIGINT)
+    search.send_signal(signal.SIGTERM)
+    ran = sent.searches.wait(search)
+    assert ran.exit_code == 130, ran.err
+    assert [job["outcome"] for job in ran.document["jobs"]] == ["Stopped", "Stopped"]
+    assert sent.is_all_given_back()
+    again = sent.start(*few)
+    until(lambda: sent.n_jobs_begun() == 4, "jobs to begin again")
+    sent.searches.kill(again)
+    began_s = time.monotonic()
+    stopped = sent.stop()
+    assert "ended 2 jobs" in stopped.out, stopped
+    assert time.monotonic() - began_s < 30
+    assert sent.is_all_given_back()
 
 
 @pytest.fixture
