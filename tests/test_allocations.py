@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hyperband.launch.allocation_events import (
     Action,
+    Avoid,
     Began,
     Cancel,
     Ended,
@@ -112,7 +113,7 @@ def test_max_slots_bounds_allocations_and_jobs() -> None:
     assert len(story.tell(Status(()), Wanted(9))) == 2
     story.hold("1")
     story.hold("2", node="n2")
-    assert story.free() == ["n1:1/0", "n1:1/1", "n2:2/0"]
+    assert story.free() == ["n1/1/0", "n1/1/1", "n2/2/0"]
     story.tell(Began(Place("1", "n1", 0)), Began(Place("1", "n1", 1)), Began(Place("2", "n2", 0)))
     assert story.free() == []
 
@@ -157,10 +158,10 @@ def test_those_that_wait_are_given_up_first_the_newest_first(held: Story) -> Non
 def test_jobs_go_where_most_of_them_are(held: Story) -> None:
     held.tell(Wanted(3))
     held.hold("2", node="n2")
-    assert held.free() == ["n1:1/1", "n2:2/0", "n2:2/1"]
+    assert held.free() == ["n1/1/1", "n2/2/0", "n2/2/1"]
     held.tell(Began(Place("2", "n2", 0)), Began(Place("2", "n2", 1)), Ended(Place("2", "n2", 0)))
     held.tell(Ended(Place("1", NODE, 0)))
-    assert held.free() == ["n2:2/0", "n1:1/0", "n1:1/1"]
+    assert held.free() == ["n2/2/0", "n1/1/0", "n1/1/1"]
 
 
 # time limits
@@ -219,25 +220,25 @@ def test_one_that_is_queued_again_loses_its_jobs_and_comes_back(held: Story) -> 
     held.tell(Status((runs(started="t1"),)))
     assert held.free() == [], "the word of the first start's holder does not count"
     held.tell(Ready("1", "b", (NODE,)))
-    assert held.free() == ["n1:1/1"], "the job of before may still run at its place"
+    assert held.free() == ["n1/1/1"], "the job of before may still run at its place"
     held.tell(Ready("1", "a", (NODE,)), Status((runs(started="t1"),)))
-    assert held.free() == ["n1:1/1"], "the first holder's file is still there"
+    assert held.free() == ["n1/1/1"], "the first holder's file is still there"
     held.tell(Ended(Place("1", NODE, 0)))
-    assert held.free() == ["n1:1/0", "n1:1/1"]
+    assert held.free() == ["n1/1/0", "n1/1/1"]
 
 
 def test_one_that_was_queued_again_and_started_between_two_looks(held: Story) -> None:
     held.tell(Ready("1", "b", ("n2",)))
     [lost] = held.tell(Status((runs(started="t1", node="n2"),)))
     assert isinstance(lost, Lost)
-    assert held.free() == ["n2:1/0", "n2:1/1"]
+    assert held.free() == ["n2/1/0", "n2/1/1"]
 
 
 def test_a_holder_that_is_there_before_squeue_says_so(story: Story) -> None:
     story.tell(Status(()), Wanted(1), Submitted(1, "1"), Ready("1", "a", (NODE,)), Status((waits(),)))
     assert story.free() == []
     story.tell(Status((runs(),)))
-    assert story.free() == ["n1:1/0", "n1:1/1"]
+    assert story.free() == ["n1/1/0", "n1/1/1"]
 
 
 @pytest.mark.parametrize("state", [JobState.NODE_FAILURE, JobState.PREEMPTED, JobState.GONE])
@@ -252,14 +253,14 @@ def test_slurms_silence_is_no_news(held: Story) -> None:
     held.tell(Ended(Place("1", NODE, 0)))
     assert held.tell(Unreachable("connect failure"), Wanted(50)) == []
     assert held.after(1e6) == []
-    assert held.free() == ["n1:1/0", "n1:1/1"]
+    assert held.free() == ["n1/1/0", "n1/1/1"]
     assert not held.allocations.is_reachable
     assert held.tell(Status((runs(),))) == [Submit(2), Submit(3)]
 
 
 def test_a_job_that_squeue_does_not_list_is_not_over(held: Story) -> None:
     assert held.tell(Status(())) == []
-    assert held.free() == ["n1:1/1"]
+    assert held.free() == ["n1/1/1"]
 
 
 def test_a_word_that_is_not_known_changes_nothing(held: Story) -> None:
@@ -267,7 +268,7 @@ def test_a_word_that_is_not_known_changes_nothing(held: Story) -> None:
     said = held.all_of(Status((line,)))
     assert [action for action in said if isinstance(action, Say) and "DANCING" in action.words]
     assert held.all_of(Status((line,))) == [], "said once"
-    assert held.free() == ["n1:1/1"]
+    assert held.free() == ["n1/1/1"]
 
 
 def test_a_suspended_one_gets_no_jobs_and_keeps_its_own(held: Story) -> None:
@@ -275,7 +276,7 @@ def test_a_suspended_one_gets_no_jobs_and_keeps_its_own(held: Story) -> None:
     assert held.tell(Status((line,))) == []
     assert held.free() == []
     held.tell(Status((runs(),)))
-    assert held.free() == ["n1:1/1"]
+    assert held.free() == ["n1/1/1"]
 
 
 def test_one_that_somebody_cancelled_is_not_replaced(held: Story) -> None:
@@ -340,6 +341,36 @@ def test_a_job_that_came_to_its_end_shows_that_allocations_can_work(story: Story
         place = Place(str(ticket), NODE, 0)
         story.tell(Began(place), Ended(place), Wanted(1), Status((over(JobState.FAILED, str(ticket)),)))
         assert story.after(60) == [Submit(ticket + 1)]
+
+
+# nodes on which jobs fail
+
+
+def test_nothing_starts_on_a_node_that_is_avoided_and_another_is_asked_for_without_it(held: Story) -> None:
+    held.tell(Wanted(3))
+    held.hold("2", node="n2")
+    found = held.tell(Avoid(frozenset({"n2"})))
+    assert found == [Cancel(("2",), "jobs fail on n2"), Submit(3, ("n2",))]
+    assert held.free() == ["n1/1/1"]
+    held.tell(Submitted(3, "3"), Status((runs(), over(JobState.CANCELLED, "2"))))
+    assert held.tell(Avoid(frozenset()), Wanted(5)) == [Submit(4)], "it was given back"
+
+
+def test_one_whose_job_still_runs_on_such_a_node_is_given_up_after_it(held: Story) -> None:
+    assert held.tell(Avoid(frozenset({NODE}))) == []
+    assert held.tell(Wanted(1)) == [Submit(2, (NODE,))], "its free place is none"
+    assert held.tell(Ended(Place("1", NODE, 0))) == [Cancel(("1",), f"jobs fail on {NODE}")]
+
+
+def test_where_slurm_has_no_other_node_it_is_asked_for_that_one_again(held: Story) -> None:
+    held.tell(Avoid(frozenset({NODE})))
+    assert held.tell(Wanted(1)) == [Submit(2, (NODE,))]
+    refused = NotSubmitted(2, Refusal.WRONG, "Requested node configuration is not available")
+    said = held.all_of(refused)
+    assert isinstance(said[0], Say)
+    assert "without n1" in said[0].words
+    assert said[1:] == [Submit(3)]
+    assert held.tell(Ended(Place("1", NODE, 0))) == [], "it would be given up and asked for again, for ever"
 
 
 # what Slurm does not take
@@ -408,7 +439,7 @@ def test_those_of_an_earlier_start_are_taken_over_with_their_jobs(story: Story) 
     [lost] = story.tell(Status((runs("7"), over(JobState.COMPLETED, "3"))))
     assert lost == Lost((gone,), JobState.GONE, "their allocations are over")
     story.tell(Ready("7", "c", (NODE,)))
-    assert story.free() == ["n1:7/0"]
+    assert story.free() == ["n1/7/0"]
     assert story.tell(Wanted(0)) == []
 
 
@@ -441,10 +472,10 @@ def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
 
 def test_names_of_places_lead_back_to_them() -> None:
     place = Place("15", "gpu-04", 3)
-    assert place.name == "gpu-04:15/3"
+    assert place.name == "gpu-04/15/3", "its node is what may be at fault"
     assert Place.named(place.name) == place
-    assert Place.named("gpu:0") is None
-    assert Place.named("cpu:0/1") == Place("0", "cpu", 1)
+    for name in ("gpu:0/1", "cpu:0", "n1/7", "n1/7/x", "n1/7/0/1", "/7/0", "m1:gpu0/a"):
+        assert Place.named(name) is None, name
 
 
 # laws

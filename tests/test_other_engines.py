@@ -22,7 +22,7 @@ STARTED = JobStarted(
     trial=0,
     rung=0,
     epochs=1,
-    slot="n1:7/0",
+    slot="n1/7/0",
     several_gpus=False,
     script_sha256="",
     host="h",
@@ -51,7 +51,7 @@ def test_a_living_job_is_for_its_own_engine_alone(bench: RemoteBench) -> None:
     job = bench.start(*WAITS, folder=job_folder(bench.folder, 0, 0))
     bench.about(job.folder)
     for engine in ("slurm", "local"):
-        with pytest.raises(MachineError, match=rf"still runs on n1:7/0.*\(ray, and now it is {engine}\)"):
+        with pytest.raises(MachineError, match=rf"still runs on n1/7/0.*\(ray, and now it is {engine}\)"):
             refuse(bench.folder, engine)
     refuse(bench.folder, "ray")
     bench.launcher.stop(job, StopReason.STOP)

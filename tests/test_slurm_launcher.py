@@ -99,6 +99,6 @@ def test_a_step_that_never_begins_is_taken_back(hanging: StubSlurm, monkeypatch:
     assert ending is not None
     assert ending.never_ran
     assert "its step did not begin within 0.3 s" in ending.note
-    assert job.lease.slot.name == "n1:1/0"
+    assert job.lease.slot.name == "n1/1/0"
     hanging.slots.release(job.lease)
     assert hanging.start() is None, "its allocation is held back for a moment"

@@ -150,7 +150,7 @@ def test_clean_ends_what_a_killed_search_left(on_slurm: OnSlurm) -> None:
     on_slurm.searches.write(training(0.05))
     ran = on_slurm.run("--max-epochs", "3", "--clean", "--yes", "--max-slots", "2")
     assert ran.exit_code == 0, ran.err
-    assert before.split()[0] not in {job["slot"].split(":")[1].split("/")[0] for job in ran.document["jobs"]}
+    assert before.split()[0] not in {job["slot"].split("/")[1] for job in ran.document["jobs"]}
 
 
 @pytest.mark.slow
@@ -343,7 +343,7 @@ def test_an_allocation_of_two_nodes_has_the_slots_of_both(on_slurm: OnSlurm) -> 
     profile = ("--slurm-set", "nodes=2", "--slurm-set", "cpus=4", "--slurm-set", "setup=export COLOUR=blue")
     ran = on_slurm.run("--max-epochs", "3", profile=(*profile, "--slurm-set", "max_allocations=1"))
     assert ran.exit_code == 0, ran.err
-    assert {job["slot"].split(":")[0] for job in ran.document["jobs"]} == {"n1", "n2"}
+    assert {job["slot"].split("/")[0] for job in ran.document["jobs"]} == {"n1", "n2"}
 
 
 @pytest.mark.slow
@@ -453,6 +453,27 @@ def put_first(on_slurm: OnSlurm, **commands: str) -> None:
         (tools / name).chmod(0o755)
     on_slurm.searches.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
     on_slurm.searches.environment["FOLDER"] = str(on_slurm.searches.folder)
+
+
+@pytest.mark.slow
+def test_a_node_on_which_jobs_fail_is_avoided_in_every_allocation(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(
+        script("""
+            import os, time
+            time.sleep(0.3)
+            assert os.environ["SLURMD_NODENAME"] != "n2", "a bad GPU"
+            print(float(config_id[2:]) + 1 / epochs)
+        """)
+    )
+    ran = on_slurm.run("--max-epochs", "9")
+    assert ran.exit_code == 0, ran.err
+    jobs = ran.document["jobs"]
+    assert {job["slot"].split("/")[0] for job in jobs if job["outcome"] == "Crashed"} == {"n2"}
+    assert not [trial for trial in ran.document["trials"] if trial["state"] == "failed"]
+    log = on_slurm.log()
+    assert "given up: jobs fail on n2" in log, log
+    excluded = on_slurm.cluster.run("squeue", "-h", "-t", "all", "-o", "%x")
+    assert "n2" in excluded.split(), "the next one is asked for without it"
 
 
 @pytest.mark.slow

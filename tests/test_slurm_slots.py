@@ -82,6 +82,36 @@ def test_four_failures_in_an_allocation_that_runs() -> None:
     assert starts.judge(lambda place: place.job_id == "7") == "no python"
 
 
+def test_a_node_where_nothing_can_be_started_is_avoided_if_jobs_run_on_others() -> None:
+    starts = FailedStarts()
+    starts.forget(ELSEWHERE)
+    for n, now_s in enumerate((0.0, 10.0, 20.0, 30.0)):
+        starts.note(Place(str(n), "n1", 0), "no python", now_s, is_ending=False)
+        assert starts.judge(lambda _: True) is None
+    assert starts.bad_nodes == {"n1"}
+    [said] = starts.take_news()
+    assert "jobs cannot be started on n1" in said
+    assert "no python" in said
+    assert starts.are_held_back(Place("99", "n1", 0), 1000.0), "in every allocation"
+    assert not starts.are_held_back(ELSEWHERE, 1000.0)
+    for now_s in (100.0, 200.0, 300.0, 400.0):
+        starts.note(ELSEWHERE, "no python", now_s, is_ending=False)
+    assert starts.judge(lambda _: True) == "no python", "no other is left"
+
+
+def test_what_an_allocation_excludes_is_what_the_profile_says_and_the_nodes_that_are_avoided(
+    tmp_path: Path,
+) -> None:
+    files = SlurmFiles(tmp_path, Profile(exclude="gpu[1-3]"), tmp_path)
+    assert "--exclude=gpu[1-3],n2,n4" in files.allocation_argv(("n2", "n4"))
+    assert "--exclude=gpu[1-3]" in files.allocation_argv()
+    assert not [
+        word
+        for word in SlurmFiles(tmp_path, Profile(), tmp_path).allocation_argv()
+        if word.startswith("--exclude")
+    ]
+
+
 def test_an_allocation_that_ends_for_a_while_is_nobodys_fault() -> None:
     starts = FailedStarts()
     for now_s in (0.0, 100.0, 200.0, 300.0, 400.0):

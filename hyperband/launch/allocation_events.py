@@ -18,15 +18,14 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The name of the slot: `n1:15/0`."""
-        return f"{self.node}:{self.job_id}/{self.index}"
+        """The name of the slot, its node first, which is what may be at fault: `n1/15/0`."""
+        return f"{self.node}/{self.job_id}/{self.index}"
 
     @classmethod
     def named(cls, name: str) -> "Place | None":
         """The place with this name; None if it is no name of one."""
-        node, colon, rest = name.rpartition(":")
-        job_id, slash, index = rest.rpartition("/")
-        is_one = bool(colon and slash and node and job_id) and index.isdigit()
+        node, job_id, index, *more = (*name.split("/"), "", "")
+        is_one = bool(node and job_id) and index.isdigit() and not any(more)
         return cls(job_id, node, int(index)) if is_one else None
 
 
@@ -70,6 +69,13 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Avoid:
+    """Jobs fail on these nodes, and on no others: nothing is started there, and they are not asked for."""
+
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The holder of an allocation wrote down where it is: jobs may be started there."""
 
@@ -104,7 +110,7 @@ class Tick:
 
 
 #: what allocations are told: of Slurm by its clerk, of jobs and time by the search
-Event = Report | Wanted | Ready | Began | Ended | Stop | Tick
+Event = Report | Wanted | Avoid | Ready | Began | Ended | Stop | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,8 @@ class Submit:
     """Ask Slurm for one more allocation; the answer has this ticket."""
 
     ticket: int
+    #: nodes that it is not to have
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

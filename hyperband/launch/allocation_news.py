@@ -41,6 +41,11 @@ class AllocationNews:
                 f"Slurm takes no more jobs now ({event.words}); it is asked again every {_LIMIT_PAUSE_S:g} s"
             )
             self._all.say_once(words, actions)
+        elif self._all.avoided and self._all.may_exclude:
+            self._all.may_exclude = False
+            nodes = ", ".join(sorted(self._all.avoided))
+            words = f"Slurm has no allocation without {nodes} ({event.words}), on which jobs fail"
+            actions.append(Say(f"{words}: it is asked for one with them"))
         elif n_there := len(self._all.allocations):
             self._all.n_most = n_there
             words = f"Slurm refused one more allocation ({event.words}); the search goes on with {n_there}"

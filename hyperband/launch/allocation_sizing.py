@@ -24,6 +24,8 @@ class AllocationSizing:
         if not self._all.has_looked or not self._all.is_reachable or self._all.has_failed:
             return
         self._give_up_spent(now_s, actions)
+        if self._all.may_exclude:
+            self._give_up_avoided(actions)
         n_needed = self._all.wanted.n_jobs - self._n_slots_coming(now_s)
         self._grow(n_needed, now_s, actions)
         self._shrink(n_needed, now_s, actions)
@@ -38,6 +40,19 @@ class AllocationSizing:
         ]
         self._all.cancel(spent, "too little of its time is left", actions)
 
+    def _give_up_avoided(self, actions: list[Action]) -> None:
+        """End those without a job in which none will be started; others are asked for elsewhere."""
+        avoided = [
+            one
+            for one in self._all.allocations.values()
+            if one.phase in (Phase.STARTING, Phase.HELD)
+            and not one.is_cancelled
+            and not one.busy
+            and set(one.nodes) <= self._all.avoided
+        ]
+        for one in avoided:
+            self._all.cancel([one], f"jobs fail on {', '.join(one.nodes)}", actions)
+
     def _n_slots_coming(self, now_s: float) -> int:
         """Slots that are free, or will be without being asked for again."""
         n_slots = 0
@@ -47,7 +62,7 @@ class AllocationSizing:
             if one.phase == Phase.QUEUED:
                 n_slots += self._all.rules.n_slots
             elif self._all.fits(one, self._all.wanted.shortest_s, now_s):
-                n_slots += len(one.free_places(self._all.rules))
+                n_slots += len(self._all.usable_places(one))
         return n_slots + len(self._all.asked) * self._all.rules.n_slots
 
     def _grow(self, n_needed: int, now_s: float, actions: list[Action]) -> None:
@@ -59,7 +74,8 @@ class AllocationSizing:
         for _ in range(min(n_more, self._all.n_most - n_there)):
             self._all.n_tickets += 1
             self._all.asked[self._all.n_tickets] = False
-            actions.append(Submit(self._all.n_tickets))
+            exclude = tuple(sorted(self._all.avoided)) if self._all.may_exclude else ()
+            actions.append(Submit(self._all.n_tickets, exclude))
 
     def _shrink(self, n_needed: int, now_s: float, actions: list[Action]) -> None:
         n_kept = sum(not one.is_cancelled for one in self._all.allocations.values()) + len(self._all.asked)

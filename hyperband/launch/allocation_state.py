@@ -23,6 +23,10 @@ class AllocationState:
     asked: dict[int, bool] = field(default_factory=dict)
     n_tickets: int = 0
     wanted: Wanted = field(default_factory=lambda: Wanted(0))
+    #: nodes on which nothing is started
+    avoided: frozenset[str] = frozenset()
+    #: Slurm takes requests that exclude them
+    may_exclude: bool = True
     #: jobs of an earlier search, before Slurm said where their allocations are
     early: set[Place] = field(default_factory=set)
     has_looked: bool = False
@@ -41,6 +45,10 @@ class AllocationState:
     def fits(self, one: Allocation, expected_s: float | None, now_s: float) -> bool:
         """Whether a job that takes so long (None: not known) would be over in time there."""
         return one.fits(expected_s, self.rules.margin_s, now_s)
+
+    def usable_places(self, one: Allocation) -> list[Place]:
+        """Return its places where a job could run and none does or may still."""
+        return [place for place in one.free_places(self.rules) if place.node not in self.avoided]
 
     def n_slots_left(self) -> int:
         """Return how many jobs may begin yet, besides those that run."""

@@ -15,6 +15,7 @@ from hyperband.errors import InternalError
 from hyperband.launch.allocation import Allocation, Phase
 from hyperband.launch.allocation_events import (
     Action,
+    Avoid,
     Began,
     Ended,
     Event,
@@ -60,6 +61,8 @@ class Allocations:
         match event:
             case Wanted():
                 self._all.wanted = event
+            case Avoid(nodes):
+                self._all.avoided = nodes
             case Ready():
                 self._note_ready(event, now_s)
             case Began(place):
@@ -100,7 +103,7 @@ class Allocations:
             self._all.allocations.values(), key=lambda one: (-len(one.busy), one.number)
         ):
             if allocation.may_get_jobs and self._all.fits(allocation, expected_s, now_s):
-                found += allocation.free_places(self._all.rules)
+                found += self._all.usable_places(allocation)
         return tuple(found[:n_left])
 
     def places(self) -> tuple[Place, ...]:

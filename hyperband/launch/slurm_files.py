@@ -11,7 +11,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.errors import MachineError
@@ -138,11 +138,12 @@ class SlurmFiles:
         self._holder = ship(study, modules=("holder",), main="holder")
         self.node = ship(study)
 
-    def allocation_argv(self) -> tuple[str, ...]:
-        """Return the arguments of sbatch for one more allocation."""
+    def allocation_argv(self, exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of sbatch for one more allocation; exclude: nodes, besides the profile's."""
+        excluded = ",".join(filter(None, (self._profile.exclude, *exclude)))
         hold = ("hold", str(self._holders), f"{GIVE_UP_S:g}")
         return slurm_text.allocation_argv(
-            self._profile,
+            replace(self._profile, exclude=excluded or None),
             name=self.name,
             comment=f"hyperband {self.study}",
             log=self.log,

@@ -6,12 +6,13 @@ allocations, which decide, and carries their orders out. Must not know: how a jo
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.launch.allocation import Phase
 from hyperband.launch.allocation_events import (
+    Avoid,
     Began,
     Cancel,
     Ended,
@@ -42,7 +43,7 @@ _END_S, _SILENT_END_S, _COMMAND_END_S = 60.0, 6.0, 3.0
 
 
 class SlurmSlots:
-    """Slots `NODE:ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
+    """Slots `NODE/ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
 
     def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
         """Ask nothing yet.
@@ -60,6 +61,8 @@ class SlurmSlots:
         self._lost: list[Lost] = []
         self._steps_over: list[str] = []
         self._news: list[str] = []
+        #: nodes on which nothing is started
+        self._avoided: frozenset[str] = frozenset()
         self._failure: MachineError | None = None
         #: tells whether a job that is started at a place now needs no word of Slurm's
         self._is_prepared: Callable[[Place], bool] = lambda _: False
@@ -199,8 +202,12 @@ class SlurmSlots:
         self._holders.news.clear()
         self._tell(Tick())
 
-    def want(self, n_jobs: int, shortest_s: float | None) -> None:
-        """Hear how many jobs wait for a slot."""
+    def want(self, n_jobs: int, shortest_s: float | None, quarantined: Set[str] = frozenset()) -> None:
+        """Hear how many jobs wait for a slot, and which nodes are in quarantine."""
+        avoided = quarantined | self._starts.bad_nodes
+        if avoided != self._avoided:
+            self._avoided = frozenset(avoided)
+            self._tell(Avoid(self._avoided))
         self._tell(Wanted(n_jobs, shortest_s))
 
     def wait_s(self) -> float | None:
@@ -313,9 +320,9 @@ class SlurmSlots:
         """Tell the allocations, and do what they want done."""
         for action in self._allocations.handle(event, time.monotonic()):
             match action:
-                case Submit(ticket):
+                case Submit(ticket, exclude):
                     clerk, files = self._opened()
-                    clerk.submit(ticket, files.allocation_argv())
+                    clerk.submit(ticket, files.allocation_argv(exclude))
                 case Cancel(job_ids, why):
                     self.clerk.cancel(job_ids)
                     self._news.append(f"allocation {', '.join(job_ids)} given up: {why}")
@@ -330,6 +337,7 @@ class SlurmSlots:
         """Starts that failed were their allocation's fault, or that of what is started."""
         held = self._allocations.held
         words = self._starts.judge(lambda place: place.job_id in held)
+        self._news += self._starts.take_news()
         if words is not None:
             self._failure = self._failure or MachineError(
                 f"jobs cannot be started in allocations that run: {words}. Mend it (the interpreter of "

@@ -1,7 +1,8 @@
 """Starts that failed: where nothing is started for a moment, and when it is no allocation's fault any more.
 
 Pure: no clock, no command. A start fails where its allocation has just ended, or is told to, which is
-nobody's fault; or again and again since the nodes lack something, of which somebody must be told.
+nobody's fault; or again and again since a node lacks something: it is avoided if jobs run on others, and
+somebody must be told if they run nowhere.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from hyperband.launch.allocation_events import Place
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 #: the same where the allocation seems to end: one that is preempted may take a while, and takes no job
 _ENDING_PAUSE_S = 5.0
-#: failures in a row, in allocations that went on to run, that are the nodes' or ours
+#: failures in a row on one node, in allocations that went on to run, that are its own or ours
 _N_FAILURES = 4
 
 
@@ -21,8 +22,6 @@ _N_FAILURES = 4
 class _Failed:
     """What failed in one allocation since something ran there."""
 
-    #: in a row that were not for its end
-    n_faults: int
     until_s: float
     #: the latest
     pause_s: float
@@ -35,6 +34,14 @@ class FailedStarts:
     def __init__(self) -> None:
         """Nothing has failed."""
         self._failed: dict[str, _Failed] = {}
+        #: that were not for the end of their allocation, as far as is known yet, and what was said
+        self._unjudged: list[tuple[Place, str]] = []
+        #: what failed on a node since something ran there, in any allocation
+        self._faults: dict[str, list[str]] = {}
+        #: nodes on which something ran
+        self._good: set[str] = set()
+        self._bad: set[str] = set()
+        self._news: list[str] = []
 
     def note(
         self, place: Place, words: str, now_s: float, *, is_ending: bool, does_run: bool = False
@@ -52,18 +59,30 @@ class FailedStarts:
             return
         if before is not None:
             pause_s = min(_LONGEST_PAUSE_S, max(pause_s, 2 * before.pause_s))
-        n_faults = 0 if before is None else before.n_faults
-        n_faults = n_faults if is_ending else n_faults + 1
-        self._failed[place.job_id] = _Failed(n_faults, now_s + pause_s, pause_s, words)
+        if not is_ending:
+            self._unjudged.append((place, words))
+        self._failed[place.job_id] = _Failed(now_s + pause_s, pause_s, words)
 
     def forget(self, place: Place) -> None:
         """Hear that something ran in an allocation to its end."""
         self._failed.pop(place.job_id, None)
+        self._faults.pop(place.node, None)
+        self._good.add(place.node)
 
     def are_held_back(self, place: Place, now_s: float) -> bool:
         """Whether nothing is to be started at a place now."""
         failed = self._failed.get(place.job_id)
-        return failed is not None and now_s < failed.until_s
+        return place.node in self._bad or (failed is not None and now_s < failed.until_s)
+
+    @property
+    def bad_nodes(self) -> frozenset[str]:
+        """Nodes on which nothing can be started, although it can on others."""
+        return frozenset(self._bad)
+
+    def take_news(self) -> list[str]:
+        """Return lines worth saying that came up since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def wait_s(self, now_s: float) -> float | None:
         """Return seconds until the next pause is over."""
@@ -76,8 +95,22 @@ class FailedStarts:
         return f"a job could not run: {found[0]}" if found else ""
 
     def judge(self, runs: Callable[[Place], bool]) -> str | None:
-        """Take in which allocations run; return what failed too often in one that does."""
+        """Take in which allocations run; return what failed too often where nothing runs elsewhere."""
         for job_id in list(self._failed):
             if not runs(Place(job_id, "", 0)):
                 del self._failed[job_id]
-        return next((one.words for one in self._failed.values() if one.n_faults >= _N_FAILURES), None)
+        for place, words in self._unjudged:
+            if runs(place):
+                self._faults.setdefault(place.node, []).append(words)
+        self._unjudged.clear()
+        for node, found in self._faults.items():
+            if len(found) < _N_FAILURES or node in self._bad:
+                continue
+            if not self._good - self._bad - {node}:
+                return found[-1]
+            self._bad.add(node)
+            self._news.append(
+                f"jobs cannot be started on {node}, and can on other nodes: nothing is started there any "
+                f"more, and it is not asked for; the latest said: {found[-1]}"
+            )
+        return None

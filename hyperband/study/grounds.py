@@ -28,6 +28,8 @@ class Waiting:
     n_jobs: int
     #: how long the shortest of them is expected to run; None: not known
     shortest_s: float | None = None
+    #: places that get no job: they failed those that succeed elsewhere
+    quarantined: frozenset[str] = frozenset()
     #: the search comes to its end: nothing is started any more
     is_last: bool = False
 

@@ -319,16 +319,17 @@ class Search:
         """Count what waits for a slot, up to as many as there could be."""
         if self._finish.is_near:
             return Waiting(0, is_last=True)
+        quarantined = frozenset(self._health.quarantined)
         most = self._slots.n_slots()
         n_new = self._engine.n_ids_wanted()
         start = self._engine.next_start()
         if start is None:
-            return Waiting(min(most, n_new))
+            return Waiting(min(most, n_new), quarantined=quarantined)
         queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
         # a promotion that is only proposed is none of them
         n_queued = max(1, sum(1 for _ in islice(queued, most)))
         n_epochs = start.epochs - self._epochs_before(start)
-        return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs))
+        return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
     def _heed_health(self, events: list[Event]) -> None:
         """Put slots into quarantine, or give them back."""

@@ -99,7 +99,7 @@ class SlurmGrounds:
     def want(self, waiting: Callable[[], Waiting]) -> None:
         """Let the allocations know what waits."""
         found = waiting()
-        self._slots.want(found.n_jobs, found.shortest_s)
+        self._slots.want(found.n_jobs, found.shortest_s, found.quarantined)
 
     def why_waiting(self) -> str:
         """Nothing: an allocation is there before its jobs start."""
