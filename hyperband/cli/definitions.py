@@ -324,6 +324,10 @@ def _add_job_options(parser: Parser) -> None:
 def _add_study_options(parser: Parser) -> None:
     group = Group(parser, "the study")
     group.text("--logs", "DIR", default="logs", help="folder of all studies (default: logs)")
+    group.flag(
+        "--detach",
+        help="return when the search has begun: it runs on its own then, with --on slurm as a job of Slurm's",
+    )
     group.flag("--dry-run", "--dry", help="import the script, print the plan, write nothing")
     group.flag("--clean", help="remove the study first, after asking; the script's own checkpoints stay")
     group.flag("--yes", help="the answer to the question of --clean")

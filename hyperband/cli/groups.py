@@ -118,8 +118,8 @@ class Group:
             "WHERE",
             tuple(On),
             default=str(On.LOCAL),
-            help="local: this machine; slurm: in allocations that are held on a Slurm cluster; ray: at slots"
-            " of a Ray cluster (default: local)",
+            help="local: this machine; slurm: on a Slurm cluster, see --slurm-mode; ray: at slots of a Ray"
+            " cluster (default: local)",
         )
         self.text(
             "--slurm-profile",

@@ -36,6 +36,8 @@ from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
 from hyperband.settings import GuideKind, KeepCheckpoints, On, Settings, WhenShared
 
+#: options that are heeded before a search detaches itself
+_DONE_BEFORE = ("--detach", "--clean", "--yes", "--from-copy")
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check", "slurm")
 
@@ -151,6 +153,12 @@ def _settings(
         )
     if found.clean and found.dry_run:
         raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
+    for option, is_given in (("--dry-run", found.dry_run), ("--json", found.json)):
+        if found.detach and is_given:
+            raise UsageError(
+                f"{option} does not go with --detach: the command returns when the search has begun; leave"
+                " one of them out. (`report --json` shows the search at any time.)"
+            )
     keeps_all = found.keep_checkpoints == KeepCheckpoints.ALL
     if found.checkpoints is None and not keeps_all:
         raise UsageError(
@@ -222,10 +230,19 @@ def _settings(
         dry_run=found.dry_run,
         clean=found.clean,
         from_copy=found.from_copy,
+        detach=_detached(words) if found.detach else None,
         yes=found.yes,
         json=found.json,
         debug=found.debug,
     )
+
+
+def _detached(words: Words) -> tuple[str, ...]:
+    """The words of a search that runs on its own; what is asked and done before it begins is left out."""
+    assert words.script is not None
+    ours = [(name, value) for name, value in words.ours if name not in _DONE_BEFORE]
+    named = (name if value is None else f"{name}={value}" for name, value in ours)
+    return (*named, "--", words.script, *words.handed_on)
 
 
 def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
