@@ -132,7 +132,8 @@ def _settings(
     if found.on == On.RAY:
         _refuse_ray(found, found.jobs_per_gpu)
         refuse_unsent({name for name, _ in words.ours}, found.ray_files)
-        refuse_storage(found.storage, found.checkpoints)
+        removes = found.ray_files == "sent" and found.keep_checkpoints != KeepCheckpoints.ALL
+        refuse_storage(found.storage, found.checkpoints, removes=removes)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
