@@ -67,6 +67,10 @@ class OnRay:
     def run(self, *options: str) -> Ran:
         return self.searches.wait(self.start(*options))
 
+    def stop(self) -> Ran:
+        words = [sys.executable, str(HYPERBAND), "stop", str(self.searches.study)]
+        return self.searches.wait(self.searches.start_argv(self.cluster.on_head(words, self.folder)))
+
     def go(self) -> None:
         """Let jobs end at once."""
         (self.folder / "go").touch()
@@ -172,8 +176,7 @@ def test_stop_ends_what_a_killed_search_left_on_a_node_with_the_accelerator(on_r
     refused = on_ray.searches.run(*FEW)
     assert refused.exit_code == 1
     assert "--on" in refused.err
-    words = [sys.executable, str(HYPERBAND), "stop", str(on_ray.searches.study)]
-    stopped = on_ray.searches.wait(on_ray.searches.start_argv(on_ray.cluster.on_head(words, on_ray.folder)))
+    stopped = on_ray.stop()
     assert "ended 3 jobs and 3 slots that" in stopped.out, stopped
     assert on_ray.is_all_given_back()
 
