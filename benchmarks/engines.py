@@ -12,6 +12,8 @@ there is one clock.
     srun         a shell that runs one step after the other, inside an allocation that is there: a bare step
     slurm held   hyperband --on slurm: allocations are held, and jobs are steps in them
     sbatch       jobs of Slurm's for the same node, in the queue well before their turn
+    slurm jobs   hyperband --on slurm --slurm-mode jobs: each job is one of Slurm's, and is submitted when the
+                 one before it has ended
 
 They take turns, round by round, so that a noisy machine troubles all alike; all rounds are pooled. Each
 search begins with an allocation of its own, which is in front of its first job and so counts for nothing.
@@ -79,6 +81,7 @@ def measure(scratch: Path, cluster: SlurmCluster, options: argparse.Namespace) -
         "srun": by_srun,
         "slurm held": on_slurm,
         "sbatch": by_sbatch,
+        "slurm jobs": in_slurm_jobs,
     }
     idle_ms: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(options.rounds):
@@ -102,6 +105,12 @@ def on_this_machine(run: Run, _: SlurmCluster) -> None:
 def on_slurm(run: Run, _: SlurmCluster) -> None:
     """Run them by the same search in steps."""
     asked = ["--on", "slurm", "--slurm-set", "gpus=1", "--max-slots", "1"]
+    finish(run, [*search_argv(run), *asked, str(run.script)], "")
+
+
+def in_slurm_jobs(run: Run, _: SlurmCluster) -> None:
+    """Run them by the same search as jobs of Slurm's own, one after the other."""
+    asked = ["--on", "slurm", "--slurm-mode", "jobs", "--slurm-set", "gpus=1", "--max-slots", "1"]
     finish(run, [*search_argv(run), *asked, str(run.script)], "")
 
 

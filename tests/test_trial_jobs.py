@@ -101,6 +101,28 @@ def test_while_nobody_answers_nothing_is_submitted_and_nothing_is_lost(queued: S
     assert queued.said[-1] == "Slurm answers again"
 
 
+def test_no_more_run_at_once_than_is_said_whatever_arrays_they_are_in() -> None:
+    story = Story()
+    story.jobs = TrialJobs(n_at_once=2)
+    story.tell(NOTHING)
+    assert story.tell(Asked(tuple("abcd"))) == [SubmitJobs(1, tuple("abcd"))], "Slurm bounds one array"
+    story.tell(Submitted(1, "7"))
+    assert story.tell(Asked(("e", "f"))) == []
+    assert "array_throttle" in (story.after(5), story.jobs.why_waiting(story.now_s))[1]
+    runs = (("7_0", JobState.RUNNING, "a"), ("7_1", JobState.RUNNING, "b"))
+    assert story.tell(seen(*runs, ("7_2", JobState.WAITING, "c"), ("7_3", JobState.WAITING, "d"))) == []
+    rest = [("7_2", JobState.RUNNING, "c"), ("7_3", JobState.RUNNING, "d")]
+    assert story.tell(Done("a"), Done("b"), seen(("7_0", JobState.COMPLETED, "a"), *rest)) == []
+    assert story.tell(seen(("7_1", JobState.COMPLETED, "b"), *rest)) == []
+    orders = story.tell(Done("c"), seen(("7_2", JobState.COMPLETED, "c"), rest[1]))
+    assert orders == [SubmitJobs(2, ("e",))]
+    assert story.tell(Submitted(2, "8"), Begun("e")) == [Given("e", "8")]
+    orders = story.tell(
+        Done("d"), Done("e"), seen(("7_3", JobState.COMPLETED, "d"), ("8", JobState.ENDING, "e"))
+    )
+    assert orders == [SubmitJobs(3, ("f",))]
+
+
 # answers that are lost
 
 

@@ -29,18 +29,15 @@ from hyperband.launch.allocation_events import (
 from hyperband.launch.allocations import Allocations
 from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
+from hyperband.launch.slurm_closing import see_the_end
 from hyperband.launch.slurm_cuts import CutOffs
 from hyperband.launch.slurm_files import SlurmFiles, described
 from hyperband.launch.slurm_holders import Holders
 from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_reports import FoundSite, Status, StepOver, Unreachable
+from hyperband.launch.slurm_reports import FoundSite, Status, StepOver
 from hyperband.launch.slurm_room import lease_of, place_of, rules_of
 from hyperband.launch.slurm_starts import FailedStarts
 from hyperband.launch.slurm_words import means_ending
-from hyperband.machine.process import wait_for_end
-
-#: patience at the end with a Slurm that answers, with one that does not, and with each command
-_END_S, _SILENT_END_S, _COMMAND_END_S = 60.0, 6.0, 3.0
 
 
 class SlurmSlots:
@@ -291,20 +288,9 @@ class SlurmSlots:
             return []
         clerk, files = self._open
         self._tell(Stop())
-        # one that was asked something before and hangs must not keep us
-        clerk.hasten(_COMMAND_END_S)
-        clerk.look()
-        began_s = time.monotonic()
-        patience_s = _SILENT_END_S
-        while not self._allocations.is_given_up:
-            left_s = began_s + patience_s - time.monotonic()
-            if left_s <= 0:
-                return [self._why_not_ended(files, patience_s)]
-            wait_for_end(clerk.fileno(), left_s)
-            for report in clerk.reports():
-                self._tell(report)
-                if isinstance(report, Status | Unreachable):
-                    patience_s = _END_S if isinstance(report, Status) else _SILENT_END_S
+        in_vain_s = see_the_end(clerk, self._tell, lambda: self._allocations.is_given_up)
+        if in_vain_s is not None:
+            return [self._why_not_ended(files, in_vain_s)]
         files.clear()
         return []
 

@@ -121,7 +121,7 @@ class TrialJobFiles:
     def _read(self, word: str) -> tuple[str, ...] | None:
         if not word.isalnum():
             return None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # somebody removed or damaged it
             found = read_fresh(str(self._tasks), f"{word}.json")[0]
             if found is not None:
                 return tuple(str(command[-1]) for command in json.loads(found))

@@ -1,12 +1,9 @@
 """Attempts in Slurm jobs of their own: who is asked to carry them, and what Slurm's word says of their end.
 
-Owns the way from how a keeper saw its job end, and how Slurm says that its own job ended, to the ending. Must
-not know: what is submitted when.
+Owns how long Slurm's word on an end is waited for. Must not know: what is submitted when.
 """
 
-import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from hyperband.errors import MachineError
@@ -15,22 +12,16 @@ from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import Ordered, Sight, claim_for_search, ending_of, was_asked
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm_words import JobState
+from hyperband.launch.trial_job_endings import judged, may_be_slurms
 from hyperband.launch.trial_job_events import JobOver
 from hyperband.launch.trial_job_slots import TrialJobSlots
+from hyperband.machine.limits import allow_open_files
 
 #: Slurm's word on a job that was ended from outside is waited for so long; on one of which nothing was heard
 #: for a while it was asked meanwhile
 _WORD_S, _WORD_ON_LOST_S = 20.0, 5.0
-#: how a job ends that is ended from outside, also as a shell says it
-_ENDED_FROM_OUTSIDE = frozenset(
-    {-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGKILL}
-)
-#: what Slurm says of a job that it took away
-_TAKEN = frozenset({JobState.CANCELLED, JobState.TIME_LIMIT, JobState.NODE_FAILURE, JobState.PREEMPTED})
-#: what it says where its script came to an end by itself
-_BY_ITSELF = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.OUT_OF_MEMORY})
-_TOLD_TO_END = "Slurm told it to end: preempted, at its time limit, or cancelled"
+#: files that a job takes here
+_N_FILES_EACH = 1
 #: in place of Slurm's number, before there is one
 NO_NUMBER = "not submitted"
 
@@ -69,7 +60,13 @@ class TrialJobLauncher(RemoteLauncher):
     engine = "slurm --slurm-mode jobs"
 
     def __init__(self, slots: TrialJobSlots, *, cwd: Path, grace_s: float) -> None:
-        """See RemoteLauncher; slots: submit, and hear what became of it."""
+        """See RemoteLauncher; slots: submit, and hear what became of it.
+
+        Raises:
+            MachineError: so many jobs cannot be watched by one process.
+        """
+        n_slots = slots.n_slots()
+        allow_open_files(n_slots * _N_FILES_EACH, f"{n_slots} jobs on Slurm")
         super().__init__(TrialJobCarriers(slots), cwd=cwd, grace_s=grace_s)
         self._slots = slots
         #: what Slurm said of the jobs of attempts that have not been finished
@@ -149,12 +146,17 @@ class TrialJobLauncher(RemoteLauncher):
         if job.has_begun:
             self._slots.note_begun(job.attempt)
         self._slots.note_done(job.attempt)
-        return self._judged(ending, word, is_asked=was_asked(job.folder))
+        found = judged(ending, word, is_asked=was_asked(job.folder))
+        if found.has_run:
+            self._slots.note_run()
+        if found.failure:
+            self._slots.note_failed(found.failure)
+        return found.ending
 
     def _awaits_word(self, job: RemoteJob) -> bool:
         """Whether only Slurm can say why a job ended, and may still do so."""
         assert job.ending is not None
-        if job in self._words or not _may_be_slurms(job.ending, is_asked=was_asked(job.folder)):
+        if job in self._words or not may_be_slurms(job.ending, is_asked=was_asked(job.folder)):
             return False
         now_s = time.monotonic()
         if job not in self._silent_s:
@@ -163,46 +165,13 @@ class TrialJobLauncher(RemoteLauncher):
             self._slots.clerk.look()
         return now_s < self._silent_s[job]
 
-    def _judged(self, ending: Ending, word: JobOver | None, *, is_asked: bool) -> Ending:
-        state = None if word is None else word.state
-        words = _TOLD_TO_END if word is None else word.words
-        if not _may_be_slurms(ending, is_asked=is_asked):
-            if ending.exit_status is not None and not ending.never_ran:
-                self._slots.note_run()
-            return ending
-        if word is not None and word.by_somebody:
-            note = (
-                f"somebody cancelled its Slurm job {word.job_id}: this trial is given up. `hyperband stop` "
-                "ends a search"
-            )
-            return replace(ending, exit_status=None, asked=None, note=note, was_cancelled=True)
-        if ending.never_ran:
-            if state is None or state in _BY_ITSELF:
-                self._slots.note_failed("; ".join(dict.fromkeys((ending.note, words))))
-            return ending
-        if state == JobState.OUT_OF_MEMORY and ending.exit_status in (None, *_ENDED_FROM_OUTSIDE):
-            # with a job that takes too much some sites end all of it, our keeper included
-            return replace(
-                ending,
-                exit_status=-signal.SIGKILL,
-                asked=None,
-                note=words,
-                oom_killed=True,
-                lost_keeper=False,
-            )
-        if ending.asked is None and state not in _TAKEN and (ending.lost_keeper or ending.exit_status):
-            # it is no fault of what it ran in: a job that does so each time must not be tried for ever
-            self._slots.note_run()
-            return ending
-        return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
-
     def _ended_by_slurm(self, folder: Path, lease: Lease) -> RemoteJob | None:
         """Return a job again that has ended when no search was there, if only Slurm can say why."""
         try:
             ordered = Ordered.read(folder)
             sight = None if ordered is None else Sight.of(folder, ordered.attempt)
             ending = None if sight is None else ending_of(sight)
-            is_slurms = ending is not None and _may_be_slurms(ending, is_asked=was_asked(folder))
+            is_slurms = ending is not None and may_be_slurms(ending, is_asked=was_asked(folder))
             carrier = Carrier.find(folder)
         except OSError as err:
             raise MachineError(
@@ -212,21 +181,6 @@ class TrialJobLauncher(RemoteLauncher):
         if ordered is None or sight is None or sight.is_gone or not is_slurms:
             return None
         return self._watch(self._job(folder, lease, ordered, carrier))
-
-
-def _may_be_slurms(ending: Ending, *, is_asked: bool) -> bool:
-    """Return whether Slurm, and not the job or we, may have brought this end about.
-
-    is_asked: a search asked for its end.
-    """
-    if ending.asked is not None:
-        return ending.asked is StopReason.STOP and not is_asked and not _is_ours(ending)
-    return ending.exit_status is None or ending.exit_status in _ENDED_FROM_OUTSIDE
-
-
-def _is_ours(ending: Ending) -> bool:
-    """Return whether it was ended before it began: only a search does that."""
-    return ending.never_ran and ending.asked is not None
 
 
 def _is_claimed(job: RemoteJob) -> bool:

@@ -4,7 +4,6 @@ Owns the way between what happens (reports of the clerk, starts and ends of atte
 decide (trial_jobs.py), and carries their orders out. Must not know: how an attempt ended.
 """
 
-import select
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from hyperband.errors import InternalError, MachineError, UsageError
 from hyperband.launch.allocation_events import Cancel, Fail, Say, Stop, Tick
 from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
+from hyperband.launch.slurm_closing import see_the_end
 from hyperband.launch.slurm_files import described
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_reports import FoundSite, Report, Status
@@ -35,8 +35,6 @@ from hyperband.launch.trial_job_events import (
 from hyperband.launch.trial_job_files import TrialJobFiles
 from hyperband.launch.trial_jobs import Stage, TrialJobs
 
-#: patience with Slurm at the end, and with one that does not answer
-_END_S, _UNREACHABLE_END_S = 60.0, 10.0
 #: a shared folder that could not be used is tried again after so long
 _TROUBLE_S = 5.0
 #: what all slots are called, with a number: where a job runs is for Slurm to say
@@ -94,7 +92,7 @@ class TrialJobSlots:
 
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
-        self._jobs = TrialJobs(log_of=str(files.log))
+        self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
         clerk = Clerk(files.name, environ, pace)
         self._open = clerk, files
         clerk.look()
@@ -261,19 +259,13 @@ class TrialJobSlots:
             return []
         clerk, files = self._open
         self._tell(Stop())
-        clerk.look()
-        began_s = time.monotonic()
-        while not self._jobs.is_given_up:
-            patience_s = _END_S if self._jobs.is_reachable else _UNREACHABLE_END_S
-            left_s = began_s + patience_s - time.monotonic()
-            if left_s <= 0:
-                return [
-                    f"Slurm did not end the jobs within {patience_s:g} s: `scancel --name={files.name}` ends "
-                    "them. One that starts after that finds nothing to do and ends by itself."
-                ]
-            select.select([clerk], [], [], left_s)
-            for report in clerk.reports():
-                self._hear(report)
+        in_vain_s = see_the_end(clerk, self._hear, lambda: self._jobs.is_given_up)
+        if in_vain_s is not None:
+            return [
+                f"Slurm did not end the jobs within {in_vain_s:g} s: `scancel --name={files.name}` or "
+                f"`hyperband stop {files.study}` ends all of them. One that starts after that finds nothing "
+                "to do, and ends by itself."
+            ]
         files.clear()
         return []
 

@@ -8,6 +8,7 @@ Whether an attempt runs twice is not decided here: its claim does that. So an an
 costs at most a job that finds nothing to do. What Slurm does not say changes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,8 +104,14 @@ class _Unwanted:
 class TrialJobs:
     """The Slurm jobs of one search. `handle` is the only door."""
 
-    def __init__(self, *, log_of: str = "the log of the jobs") -> None:
-        """Have nothing yet; log_of: where the output of their scripts is, for messages."""
+    def __init__(self, *, n_at_once: int | None = None, log_of: str = "the log of the jobs") -> None:
+        """Have nothing yet.
+
+        Args:
+            n_at_once: so many jobs run at once, at most; None: as many as there are.
+            log_of: where the output of their scripts is, for messages.
+        """
+        self._n_at_once = n_at_once
         self._log_of = log_of
         self._attempts: dict[str, _Attempt] = {}
         #: what was submitted and not answered, by ticket
@@ -136,7 +143,7 @@ class TrialJobs:
         match event:
             case Asked(attempts):
                 for attempt in attempts:
-                    self._attempts[attempt] = _Attempt(attempt, Stage.WAITING)
+                    self._attempts[attempt] = _Attempt(attempt, Stage.WAITING, since_s=now_s)
             case Found(attempt, job_id):
                 self._attempts[attempt] = _Attempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
             case Begun(attempt):
@@ -223,7 +230,9 @@ class TrialJobs:
         if not late:
             self._words = ""
             return ""
-        reasons = frozenset(one.reason for one in queued if one.reason)
+        reasons = frozenset(
+            "array_throttle" if one.stage == Stage.WAITING else one.reason for one in queued
+        ) - {""}
         if not self._words or reasons != self._words_of or now_s >= self._words_at_s + _SAME_WORDS_S:
             n = len(queued)
             why = f" ({', '.join(sorted(reasons))})" if reasons else ""
@@ -433,6 +442,12 @@ class TrialJobs:
         one.job_id, one.stage = "", Stage.RUNNING  # until it is done
         said = f"{line.state}{f' ({line.reason})' if line.reason else ''}"
         words = f"its Slurm job {line.job_id} is over: {said}"
+        if line.state == JobState.TIME_LIMIT:
+            self._say_once(
+                f"Slurm's job {line.job_id} was at its time limit, and what it ran is tried again, from its "
+                "checkpoint if it has one. `time` in the Slurm profile says how long a job may take",
+                actions,
+            )
         actions.append(JobOver(one.name, line.job_id, line.state, words, by_somebody))
 
     # What follows.
@@ -453,9 +468,10 @@ class TrialJobs:
             return
         if now_s < self._not_before_s or self._starts.are_held_back(_ANYWHERE, now_s):
             return
-        waiting = iter([one for one in self._attempts.values() if one.stage == Stage.WAITING])
-        # while it is found out how many Slurm takes, one order at a time
-        is_open = self._most_tasks == _MOST_TASKS
+        n_free = self._n_free()
+        waiting = iter([one for one in self._attempts.values() if one.stage == Stage.WAITING][:n_free])
+        # while it is found out how many Slurm takes, or so many may run, one order at a time
+        is_open = self._most_tasks == _MOST_TASKS and self._n_at_once is None
         while (is_open or not self._asked) and (
             batch := list(islice(waiting, self._most_tasks if self._has_arrays else 1))
         ):
@@ -466,6 +482,21 @@ class TrialJobs:
                 one.stage = Stage.ASKED
             actions.append(SubmitJobs(self._n_tickets, names))
 
+    def _n_free(self) -> int | None:
+        """How many jobs may be submitted now; None: all that there are.
+
+        While there are none that is all, since of one array Slurm starts no more at once. Else so many that
+        even if all of those in the queue ran they would not be too many.
+        """
+        if self._n_at_once is None:
+            return None
+        there = [one.job_id for one in self._attempts.values() if one.job_id]
+        there += [job_id for job_id, one in self._unwanted.items() if one.state != JobState.ENDING]
+        together = Counter(array_of(job_id) or job_id for job_id in there)
+        sizes = [*together.values(), *map(len, self._asked.values())]
+        n_running = sum(min(size, self._n_at_once) for size in sizes)
+        return max(0, self._n_at_once - n_running) if n_running or not self._has_arrays else None
+
     def _cancel(self, job_ids: list[str], why: str, actions: list[Action]) -> None:
         if not job_ids:
             return
@@ -473,8 +504,9 @@ class TrialJobs:
         actions.append(Cancel(tuple(job_ids), why))
 
     def _queued(self) -> list[_Attempt]:
-        """Attempts that wait in Slurm's queue."""
-        return [one for one in self._attempts.values() if one.stage == Stage.QUEUED and not one.has_begun]
+        """Attempts that wait in Slurm's queue, or for others of ours to be over."""
+        waits = [Stage.QUEUED] if self._n_at_once is None else [Stage.QUEUED, Stage.WAITING]
+        return [one for one in self._attempts.values() if one.stage in waits and not one.has_begun]
 
     def _fail(self, words: str, actions: list[Action]) -> None:
         if not self._has_failed:
