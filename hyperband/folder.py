@@ -33,6 +33,8 @@ NODE_FOLDER = "node"
 SLURM_FOLDER = "slurm"
 #: what Ray needs, where jobs run on a cluster of it
 RAY_FOLDER = "ray"
+#: somebody on another machine asks the search to end
+STOP_REQUEST_FILE = "stop.request"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
 
@@ -198,7 +200,16 @@ def remove_study_files(folder: Path) -> None:
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
     of_journal.sort(key=lambda name: (name == PLACE_FILE, name.startswith(JOURNAL_FILE), -len(name)))
-    for name in (*of_journal, LOG_FILE, SEARCH_LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
+    for name in (
+        *of_journal,
+        LOG_FILE,
+        SEARCH_LOG_FILE,
+        KEEPERS_FILE,
+        GUIDE_FILE,
+        RELEASE_FILE,
+        STOP_REQUEST_FILE,
+        LOCK_FILE,
+    ):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

@@ -49,7 +49,9 @@ class Journal:
         self._database: Database
 
     @classmethod
-    def open(cls, folder: Path, *, from_copy: bool = False) -> "Journal":
+    def open(
+        cls, folder: Path, *, from_copy: bool = False, on_stop: Callable[[], None] | None = None
+    ) -> "Journal":
         """Lock and open the study in `folder`, making both if they are not there, and whole if they are not.
 
         Where the folder is on a network file system, the journal is taken out of it until it is closed; see
@@ -58,6 +60,7 @@ class Journal:
         Args:
             folder: of the study.
             from_copy: go on from the copy in the folder, where the journal is on a machine that is lost.
+            on_stop: called in another thread when somebody on another machine asks us to end.
 
         Raises:
             StudyBusyError: another process writes it.
@@ -78,7 +81,7 @@ class Journal:
             unlock_study(home.lock)
             raise
         if home.place is not None:
-            journal._courier = Courier(home, lambda: journal._n)
+            journal._courier = Courier(home, lambda: journal._n, on_stop)
         return journal
 
     @property
@@ -220,9 +223,8 @@ class Journal:
         if not is_ours:
             self._is_taken = True
             raise StudyBusyError(
-                f"another search has gone on with the study in {self.folder} from the copy of its "
-                f"journal; this one "
-                f"ends, and what it had is kept in {self._path}"
+                f"another search has gone on with the study in {self.folder} from the copy of its journal "
+                f"(or journal.place was removed there); this one ends; what it had is kept in {self._path}"
             )
         return deleted
 
