@@ -20,6 +20,8 @@ JOURNAL_FILE = "journal.db"
 COPY_FILE = "journal.copy"
 #: where the journal is while a search writes it, if not in the folder itself
 PLACE_FILE = "journal.place"
+#: the journal was restored, and what lives of its jobs has not been ended yet
+RESTORED_FILE = "journal.restored"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 #: what a search prints that has no terminal
@@ -39,7 +41,7 @@ STOP_REQUEST_FILE = "stop.request"
 RELEASE_FILE = "release"
 
 #: what the names of the journal's files begin with: the two, their logs, and what was put aside
-_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE, PLACE_FILE)
+_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE, PLACE_FILE, RESTORED_FILE)
 
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0

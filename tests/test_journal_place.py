@@ -216,6 +216,7 @@ def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) ->
     with lost(study), contextlib.closing(Journal.open(study, from_copy=True)) as journal:
         assert journal.events() == EVENTS[:10]
         assert journal.was_restored, "jobs that it does not know are ended"
+        journal.settle()
         assert "is given up" in journal.news[0]
         said, _ = writer.communicate("\n", timeout=30)
         assert "StudyBusyError another search has gone on with the study" in said
@@ -230,6 +231,7 @@ def test_a_writer_that_comes_back_when_all_is_over_changes_nothing(study: Path) 
     base = place_of(study).path.parent
     with lost(study), contextlib.closing(Journal.open(study, from_copy=True)) as journal:
         journal.append(*EVENTS[10:15], durable=True)
+        journal.settle()
     base.rename(base.with_name("new"))
     base.with_name("away").rename(base)
     said, _ = writer.communicate("\n", timeout=30)
@@ -275,7 +277,8 @@ def test_a_job_that_slurm_has_started_again_goes_on_from_the_copy(
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
         with contextlib.closing(Journal.open(study)) as journal:
             assert journal.events() == EVENTS[:10]
-            assert journal.was_restored
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.was_restored, "nobody has ended what lives yet"
 
 
 def test_a_study_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:

@@ -18,6 +18,7 @@ from hyperband.folder import (
     COPY_FILE,
     JOURNAL_FILE,
     PLACE_FILE,
+    RESTORED_FILE,
     STOP_REQUEST_FILE,
     holder,
     lock_study,
@@ -29,7 +30,7 @@ from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
 
 #: what is taken along: the newest of it last
-_FILES = (COPY_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal", JOURNAL_FILE)
+_FILES = (RESTORED_FILE, COPY_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal", JOURNAL_FILE)
 _NAME_LENGTH = 40
 _CHUNK_BYTES = 1 << 20
 #: somebody takes the study out or brings it back at the same moment
@@ -102,7 +103,7 @@ class Home:
         (data,) = read_fresh(str(self.study), PLACE_FILE)
         if data is not None:
             return self.place.token.encode() in data
-        if any((self.study / name).exists() for name in _FILES):
+        if any((self.study / name).exists() for name in (JOURNAL_FILE, COPY_FILE)):
             return False  # who took it over has brought it back already
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study / PLACE_FILE))
 
@@ -245,6 +246,7 @@ def _unplaced(study: Path) -> Home | None:
 def _put_back(study: Path) -> Home | None:
     """Go on from the copy where it is: the study's folder is on a local disk of this machine."""
     lock = lock_study(study)
+    (study / RESTORED_FILE).touch()
     (study / PLACE_FILE).unlink(missing_ok=True)
     return Home(study, study, lock)
 
@@ -290,6 +292,8 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
         home.write_about()
         taken = _signature(study)
         _take_along(study, path)
+        if before is not None:
+            (path / RESTORED_FILE).touch()
         if not home.point(anew=before is not None):
             return None
         while (now := _signature(study)) != taken:

@@ -181,6 +181,7 @@ def _run(
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
         end_living_jobs(journal.folder, journal.lock)
+        journal.settle()
     refuse_living_elsewhere(engine.running(), journal.folder, journal.lock, engine=grounds.engine)
     with (
         StudyLog(journal.folder / LOG_FILE, has_brackets=not settings.algorithm.has_one_ladder) as log,

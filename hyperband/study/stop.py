@@ -75,6 +75,7 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
     """
     with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
+        journal.settle()
         engine = Engine()
         before = journal.events()
         for event in before:
