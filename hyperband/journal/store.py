@@ -177,8 +177,8 @@ class Journal:
         if self._home.lost is not None:
             self.news.append(
                 f"The journal at {self._home.lost.path} on {self._home.lost.host} is given up: "
-                f"{words_on_copy(self.folder)}, and is gone on with. What it knows to have ended stays so; jobs "
-                "that have started since are ended, and run again."
+                f"{words_on_copy(self.folder)}, and is gone on with. What it knows to have ended stays so; "
+                "jobs that have started since are ended, and run again."
             )
         self._copy_on(lambda: self._copy.open(to_write=True))
         if not self._copy.is_open and self._copy.path.exists() and not (self._path / JOURNAL_FILE).exists():
