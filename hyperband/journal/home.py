@@ -192,6 +192,17 @@ def withdraw_stop(study: Path) -> None:
     (study / STOP_REQUEST_FILE).unlink(missing_ok=True)
 
 
+def refuse_away(study: Path, *, from_copy: bool) -> None:
+    """Refuse to do what needs the journal of a study, where that is out of reach.
+
+    Raises:
+        JournalError: it is, and it is not to be done without.
+    """
+    place = Place.read(study)
+    if place is not None and not place.is_here and not from_copy:
+        raise _elsewhere(study, place)
+
+
 @contextlib.contextmanager
 def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
     """Hold the lock of a study that is to be removed, wherever its journal is; remove its files afterwards.
@@ -205,9 +216,8 @@ def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
         JournalError: its journal is on another machine.
         OSError: a file cannot be removed.
     """
+    refuse_away(study, from_copy=from_copy)
     place = Place.read(study)
-    if place is not None and not place.is_here and not from_copy:
-        raise _elsewhere(study, place)
     there = study if place is None or not place.is_here else place.path
     lock = lock_study(there, study=study)
     try:
