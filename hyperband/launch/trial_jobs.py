@@ -128,6 +128,8 @@ class TrialJobs:
         self._starts = FailedStarts()
         self._not_before_s = 0.0
         self._has_looked = False
+        #: jobs in the last status that were neither over nor about to be
+        self._n_live = 0
         self._is_reachable = True
         self._is_stopping = False
         self._has_failed = False
@@ -200,8 +202,7 @@ class TrialJobs:
     @property
     def is_given_up(self) -> bool:
         """Whether everything is over, or its end has begun, as far as is known."""
-        states = {one.state for one in self._unwanted.values()}
-        return self._has_looked and not self._asked and states <= {JobState.ENDING}
+        return self._has_looked and not self._asked and self._n_live == 0
 
     def stage_of(self, attempt: str) -> Stage | None:
         """Where an attempt is on its way; None: it is done."""
@@ -333,6 +334,7 @@ class TrialJobs:
         self._has_looked = True
         seen = list(self._whole_arrays_as_tasks(jobs))
         live = [one for one in seen if not one.line.state.is_over]
+        self._n_live = sum(one.line.state != JobState.ENDING for one in live)
         # where an attempt has two jobs, that which runs may be the one that has it
         live.sort(key=lambda one: one.line.state == JobState.WAITING)
         for job in live:
@@ -340,7 +342,10 @@ class TrialJobs:
         others = {job.attempt: job.line.job_id for job in reversed(live)}
         arrays = {array_of(job.line.job_id) for job in seen if job.line.state != JobState.GONE} - {""}
         for job in seen:
-            if job.line.state.is_over and job.line.job_id not in self._over:
+            if job.line.state.is_over and self._unwanted.pop(job.line.job_id, None) is not None:
+                self._not_before_s = min(self._not_before_s, now_s)
+                self._over.add(job.line.job_id)
+            elif job.line.state.is_over and job.line.job_id not in self._over:
                 self._note_over(job, others.get(job.attempt, ""), arrays, now_s, actions)
         for attempt in self._attempts.values():
             if attempt.stage == Stage.UNSURE:
@@ -415,9 +420,6 @@ class TrialJobs:
         """
         line = job.line
         self._over.add(line.job_id)
-        if self._unwanted.pop(line.job_id, None) is not None:
-            self._not_before_s = min(self._not_before_s, now_s)
-            return
         one = self._attempts.get(job.attempt or "")
         if one is None or (one.job_id and one.job_id != line.job_id):
             return
