@@ -22,6 +22,8 @@ COPY_FILE = "journal.copy"
 PLACE_FILE = "journal.place"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
+#: what a search prints that has no terminal
+SEARCH_LOG_FILE = "search.log"
 KEEPERS_FILE = "keepers.err"
 GUIDE_FILE = "guide.err"
 JOBS_FOLDER = "jobs"
@@ -178,7 +180,7 @@ def refuse_foreign_folder(folder: Path) -> None:
     others = sorted(
         path.name
         for path in folder.iterdir()
-        if path.name not in (LOCK_FILE, LOG_FILE, KEEPERS_FILE, GUIDE_FILE)
+        if path.name not in (LOCK_FILE, LOG_FILE, SEARCH_LOG_FILE, KEEPERS_FILE, GUIDE_FILE, SLURM_FOLDER)
     )
     others = [name for name in others if not name.startswith(_OF_JOURNAL)]
     if others:
@@ -196,7 +198,7 @@ def remove_study_files(folder: Path) -> None:
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
     of_journal.sort(key=lambda name: (name == PLACE_FILE, name.startswith(JOURNAL_FILE), -len(name)))
-    for name in (*of_journal, LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
+    for name in (*of_journal, LOG_FILE, SEARCH_LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

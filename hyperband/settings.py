@@ -132,6 +132,8 @@ class Settings:
     #: go on from the copy of the journal, where the journal is on a machine that is lost
     from_copy: bool = False
     yes: bool = False
+    #: the words of the same command without --detach, if the search is to run on its own; says nothing of it
+    detach: tuple[str, ...] | None = None
     json: bool = False
     debug: bool = False
 
@@ -195,6 +197,7 @@ class Settings:
             "clean": self.clean,
             "from_copy": self.from_copy,
             "yes": self.yes,
+            "detach": self.detach is not None,
             "json": self.json,
             "debug": self.debug,
             "script_args": list(self.script_args),

@@ -158,24 +158,7 @@ def _add_slot_options(parser: Parser) -> None:
         help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
         " or a task of an array (default: held)",
     )
-    group.text(
-        "--ray-address",
-        "WHERE",
-        default="auto",
-        help="HOST:PORT of the Ray cluster; auto: the one of this machine (default: auto)",
-    )
-    group.text(
-        "--ray-resources",
-        "NAME=AMOUNT",
-        default=[],
-        help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
-        " given several times (default: a GPU, and a CPU where there are no GPUs)",
-    )
-    group.text(
-        "--ray-token",
-        "FILE",
-        help="file with the token of the Ray cluster (default: what the environment says)",
-    )
+    group.ray()
     group.one_of(
         "--ray-files",
         "HOW",
@@ -324,6 +307,10 @@ def _add_job_options(parser: Parser) -> None:
 def _add_study_options(parser: Parser) -> None:
     group = Group(parser, "the study")
     group.text("--logs", "DIR", default="logs", help="folder of all studies (default: logs)")
+    group.flag(
+        "--detach",
+        help="return when the search has begun: it runs on its own then, with --on slurm as a job of Slurm's",
+    )
     group.flag("--dry-run", "--dry", help="import the script, print the plan, write nothing")
     group.flag("--clean", help="remove the study first, after asking; the script's own checkpoints stay")
     group.flag("--yes", help="the answer to the question of --clean")

@@ -36,6 +36,8 @@ from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
 from hyperband.settings import GuideKind, KeepCheckpoints, On, Settings, WhenShared
 
+#: options that are heeded before a search detaches itself
+_DONE_BEFORE = ("--detach", "--clean", "--yes", "--from-copy")
 #: what the first word may be instead of an option or SCRIPT
 _COMMANDS = ("report", "stop", "slots", "check", "slurm")
 
@@ -128,10 +130,10 @@ def _settings(
     refuse_where({name for name, _ in words.ours}, On(found.on))
     slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
-        check_address(found.ray_address)
-        slot_resources(found.ray_resources, found.jobs_per_gpu)
+        _refuse_ray(found, found.jobs_per_gpu)
         refuse_unsent({name for name, _ in words.ours}, found.ray_files)
-        refuse_storage(found.storage, found.checkpoints)
+        removes = found.ray_files == "sent" and found.keep_checkpoints != KeepCheckpoints.ALL
+        refuse_storage(found.storage, found.checkpoints, removes=removes)
     algorithm = Algorithm(found.algorithm)
     for option, value, goes_with in (
         ("--brackets", found.brackets, (Algorithm.HYPERBAND,)),
@@ -150,6 +152,12 @@ def _settings(
         )
     if found.clean and found.dry_run:
         raise UsageError("--clean removes files and --dry-run writes nothing; expected one of the two.")
+    for option, is_given in (("--dry-run", found.dry_run), ("--json", found.json)):
+        if found.detach and is_given:
+            raise UsageError(
+                f"{option} does not go with --detach: the command returns when the search has begun; leave"
+                " one of them out. (`report --json` shows the search at any time.)"
+            )
     keeps_all = found.keep_checkpoints == KeepCheckpoints.ALL
     if found.checkpoints is None and not keeps_all:
         raise UsageError(
@@ -221,10 +229,25 @@ def _settings(
         dry_run=found.dry_run,
         clean=found.clean,
         from_copy=found.from_copy,
+        detach=_detached(words) if found.detach else None,
         yes=found.yes,
         json=found.json,
         debug=found.debug,
     )
+
+
+def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
+    """Raise for what is said of Ray and is wrong."""
+    check_address(found.ray_address)
+    slot_resources(found.ray_resources, jobs_per_gpu)
+
+
+def _detached(words: Words) -> tuple[str, ...]:
+    """The words of a search that runs on its own; what is asked and done before it begins is left out."""
+    assert words.script is not None
+    ours = [(name, value) for name, value in words.ours if name not in _DONE_BEFORE]
+    named = (name if value is None else f"{name}={value}" for name, value in ours)
+    return (*named, "--", words.script, *words.handed_on)
 
 
 def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
@@ -282,6 +305,8 @@ def _parse_check(
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
     refuse_where({name for name, _ in words.ours}, On(found.on))
+    if found.on == On.RAY:
+        _refuse_ray(found, 1)
     return CheckOptions(
         Settings(
             script=script,
@@ -290,6 +315,9 @@ def _parse_check(
             on=On(found.on),
             slurm_profile=_slurm_profile(found, cwd),
             slurm_set=tuple(found.slurm_set),
+            ray_address=found.ray_address,
+            ray_resources=tuple(found.ray_resources),
+            ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
             gpus=found.gpus,
             slots=found.slots,
             isolate=found.isolate,

@@ -3,8 +3,10 @@
 Owns what stands around a search: the question of `--clean`, and the output at the end.
 """
 
+import os
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +21,7 @@ from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
 from hyperband.report.view import study_view
 from hyperband.settings import Settings
-from hyperband.study import SearchResult, dry_run, open_script, run_search
+from hyperband.study import Detached, SearchResult, detach, dry_run, open_script, run_search
 from hyperband.study.opening import plan_of
 
 
@@ -43,9 +45,15 @@ def run(settings: Settings, *, cwd: Path) -> int:
                 "--clean removes the study and standard input is no terminal to ask on; expected --yes with"
                 " it, or a terminal."
             )
+        if settings.detach is not None:
+            return _detach(settings, settings.detach, console)
+        detached = Detached.take(os.environ)
         try:
             result = run_search(
-                settings, console=console, confirm=lambda folder: _confirm(folder, settings, console)
+                settings,
+                console=console,
+                confirm=lambda folder: _confirm(folder, settings, console),
+                detached=detached,
             )
         except Exception as error:
             # One object also with exit 1: programs that started us read standard output alone.
@@ -53,9 +61,28 @@ def run(settings: Settings, *, cwd: Path) -> int:
                 _print_json(_document_without_result(settings))
             raise
         _show_result(result, settings, console, cwd)
+    if detached is not None:
+        detached.end(result.folder, os.environ, is_handed_over=result.is_handed_over)
     if result.error is not None:
         raise result.error
     return result.exit_code
+
+
+def _detach(settings: Settings, words: Sequence[str], console: Console) -> int:
+    begun = detach(
+        settings, words, console=console, confirm=lambda folder: _confirm(folder, settings, console)
+    )
+    if begun.exit_code is not None:
+        console.line(begun.last_words)
+        if begun.exit_code != 0:
+            console.line(f"The search could not begin; all it said is in {begun.log}")
+        return begun.exit_code
+    folder = shlex.quote(str(begun.folder))
+    console.line(
+        f"The search runs on its own: {begun.who}\n\nfolder  {begun.folder}\noutput  {begun.log}\n"
+        f"watch   hyperband report {folder}\nstop    hyperband stop {folder}"
+    )
+    return 0
 
 
 def _show_plan(settings: Settings, console: Console) -> int:

@@ -49,6 +49,10 @@ class Profile:
     #: an allocation without a job is given up after so long
     idle_s: float = 120.0
     slots_per_allocation: int | None = None
+    #: of the search itself, where it is a job of its own
+    search_partition: str | None = None
+    search_time: str | None = None
+    search_mem: str | None = None
 
     @property
     def time_limit_s(self) -> float | None:

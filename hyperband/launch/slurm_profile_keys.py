@@ -118,6 +118,9 @@ _CHECKS: Mapping[str, tuple[Callable[[object], object], str]] = {
     "min_allocations": (_whole(0), "a whole number of at least 0"),
     "idle_s": (_seconds, "a number of seconds of at least 0"),
     "slots_per_allocation": (_whole(1), "a whole number of at least 1"),
+    "search_partition": _NAME,
+    "search_time": (_time, _TIME_FORMS),
+    "search_mem": (_matching(_MEMORY), "memory, such as 4G"),
 }
 KEYS = tuple(_CHECKS)
 
@@ -163,4 +166,11 @@ EXAMPLE = """\
 # min_allocations, idle_s, slots_per_allocation and nodes say nothing of them.
 # So many of them run at once, at most; without this line as many as Slurm starts
 # array_throttle: 8
+
+# --- with --detach: the search itself, a small job of its own without a GPU ---
+# partition above, if this is left out
+# search_partition: cpu
+# at its time limit it is queued again, and goes on
+# search_time: 7-00:00:00
+# search_mem: 4G
 """

@@ -16,6 +16,8 @@ from hyperband.launch.slurm_profile import Profile
 SQUEUE_FIELDS = ("%i", "%j", "%T", "%r", "%N", "%S", "%L", "%k")
 #: of sacct: those that every version since 20.11 has
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start")
+#: so long before its time limit a search that is a job of its own is told
+SEARCH_SIGNAL_S = 90
 #: variables that lead to the cluster; all others of Slurm's own would be taken for options by its commands
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 #: these change what is printed
@@ -193,6 +195,44 @@ def sacct_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
 def scancel_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
     """The arguments of scancel for some jobs, by id."""
     return ("scancel", "--quiet", *job_ids)
+
+
+def search_argv(
+    profile: Profile, *, name: str, comment: str, log: Path, cwd: Path, script: Path, command: Sequence[str]
+) -> tuple[str, ...]:
+    """The arguments of sbatch for a search as a job of its own; see `allocation_argv`.
+
+    Raises:
+        UsageError: A path that sbatch would not take as it is.
+    """
+    given = {
+        "partition": profile.search_partition or profile.partition,
+        "account": profile.account,
+        # it goes with the partition of the allocations
+        "qos": None if profile.search_partition else profile.qos,
+        "time": profile.search_time,
+        "mem": profile.search_mem,
+    }
+    return (
+        "sbatch",
+        "--parsable",
+        f"--job-name={name}",
+        f"--comment={comment}",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=1",
+        *(f"--{option}={value}" for option, value in given.items() if value is not None),
+        "--requeue",
+        "--open-mode=append",
+        "--input=/dev/null",
+        f"--output={_file_name(log)}",
+        f"--chdir={cwd}",
+        "--export=ALL",
+        # to the script alone, which is the search: it lets go of everything, and is started again
+        f"--signal=B:USR2@{SEARCH_SIGNAL_S}",
+        str(script),
+        *command,
+    )
 
 
 def config_argv() -> tuple[str, ...]:

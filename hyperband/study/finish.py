@@ -36,6 +36,8 @@ class Verdict:
     reason: str
     #: what the user must be told, if the search could not go on
     error: HyperbandError | None = None
+    #: its next start follows at once: what is held for it is kept
+    is_handed_over: bool = False
 
 
 class Finish:
@@ -125,6 +127,13 @@ class Finish:
             wake.hung_up = False
             self._console.hang_up()
             self._voice.says("SIGHUP: going on without the terminal")
+        if wake.hand_over_asked and not wake.terminated:
+            if self._early is None:
+                # what carries the jobs goes with us: they end in order, and not because it is gone
+                words = "its time is over: it is started again, and goes on"
+                self._early = Verdict("stopped", 0, words, is_handed_over=True)
+                self._stop_all()
+            return
         if wake.n_interrupts == 0 and not wake.terminated:
             return
         now = wake.terminated or wake.n_interrupts >= 2

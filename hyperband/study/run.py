@@ -10,13 +10,8 @@ from pathlib import Path
 
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
-from hyperband.folder import (
-    LOG_FILE,
-    has_study,
-    job_folder,
-    refuse_foreign_folder,
-)
-from hyperband.journal import Journal, removing
+from hyperband.folder import LOG_FILE, has_study, job_folder
+from hyperband.journal import Journal
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.ladder import why_complete
@@ -41,14 +36,14 @@ from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
 from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
-from hyperband.study.checkpoints import Checkpoints
+from hyperband.study.clearing import clear_folder
+from hyperband.study.detaching import Detached, refuse_submitted
 from hyperband.study.finish import Verdict
 from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
-from hyperband.study.learning import read_lessons
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
-from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
+from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
 from hyperband.study.voice import Voice
@@ -67,6 +62,8 @@ class SearchResult:
     reason: str
     #: what the user must be told, if the search could not go on
     error: HyperbandError | None
+    #: its next start is to follow at once, and finds what is held for it
+    is_handed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,13 @@ def dry_run(settings: Settings, *, console: Console) -> DryRun:
         return DryRun(opened.identity, opened.plan, guidance)
 
 
-def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path], None]) -> SearchResult:
+def run_search(
+    settings: Settings,
+    *,
+    console: Console,
+    confirm: Callable[[Path], None],
+    detached: Detached | None = None,
+) -> SearchResult:
     """Run, or go on with, the search that the settings describe.
 
     Args:
@@ -99,6 +102,7 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         console: the screen; stays open.
         confirm: with `--clean`, called with the folder of the study that is about to be removed; raises to
             keep it.
+        detached: how it was started by one that detached it; None: it was not.
 
     Raises:
         HyperbandError: before anything ran, or when ours or the machine gave way; running jobs go on.
@@ -106,13 +110,8 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
-        if settings.clean and has_study(opened.folder):
-            read_lessons(settings.learn_from)  # refused before anything is removed
-            confirm(opened.folder)
-            _remove(opened.folder, from_copy=settings.from_copy)
-            console.line(f"Removed {opened.folder}; the script's own checkpoints stay where they are.")
-        else:
-            refuse_foreign_folder(opened.folder)
+        refuse_submitted(opened.folder, os.environ)
+        clear_folder(settings, opened.folder, console=console, confirm=confirm)
         guidance = None
         if not has_study(opened.folder):
             # a sampler that does not work leaves nothing behind
@@ -126,10 +125,12 @@ def run_search(settings: Settings, *, console: Console, confirm: Callable[[Path]
         grounds = None if has_study(opened.folder) else find_grounds()
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
         with (
-            Wake() as wake,
+            Wake(hands_over=detached is not None and detached.is_in_slurm) as wake,
             contextlib.closing(Journal.open(opened.folder, from_copy=settings.from_copy)) as journal,
         ):
-            return _run(settings, opened, journal, guidance, grounds or find_grounds, owners, console, wake)
+            return _run(
+                settings, opened, journal, guidance, grounds or find_grounds, owners, console, wake, detached
+            )
 
 
 def _run(
@@ -141,6 +142,7 @@ def _run(
     owners: list[Callable[[int], bool]],
     console: Console,
     wake: Wake,
+    detached: Detached | None,
 ) -> SearchResult:
     events = journal.events()
     if events:
@@ -187,6 +189,8 @@ def _run(
         for event in begin:
             engine.handle(event)
         journal.append(*begin, durable=True)
+        if detached is not None:
+            detached.say_begun()
         before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
         files = JobFiles(
             settings,
@@ -218,7 +222,7 @@ def _run(
         for warning in warnings:
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
-        checkpoints = Checkpoints(settings, cwd=Path(created.cwd), engine=engine, study_folder=journal.folder)
+        checkpoints = checkpoints_of(settings, Path(created.cwd), engine, journal.folder)
         checkpoints.recover([*events, *begin])
         packing = Packing()
         for event in (*events, *begin):
@@ -263,7 +267,14 @@ def _run(
                 wake=wake,
             )
             verdict = _watched(search, attempts, grounds, journal, voice)
-    return SearchResult(journal.folder, verdict.state, verdict.exit_code, verdict.reason, verdict.error)
+    return SearchResult(
+        journal.folder,
+        verdict.state,
+        verdict.exit_code,
+        verdict.reason,
+        verdict.error,
+        is_handed_over=verdict.is_handed_over,
+    )
 
 
 def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Journal, voice: Voice) -> Verdict:
@@ -279,7 +290,7 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
         going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
         verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
     journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
-    if len(attempts) == 0:
+    if len(attempts) == 0 and not verdict.is_handed_over:
         for line in grounds.give_back():
             voice.says(line)
     voice.over(verdict.state, verdict.reason)
@@ -310,7 +321,7 @@ def _clear_away(
     cwd = Path(created.cwd)
     if not cwd.is_dir():
         return  # and with it what was to be removed
-    checkpoints = Checkpoints(settings, cwd=cwd, engine=engine, study_folder=journal.folder)
+    checkpoints = checkpoints_of(settings, cwd, engine, journal.folder)
     checkpoints.recover(events)
     removed = checkpoints.finish()
     if removed is not None:
@@ -376,13 +387,3 @@ def _why_complete_before(events: Sequence[Event]) -> str:
     if not study.plan.promotion.is_open:
         return "the plan was complete before"
     return f"complete before: {why_complete(study)}"
-
-
-def _remove(folder: Path, *, from_copy: bool) -> None:
-    """Remove a study, and nothing else: nobody may be writing it, and its living jobs are ended first."""
-    try:
-        with removing(folder, from_copy=from_copy) as lock:
-            end_living_jobs(folder, lock)
-            end_held(folder)
-    except OSError as err:
-        raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err

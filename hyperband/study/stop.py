@@ -9,6 +9,7 @@ from pathlib import Path
 from hyperband.errors import JournalError, MachineError
 from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
+from hyperband.launch.slurm_search import SearchJob, end_search
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -33,6 +34,17 @@ def stop_study(folder: Path, *, from_copy: bool = False) -> str:
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
+    words = ""
+    if (job := SearchJob.read(folder)) is not None:
+        if end_search(job, os.environ):
+            words = f"Ended the search, Slurm's job {job.job_id}. "
+        job.forget(folder)
+        if not has_study(folder):
+            return f"{words}It had not begun." if words else "Nothing of the study was running."
+    return words + _stop_study(folder, from_copy=from_copy, was_ended=bool(words))
+
+
+def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
     if not has_study(folder):
         raise JournalError(
             f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
@@ -46,6 +58,8 @@ def stop_study(folder: Path, *, from_copy: bool = False) -> str:
     if stopped is not None:
         return f"{stopped} {ended} of it ended." if n_ended or held else stopped
     if n_ended == 0 and not held:
+        if was_ended:
+            return "The same command goes on with it."
         return f"Nothing of the study in {folder} was running."
     return f"No search was running; ended {ended} that an earlier one had left running."
 

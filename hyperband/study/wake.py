@@ -22,12 +22,19 @@ class HasDescriptor(Protocol):
 class Wake:
     """The loop's sleep. Signal handlers only set flags; all work happens in the loop."""
 
-    def __init__(self) -> None:
-        """Prepare the selector; signals are taken over on entering."""
+    def __init__(self, *, hands_over: bool = False) -> None:
+        """Prepare the selector; signals are taken over on entering.
+
+        Args:
+            hands_over: take SIGUSR2 for the word that the machine is about to be taken away.
+        """
         self.n_interrupts = 0
         self.terminated = False
         self.hung_up = False
         self.release_asked = False
+        #: all is to be stopped, for a start that follows at once
+        self.hand_over_asked = False
+        self._hands_over = hands_over
         self._selector = selectors.DefaultSelector()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -39,7 +46,8 @@ class Wake:
     def __enter__(self) -> "Wake":
         """Take the signals over."""
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+        for number in (*numbers, signal.SIGUSR2) if self._hands_over else numbers:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: nobody wants to hear of it, and what we print goes to a file
             self._before[number] = signal.signal(number, self._note)
@@ -81,6 +89,8 @@ class Wake:
             self.terminated = True
         elif number == signal.SIGUSR1:
             self.release_asked = True
+        elif number == signal.SIGUSR2:
+            self.hand_over_asked = True
         else:
             self.hung_up = True
 

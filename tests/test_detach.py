@@ -1,0 +1,200 @@
+"""Searches that run on their own: as a process without a terminal, and as a job of Slurm's."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from search_fixture import Ran, Searches, script, searches, until
+from slurm_fixture import NODES, SlurmCluster
+
+from hyperband.journal import read_events, writer_of
+from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm_text import search_argv
+from hyperband.search.events import JobEnded, SearchEnded, SearchStarted
+from hyperband.search.trial import Outcome
+
+__all__ = ["searches"]
+
+#: no two copies of a trial at once; each waits for the word to go on
+ALONE = """
+    import fcntl, os, time
+    os.makedirs("alone", exist_ok=True)
+    lock = open(f"alone/{config_id[2:]}", "a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        open("twice", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.05)
+    print(float(config_id[2:]) + 1 / epochs)
+"""
+PROFILE = ("gpus=2", "max_allocations=2", "time=10", "search_mem=512M", "search_time=20")
+
+
+def detach(searches: Searches, *options: str) -> Ran:
+    return searches.run("--detach", *options, as_json=False)
+
+
+def end_state(searches: Searches) -> str:
+    """How the latest search ended; empty if it has not."""
+    if not (searches.study / "journal.db").exists():
+        return ""
+    last = read_events(searches.study)[-1:]
+    return last[0].state if last and isinstance(last[0], SearchEnded) else ""
+
+
+def test_a_search_on_its_own_outlives_its_terminal_and_is_stopped(searches: Searches) -> None:
+    searches.write(script(ALONE))
+    words = ("--max-epochs", "3", "--slots", "2")
+    began = detach(searches, *words)
+    assert began.exit_code == 0, began.err
+    pid = int(re.findall(r"on its own: pid (\d+)", began.out)[0])
+    assert os.getsid(pid) == pid
+    assert f"stop    hyperband stop '{searches.study}'" in began.out.replace("'\"'\"'", "'")
+    os.kill(pid, signal.SIGHUP)
+    for again in (searches.run(*words), detach(searches, *words)):
+        assert again.exit_code == 1
+        assert f"is being written by pid {pid}" in again.err
+    stopped = searches.command("stop", str(searches.study))
+    assert f"Stopped the search (pid {pid}" in stopped.out, stopped
+    assert end_state(searches) == "stopped"
+    assert "stopped: terminated" in (searches.study / "search.log").read_text()
+
+
+def test_what_is_wrong_is_told_before_a_search_is_on_its_own(searches: Searches) -> None:
+    searches.write("x = 1\n")
+    ran = detach(searches, "--slots", "2")
+    assert (ran.exit_code, "has no function" in ran.err) == (2, True)
+    assert not (searches.folder / "logs").exists()
+    searches.write(script())
+    assert searches.run("--detach", "--slots", "2").exit_code == 2, "--json is of the end"
+    assert searches.run("--max-epochs", "3", "--slots", "2").exit_code == 0
+    ran = detach(searches, "--max-epochs", "9", "--slots", "2")
+    assert (ran.exit_code, "--max-epochs was 3 and is now 9" in ran.err) == (2, True)
+    ran = detach(searches, "--max-epochs", "3", "--slots", "2")
+    assert (ran.exit_code, "the plan was complete before" in ran.out) == (0, True), ran
+
+
+def test_what_goes_wrong_at_its_start_is_told_with_its_exit_code(searches: Searches) -> None:
+    searches.write(script(top="import os; assert 'HYPERBAND_DETACHED' not in os.environ"))
+    (searches.folder / "tools").mkdir()
+    # the search of its own finds another script than the command did that checked it
+    later = searches.folder / "later.py"
+    later.write_text("raise SystemExit('late trouble')\n")
+    searches.path.write_text(
+        f"import os, shutil\nif os.path.exists('seen'):\n    raise SystemExit('late trouble')\n"
+        f"open('seen', 'w').close()\n{script()}"
+    )
+    ran = detach(searches, "--max-epochs", "3", "--slots", "2")
+    assert ran.exit_code == 2
+    assert "late trouble" in ran.out
+
+
+def test_what_is_asked_of_slurm_for_a_search() -> None:
+    profile = Profile(partition="gpu", account="us", qos="high", gpus="2", time="4:00:00", search_time="7-0")
+    argv = search_argv(
+        profile,
+        name="hb-search-x",
+        comment="hyperband /far/x",
+        log=Path("/far/50%/search.log"),
+        cwd=Path("/home/me"),
+        script=Path("/far/x/slurm/search.sh"),
+        command=("python", "hyperband.py", "--", "train.py"),
+    )
+    assert argv == (
+        "sbatch", "--parsable", "--job-name=hb-search-x", "--comment=hyperband /far/x", "--nodes=1",
+        "--ntasks=1", "--cpus-per-task=1", "--partition=gpu", "--account=us", "--qos=high", "--time=7-0",
+        "--requeue",
+        "--open-mode=append", "--input=/dev/null", "--output=/far/50%%/search.log", "--chdir=/home/me",
+        "--export=ALL", "--signal=B:USR2@90", "/far/x/slurm/search.sh", "python", "hyperband.py", "--",
+        "train.py",
+    )  # fmt: skip
+    other = Profile(partition="gpu", qos="high", search_partition="cpu", search_mem="4G")
+    argv = search_argv(
+        other, name="n", comment="c", log=Path("/l"), cwd=Path("/"), script=Path("/s"), command=()
+    )
+    assert {"--partition=cpu", "--mem=4G"} < set(argv)
+    assert not [word for word in argv if word.startswith("--qos")]
+
+
+class OnSlurm:
+    """A search that is a job of Slurm's, and waits for the word to train."""
+
+    def __init__(self, searches: Searches, cluster: SlurmCluster, *keys: str) -> None:
+        self.searches = searches
+        self.cluster = cluster
+        searches.write(script(ALONE))
+        profile = [word for key in (*PROFILE, *keys) for word in ("--slurm-set", key)]
+        self.words = ("--on", "slurm", *profile, "--max-epochs", "3")
+        began = searches.run("--detach", *self.words, gpus=None, as_json=False)
+        assert began.exit_code == 0, began.err
+        self.job = re.findall(r"on its own: Slurm's job (\d+)", began.out)[0]
+
+    def until_jobs_run(self, n: int = 2) -> None:
+        until(lambda: len(list(self.searches.study.glob("jobs/*/keeper.json"))) >= n, "jobs", 60)
+
+    def state(self) -> str:
+        return self.cluster.run("squeue", "-h", "-j", self.job, "-o", "%T", check=False).strip()
+
+    def queue(self) -> list[str]:
+        lines = self.cluster.run("squeue", "-h", "-o", "%i %T").splitlines()
+        return [line for line in lines if not line.endswith("COMPLETING")]
+
+    def log(self) -> str:
+        return (self.searches.study / "search.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopped(
+    searches: Searches, slurm: SlurmCluster
+) -> None:
+    search = OnSlurm(searches, slurm)
+    search.until_jobs_run(4)
+    again = searches.run(*search.words, gpus=None)
+    assert again.exit_code == 1
+    assert f"is Slurm's job {search.job} (RUNNING)" in again.err
+    # as Slurm does it before the time limit
+    slurm.run("scancel", "--signal=USR2", "--batch", search.job)
+    until(lambda: end_state(searches) == "stopped", "the search to let go", 30)
+    until(lambda: search.state() == "PENDING", "it to be queued again", 30)
+    assert len(search.queue()) == 3, "its allocations are kept"
+    search.until_jobs_run(8)
+    assert search.log().count("stopped: its time is over: it is started again") == 1
+    assert "took over the allocation" in search.log()
+    stopped = searches.command("stop", str(searches.study))
+    assert f"Ended the search, Slurm's job {search.job}" in stopped.out, stopped
+    assert end_state(searches) == "stopped"
+    assert writer_of(searches.study) is None
+    until(lambda: search.queue() == [], "an empty queue", 10)
+    ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
+    assert ended == [Outcome.STOPPED] * 8
+    assert not (searches.folder / "twice").exists()
+
+
+@pytest.mark.slow
+def test_a_search_whose_node_fails_is_started_again_elsewhere(
+    searches: Searches, slurm: SlurmCluster
+) -> None:
+    for node in NODES:
+        slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=x")
+    waiting = OnSlurm(searches, slurm)
+    assert waiting.state() == "PENDING"
+    again = searches.run("--detach", *waiting.words, gpus=None, as_json=False)
+    assert f"is Slurm's job {waiting.job} (PENDING" in again.err
+    assert f"Ended the search, Slurm's job {waiting.job}" in searches.command("stop", str(searches.study)).out
+    assert waiting.queue() == []
+    slurm.run("scontrol", "update", "nodename=n1", "state=resume")
+    # beside the search there is no room on its node
+    search = OnSlurm(searches, slurm, "cpus=8", "max_allocations=1")
+    until(lambda: len(search.queue()) > 1, "an allocation that waits", 30)
+    slurm.kill_node("n1")
+    for node in NODES[1:]:
+        slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+    (searches.folder / "go").touch()
+    until(lambda: end_state(searches) == "finished", "the end", 90)
+    until(lambda: search.queue() == [], "an empty queue", 30)
+    assert len([e for e in read_events(searches.study) if isinstance(e, SearchStarted)]) == 2
+    assert not (searches.folder / "twice").exists()
+    assert not (searches.study / "slurm" / "search.json").exists()
