@@ -41,8 +41,8 @@ class TrialJobNews:
             self._all.fail(
                 f"jobs of Slurm's end again and again without running what they are for: {again}. What "
                 f"their scripts said is in {self._all.log_of}; mend it (the setup lines of the Slurm profile "
-                "are the most likely reason; hyperband's interpreter and the study's folder must be at the same "
-                "path on the nodes), and start the same command again: the search goes on where it is",
+                "are the most likely reason; hyperband's interpreter and the study's folder must be at the "
+                "same path on the nodes), and start the same command again: the search goes on where it is",
                 actions,
             )
 
