@@ -133,9 +133,14 @@ def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tm
     assert found == {"runs/x/model.pt": "runs/x/model.pt of one", "runs/x/a/b": "runs/x/a/b of one"}
     absent = node.ask(attempt="C", manifest_sha256=sha256, **asked)
     assert (absent["ok"], absent["is_absent"]) == (False, True), absent
+    # an older one goes, and then all
+    assert node.ask(op="remove", attempt="A", **words) == {"ok": True}
+    assert node.ask(attempt="A", manifest_sha256=sha256, **asked)["is_absent"]
     other = node.ask(attempt="B", manifest_sha256=sha256, **asked)
     assert other["is_absent"], "another attempt's"
     assert "manifest is not the one" in other["why"]
+    assert node.ask(op="remove_all", attempt="", **words) == node.ask(op="remove_all", attempt="", **words)
+    assert "it is not" in node.ask(attempt="B", manifest_sha256=sha256, **asked)["why"]
 
 
 @pytest.mark.parametrize("harm", ["flipped", "shorter", "gone", "manifest"])

@@ -16,8 +16,18 @@ _END_S = 60.0
 _NOTHING = {"GPU": 0.0, "CPU": 0.0}
 
 
-def end_slots(study: Path) -> int:
+def shares_no_files(study: Path) -> bool:
+    """Return whether a search that is gone holds slots on nodes that share no files with us."""
+    cluster = Cluster.read(study)
+    return cluster is not None and cluster.files == "sent"
+
+
+def end_slots(study: Path, *, forgets: bool = True) -> int:
     """End the slots of a study and see them gone; return how many there were.
+
+    Args:
+        study: its folder.
+        forgets: what is known of its slots goes with them.
 
     Raises:
         MachineError: Ray does not answer, or does not end them.
@@ -27,13 +37,15 @@ def end_slots(study: Path) -> int:
         return 0
     with contextlib.closing(RayLink(log_of(study))) as link:
         n_ended = _end(link, cluster)
-    forget(study)
+    if forgets:
+        forget(study)
     return n_ended
 
 
 def _end(link: RayLink, cluster: Cluster) -> int:
     token = None if cluster.token is None else Path(cluster.token)
-    join = Join(cluster.address, cluster.name, _NOTHING, "")
+    folder = str(link.log.parent)
+    join = Join(cluster.address, cluster.name, _NOTHING, "", folder, may_start=False)
     link.open(join, default_environment(token))
     link.say({"op": "end"})
     until_s = time.monotonic() + _END_S

@@ -109,17 +109,23 @@ def _parsed(path: Path, text: str) -> object:
         raise UsageError(f"--ray-runtime-env {path} is no YAML: {' '.join(str(err).split())}") from err
 
 
-def refuse_storage(uri: str | None, checkpoints: str | None) -> None:
+def refuse_storage(uri: str | None, checkpoints: str | None, *, removes: bool = False) -> None:
     """Raise for a storage that cannot be used.
 
     Args:
         uri: of `--storage`.
         checkpoints: of `--checkpoints`.
+        removes: checkpoints that nobody wants any more are to be removed, on nodes that share no files.
 
     Raises:
-        UsageError: it is no URI that is known, or has a password in it.
+        UsageError: it is no URI that is known, or has a password in it; or there is none to remove from.
     """
     if uri is None:
+        if removes:
+            raise UsageError(
+                "--keep-checkpoints removes files from a storage, where the nodes share none; add "
+                "--storage, or leave it out: what stays on the disks of nodes is yours to remove."
+            )
         return
     if checkpoints is None:
         raise UsageError(

@@ -237,12 +237,19 @@ class SentSlotActor(SlotActor):
             "manifest_sha256": after["sealed"]["manifest_sha256"],
             "folder": str(work / order["order"]["cwd"]),
         }
-        answer = self._ask_depot(asked, after["disk"], checkpoint["storage"])
+        answer = self._ask_depot(asked, after["disk"], after["storage"])
         if answer["ok"]:
+            self._remove_others(Path(after["disk"]), after["sealed"]["attempt"])
             return {"went_on_from": after["sealed"]["attempt"]}
         if not answer["is_absent"]:
             raise RuntimeError(f"its checkpoint cannot be fetched: {answer['why']}")
         return {"started_over": f"its checkpoint cannot be used: {answer['why']}"}
+
+    def _remove_others(self, disk: Path, attempt: str) -> None:
+        """Remove what else of a trial is on this disk: what a job goes on from is the newest that counts."""
+        for other in disk.glob("*"):
+            if other.name != attempt:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _seal(self, order: Mapping[str, Any], work: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         """Seal what a job left that ended well."""
@@ -258,7 +265,7 @@ class SentSlotActor(SlotActor):
         disk = str(self._root / "checkpoints" / checkpoint["key"])
         answer = self._ask_depot(asked, disk, checkpoint["storage"])
         if answer["ok"]:
-            return {"sealed": answer["sealed"], "disk": disk}
+            return {"sealed": answer["sealed"], "disk": disk, "storage": checkpoint["storage"]}
         return {"sealed": None, "why": f"its checkpoint could not be stored: {answer['why']}"}
 
     def _ask_depot(self, words: Mapping[str, Any], disk: str, storage: str | None) -> dict[str, Any]:

@@ -159,15 +159,10 @@ class Disk:
         """Copy a file out."""
         shutil.copyfile(f"{self._folder}/{attempt}/{FILES_FOLDER}/{name}", path)
 
-    def remove(self, attempt: str) -> None:
-        """Remove one checkpoint; one that is not there is no trouble."""
-        shutil.rmtree(f"{self._folder}/{attempt}", ignore_errors=True)
-
-    def attempts(self) -> list[str]:
-        """Return whose checkpoints are there."""
+    def remove(self, below: str) -> None:
+        """Remove what is below a path; nothing there is no trouble."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(path.name for path in Path(self._folder).iterdir())
-        return []
+            shutil.rmtree(f"{self._folder}{below}")
 
 
 class Storage:
@@ -225,12 +220,10 @@ class Storage:
         """Copy a file out."""
         self._fs.get_file(f"{self._root}/{attempt}/{FILES_FOLDER}/{name}", path)
 
-    def remove(self, attempt: str) -> None:
-        """Remove one checkpoint: first the manifest; one that is not there is no trouble."""
+    def remove(self, below: str) -> None:
+        """Remove what is below a path; nothing there is no trouble."""
         with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._root}/{attempt}/{MANIFEST_FILE}")
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(f"{self._root}/{attempt}", recursive=True)
+            self._fs.rm(f"{self._root}{below}", recursive=True)
 
 
 def answer(words: dict[str, Any]) -> dict[str, Any]:
@@ -239,6 +232,10 @@ def answer(words: dict[str, Any]) -> dict[str, Any]:
         place = Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
         if words["op"] == "lay_out":
             lay_out(place, words["attempt"], words["manifest_sha256"], words["folder"])
+            return {"ok": True}
+        if words["op"] in ("remove", "remove_all"):
+            with place.reached():
+                place.remove("" if words["op"] == "remove_all" else f"/{words['attempt']}")
             return {"ok": True}
         return {"ok": True, "sealed": _sealed(place, words)}
     except AbsentError as err:

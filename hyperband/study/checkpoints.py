@@ -16,7 +16,7 @@ from hyperband.machine.checkpoint_files import CheckpointFiles, Names
 from hyperband.machine.checkpoint_pattern import Files, Pattern, parse, sha256_of
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
-from hyperband.search.events import CheckpointsRemoved, Event, JobStarted, SearchStarted
+from hyperband.search.events import CheckpointsRemoved, Event, JobEnded, JobStarted, SearchStarted
 from hyperband.search.retention import Retention
 from hyperband.search.state import SearchState
 from hyperband.settings import KeepCheckpoints, Settings
@@ -103,6 +103,9 @@ class Checkpoints:
             over = self._retention.all_over(self._engine)
             # what was moved only in part before a kill is done at last
             self._to_move.extend(trial for trial in over if trial not in done)
+
+    def note_end(self, trial: int, event: JobEnded) -> None:
+        """Do nothing: the files of a trial are its own, whichever job wrote them."""
 
     def note(self, ended: Iterable[int], decisions: Iterable[Decision]) -> None:
         """Take in what happened, after the engine did.

@@ -12,6 +12,7 @@ from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, StudyCreated
 from hyperband.settings import On, Settings
+from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.grounds import Grounds, LocalGrounds
 from hyperband.study.guidance import Guidance
 from hyperband.study.guiding import Guiding
@@ -20,6 +21,7 @@ from hyperband.study.ray_grounds import RayGrounds
 from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
 from hyperband.study.slurm_grounds import SlurmGrounds
+from hyperband.study.stored_checkpoints import StoredCheckpoints
 from hyperband.study.trial_job_grounds import TrialJobGrounds
 
 
@@ -45,6 +47,22 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
             return RayGrounds(settings, study=study)
         case _:
             assert_never(settings.on)
+
+
+def checkpoints_of(
+    settings: Settings, cwd: Path, engine: Engine, folder: Path
+) -> Checkpoints | StoredCheckpoints:
+    """Return what removes checkpoints that nobody wants any more, where they are.
+
+    Args:
+        settings: of the search.
+        cwd: where its jobs run.
+        engine: is only read.
+        folder: of the study.
+    """
+    if settings.ray_files == "sent":
+        return StoredCheckpoints(settings, engine=engine, study_folder=folder)
+    return Checkpoints(settings, cwd=cwd, engine=engine, study_folder=folder)
 
 
 def others_of(engine: str, folder: Path, lock: int) -> tuple[Launcher[Any], ...]:

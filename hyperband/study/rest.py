@@ -10,7 +10,7 @@ from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray_end import end_slots
+from hyperband.launch.ray_end import end_slots, shares_no_files
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import Ordered
 from hyperband.launch.slurm_end import end_allocations, what_is_held
@@ -133,10 +133,24 @@ def end_living_jobs(folder: Path, lock: int) -> int:
                 jobs.append((launcher, job))
         for launcher, job in jobs:
             launcher.stop(job, StopReason.STOP)
+        if shares_no_files(folder):
+            _end_sent(
+                [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)], folder
+            )
         for launcher, job in jobs:
             wait_for_end(job.fileno())
             launcher.finish(job)
     return len(jobs)
+
+
+def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> None:
+    """End jobs on nodes that share no files with us: nothing is heard there but by their slots, which go."""
+    try:
+        end_slots(folder, forgets=False)
+    except MachineError:
+        return  # whoever asks for the slots later is told; jobs that nothing is heard of are given up
+    for launcher, job in jobs:
+        launcher.give_up(job, "ended with its slot", is_proven=True)
 
 
 def end_held(folder: Path, *, but: On | None = None) -> list[str]:

@@ -37,7 +37,6 @@ from hyperband.search.packing import Packing
 from hyperband.search.trial import Plan
 from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
-from hyperband.study.checkpoints import Checkpoints
 from hyperband.study.clearing import clear_folder
 from hyperband.study.detaching import Detached, refuse_submitted
 from hyperband.study.finish import Verdict
@@ -45,7 +44,7 @@ from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
-from hyperband.study.parts import failures_of, grounds_of, ids_of, others_of
+from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
 from hyperband.study.voice import Voice
@@ -232,7 +231,7 @@ def _run(
         for warning in warnings:
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
-        checkpoints = Checkpoints(settings, cwd=Path(created.cwd), engine=engine, study_folder=journal.folder)
+        checkpoints = checkpoints_of(settings, Path(created.cwd), engine, journal.folder)
         checkpoints.recover([*events, *begin])
         packing = Packing()
         for event in (*events, *begin):
@@ -331,7 +330,7 @@ def _clear_away(
     cwd = Path(created.cwd)
     if not cwd.is_dir():
         return  # and with it what was to be removed
-    checkpoints = Checkpoints(settings, cwd=cwd, engine=engine, study_folder=journal.folder)
+    checkpoints = checkpoints_of(settings, cwd, engine, journal.folder)
     checkpoints.recover(events)
     removed = checkpoints.finish()
     if removed is not None:

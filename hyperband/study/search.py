@@ -42,6 +42,7 @@ from hyperband.study.pace import Pace
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Ids
 from hyperband.study.starting import Chosen, Starting, room_wish
+from hyperband.study.stored_checkpoints import StoredCheckpoints
 from hyperband.study.voice import Voice
 from hyperband.study.wake import HasDescriptor, Wake, earliest
 from hyperband.study.watching import Watching
@@ -69,7 +70,7 @@ class Search:
         files: JobFiles,
         health: Health,
         packing: Packing,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | StoredCheckpoints,
         voice: Voice,
         console: Console,
         wake: Wake,
@@ -262,6 +263,7 @@ class Search:
         for started, event, _ in judged:
             self._count(started, event)
             self._files.note_end(started.trial, event)
+            self._checkpoints.note_end(started.trial, event)
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:

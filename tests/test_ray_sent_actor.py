@@ -1,0 +1,170 @@
+"""What holds a slot on a node that shares no files: without Ray, in a process as Ray would start it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fixture import until
+
+from hyperband.launch.ray_sent import Baggage
+
+ROOT = Path(__file__).resolve().parents[1]
+DRIVER = """
+import base64, json, sys
+sys.path.insert(0, sys.argv[1])
+from hyperband.launch.ray_sent_actor import SentSlotActor
+actor = SentSlotActor("study", json.loads(sys.stdin.readline()), 60.0, float(sys.argv[2]))
+for line in sys.stdin:
+    name, *words = json.loads(line)
+    try:
+        found = getattr(actor, name)(*words)
+    except RuntimeError as err:
+        found = f"{err}"
+    print(json.dumps(found, default=lambda data: data.decode()), flush=True)
+"""
+TRAIN = """
+import os, sys, time
+sys.stderr.write(os.getcwd() + "\\n")
+seconds = float(sys.argv[1])
+os.makedirs("runs", exist_ok=True)
+before = open("runs/x").read() if os.path.exists("runs/x") else ""
+print(before + "|", flush=True)
+time.sleep(seconds)
+open("runs/x", "w").write(before + "trained ")
+"""
+
+
+class Slot:
+    """One slot, and what a search says to it."""
+
+    def __init__(self, tmp_path: Path, lease_s: float = 30.0, name: str = "slot") -> None:
+        package = tmp_path / f"package-{name}"
+        package.mkdir()
+        (package / "train.py").write_text(TRAIN)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", DRIVER, str(ROOT), str(lease_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=package,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            text=True,
+        )
+        self._say(Baggage({}).words()["files"])
+
+    def _say(self, words: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+
+    def call(self, name: str, *words: object) -> Any:  # noqa: ANN401 (as the methods are)
+        self._say([name, *words])
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def begin(self, attempt: str, seconds: float, after: object = None) -> None:
+        order = {
+            "attempt": attempt,
+            "argv": [None, "train.py", str(seconds)],
+            "cwd": ".",
+            "environment": {},
+            "grace_s": 1.0,
+            "lease_s": 30.0,
+            "gpus": None,
+            "environment_file": None,
+            "keeps": [],
+            "ends_with_carrier": True,
+            "last_word": "fence",
+        }
+        checkpoint = {"pattern": "runs/[^/]+", "key": "KEY", "storage": None, "after": after}
+        self.call("begin", {"attempt": attempt, "at_search": "/x", "order": order, "checkpoint": checkpoint})
+
+    def sync(self, attempt: str, wait_s: float = 20.0) -> Any:  # noqa: ANN401
+        return self.call("sync", attempt, {"stdout": 0, "stderr": 0}, False, wait_s)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Iterator[Slot]:
+    found = Slot(tmp_path)
+    yield found
+    found.close()
+
+
+def test_what_a_job_leaves_is_kept_until_it_is_taken_and_gone_then(slot: Slot, tmp_path: Path) -> None:
+    slot.begin("A", 0.0)
+    assert "is here already" in slot.call("begin", {"attempt": "A", "at_search": "/y", "order": {}})
+    first = slot.sync("A")
+    assert first["result"]["exit_status"] == 0, first
+    assert first["parts"]["stdout"] == "|\n"
+    assert json.loads(first["keeper"])["attempt"] == "A"
+    # a search that died asks again; another finds out what there is
+    assert slot.sync("A")["result"] == first["result"]
+    about = slot.call("about")
+    assert (about["attempt"], about["folder"]) == ("A", "/x")
+    slot.call("forget", "A")
+    assert slot.sync("A") is None
+    assert slot.call("about")["attempt"] == ""
+    assert not (tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts" / "A").exists()
+
+
+def test_a_job_goes_on_from_the_attempt_that_counts_or_says_that_it_does_not(slot: Slot) -> None:
+    slot.begin("A", 0.0)
+    found = slot.sync("A")["result"]["checkpoint"]
+    slot.begin("B", 0.0, found)
+    second = slot.sync("B")
+    assert second["parts"]["stdout"] == "trained |\n"
+    assert second["result"]["checkpoint"]["went_on_from"] == "A"
+    # the next one is told of an attempt that has been superseded, and then of one that was damaged
+    (Path(found["disk"]) / "B" / "files" / "runs" / "x").write_text("spoilt")
+    slot.begin("C", 0.0, second["result"]["checkpoint"])
+    third = slot.sync("C")
+    assert third["parts"]["stdout"] == "|\n"
+    assert "is damaged" in third["result"]["checkpoint"]["started_over"]
+
+
+def test_a_word_that_overtakes_its_job_ends_it_before_its_first_moment(slot: Slot) -> None:
+    slot.call("tell", "A", "stop")
+    slot.begin("A", 60.0)
+    result = slot.sync("A")["result"]
+    assert (result["never_ran"], result["asked"]) == (True, "stop")
+    slot.begin("B", 60.0)
+    until(lambda: slot.sync("B", 0.0)["parts"]["stdout"] != "", "a job that runs")
+    slot.call("tell", "B", "timeout")
+    assert slot.sync("B")["result"]["asked"] == "timeout"
+
+
+def test_a_job_ends_when_nobody_has_been_heard_of(tmp_path: Path) -> None:
+    slot = Slot(tmp_path, lease_s=2.0)
+    slot.begin("A", 60.0)
+    until(lambda: slot.sync("A", 0.0)["keeper"] != "", "a keeper")
+    keeper = json.loads(slot.sync("A", 0.0)["keeper"])
+    began_s = time.monotonic()
+    slot.process.wait(10)
+    assert time.monotonic() - began_s < 6
+    until(lambda: not Path(f"/proc/{keeper['job_pid']}").exists(), "the end of the job", 3.0)
+    slot.close()
+
+
+def test_a_job_is_killed_at_once_with_its_slot(tmp_path: Path) -> None:
+    slot = Slot(tmp_path)
+    slot.begin("A", 60.0)
+    until(lambda: slot.sync("A", 0.0)["keeper"] != "", "a keeper")
+    keeper = json.loads(slot.sync("A", 0.0)["keeper"])
+    slot.close()
+    until(lambda: not Path(f"/proc/{keeper['job_pid']}").exists(), "the end of the job", 3.0)
+    # what it had made ready is swept away by the next one
+    left = tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts"
+    assert list(left.glob("next.*"))
+    other = Slot(tmp_path, name="other")
+    other.call("about")
+    assert len(list(left.glob("next.*"))) == 1
+    other.close()
