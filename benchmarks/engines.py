@@ -21,8 +21,8 @@ there is one clock.
 They take turns, round by round, so that a noisy machine troubles all alike; all rounds are pooled. Each
 search begins with an allocation of its own, which is in front of its first job and so counts for nothing.
 Percentiles are by nearest rank. Needs Debian's slurm-wlm and munge, and root: a Slurm of three nodes is
-started for it (tests/slurm_cluster.py), without accounting, and ended with it; and ray[tune], for a Ray of one
-machine in namespaces (tests/ray_fixture.py). `--only ray` or `--only slurm` leaves the other out.
+started for it (tests/slurm_cluster.py), without accounting, and ended with it. Needs ray[tune] for a Ray of
+one machine in namespaces (tests/ray_fixture.py). `--only ray` or `--only slurm` leaves the other out.
 """
 
 import argparse
