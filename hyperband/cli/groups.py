@@ -159,8 +159,8 @@ class Group:
             "HOW",
             ("shared", "sent"),
             default="shared",
-            help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they share"
-            " no files, and what jobs need travels there and back (default: shared)",
+            help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they"
+            " share no files, and what jobs need travels there and back (default: shared)",
         )
 
     def python(self) -> None:
