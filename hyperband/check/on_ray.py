@@ -186,8 +186,14 @@ class _Check:
             self._report.add("node", Status.FAILS, f"{told}; {why}", fix)
         else:
             self._report.add("node", Status.OK, told)
-        add_files(self._settings, self._folder, self._word, said, self._report)
-        add_interpreters(self._settings, sys.executable, said, self._report)
+        if self._settings.ray_files == "sent":
+            told = "the nodes share none: what jobs need travels (--ray-files sent)"
+            self._report.add("files", Status.NONE, told)
+            told = "Ray's on its nodes, or what --ray-runtime-env makes there"
+            self._report.add("interpreter", Status.NONE, told)
+        else:
+            add_files(self._settings, self._folder, self._word, said, self._report)
+            add_interpreters(self._settings, sys.executable, said, self._report)
         self._note_gpus(words["resources"].get("GPU", 0.0), said)
 
     def _note_settings(self, words: Mapping[str, Any], said: list[dict[str, Any]]) -> None:

@@ -159,14 +159,6 @@ def _add_slot_options(parser: Parser) -> None:
         " or a task of an array (default: held)",
     )
     group.ray()
-    group.one_of(
-        "--ray-files",
-        "HOW",
-        ("shared", "sent"),
-        default="shared",
-        help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they share no"
-        " files, and what jobs need travels there and back (default: shared)",
-    )
     group.text(
         "--ray-working-dir",
         "DIR",

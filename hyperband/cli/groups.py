@@ -154,6 +154,14 @@ class Group:
             "FILE",
             help="file with the token of the Ray cluster (default: what the environment says)",
         )
+        self.one_of(
+            "--ray-files",
+            "HOW",
+            ("shared", "sent"),
+            default="shared",
+            help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they"
+            " share no files, and what jobs need travels there and back (default: shared)",
+        )
 
     def python(self) -> None:
         """`--python`."""

@@ -318,6 +318,7 @@ def _parse_check(
             ray_address=found.ray_address,
             ray_resources=tuple(found.ray_resources),
             ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
+            ray_files=found.ray_files,
             gpus=found.gpus,
             slots=found.slots,
             isolate=found.isolate,
