@@ -69,6 +69,15 @@ class SentFiles:
         """Whether checkpoints are known, and are where they were written."""
         return self._settings.checkpoints is not None and self._settings.storage is None
 
+    def warnings(self) -> list[str]:
+        """Return what the user should know before it takes long."""
+        if self._settings.checkpoints is not None:
+            return []
+        return [
+            "Warning: without --checkpoints nothing of a trial is carried from job to job where nodes share "
+            "no files: each promotion trains from the beginning."
+        ]
+
     def baggage(self, archive: Path) -> Baggage:
         """Pack it.
 
@@ -126,6 +135,7 @@ class RayGrounds:
         self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
         #: where attempts ran, by their folders
         self._hosts: dict[Path, str] = {}
+        self._is_warned = False
 
     @property
     def slots(self) -> Slots:
@@ -206,7 +216,9 @@ class RayGrounds:
 
     def news(self) -> list[str]:
         """Return what happened to the cluster."""
-        return list(self._slots.news())
+        news = [] if self._sent is None or self._is_warned else self._sent.warnings()
+        self._is_warned = True
+        return [*news, *self._slots.news()]
 
     def next_look_s(self) -> float | None:
         """Return seconds until slots are worth a look although Ray says nothing."""
