@@ -20,6 +20,8 @@ JOURNAL_FILE = "journal.db"
 COPY_FILE = "journal.copy"
 #: where the journal is while a search writes it, if not in the folder itself
 PLACE_FILE = "journal.place"
+#: the journal was restored, and what lives of its jobs has not been ended yet
+RESTORED_FILE = "journal.restored"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
 #: what a search prints that has no terminal
@@ -33,11 +35,13 @@ NODE_FOLDER = "node"
 SLURM_FOLDER = "slurm"
 #: what Ray needs, where jobs run on a cluster of it
 RAY_FOLDER = "ray"
+#: somebody on another machine asks the search to end
+STOP_REQUEST_FILE = "stop.request"
 #: the name of a slot that is to be given back from quarantine
 RELEASE_FILE = "release"
 
 #: what the names of the journal's files begin with: the two, their logs, and what was put aside
-_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE, PLACE_FILE)
+_OF_JOURNAL = (JOURNAL_FILE, COPY_FILE, PLACE_FILE, RESTORED_FILE)
 
 #: how long the last processes of a killed search may take to let go of its lock
 _LOCK_PATIENCE_S = 10.0
@@ -198,7 +202,16 @@ def remove_study_files(folder: Path) -> None:
     # with what was put aside when it was damaged; the copy first, since a study would come back from it
     of_journal = [path.name for path in folder.glob("journal.*") if path.name.startswith(_OF_JOURNAL)]
     of_journal.sort(key=lambda name: (name == PLACE_FILE, name.startswith(JOURNAL_FILE), -len(name)))
-    for name in (*of_journal, LOG_FILE, SEARCH_LOG_FILE, KEEPERS_FILE, GUIDE_FILE, RELEASE_FILE, LOCK_FILE):
+    for name in (
+        *of_journal,
+        LOG_FILE,
+        SEARCH_LOG_FILE,
+        KEEPERS_FILE,
+        GUIDE_FILE,
+        RELEASE_FILE,
+        STOP_REQUEST_FILE,
+        LOCK_FILE,
+    ):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

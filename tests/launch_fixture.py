@@ -9,11 +9,10 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import pytest
 from search_fixture import until
 
 from hyperband.launch.base import Ending, Launcher, Lease, Order, RunningJob, Slot
@@ -30,6 +29,8 @@ J = TypeVar("J", bound=RunningJob)
 
 class Bench(Generic[J]):
     """A launcher and a folder for its jobs."""
+
+    slot = SLOT
 
     def __init__(self, folder: Path, launcher: Launcher[J]) -> None:
         self.folder = folder
@@ -57,7 +58,11 @@ class Bench(Generic[J]):
         folder: Path | None = None,
     ) -> J:
         folder = self.make_folder() if folder is None else folder
-        return self.launcher.start(Order(folder, argv, environment or {}), Lease(SLOT, leases))
+        return self.launcher.start(Order(folder, argv, environment or {}), self.lease(*leases))
+
+    def lease(self, *descriptors: int) -> Lease:
+        """The lease of a slot for a job."""
+        return Lease(self.slot, descriptors)
 
     def python(self, code: str, *, environment: Mapping[str, str | None] | None = None) -> J:
         return self.start(sys.executable, "-c", code, environment=environment)
@@ -179,11 +184,3 @@ class RemoteBench(Bench[RemoteJob]):
 
 #: of a launcher that the test need not know
 AnyBench = Bench[Any]
-
-
-@pytest.fixture(params=[LocalBench, RemoteBench], ids=["local", "remote"])
-def any_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyBench]:
-    """A bench of each launcher, for what they have in common."""
-    found: AnyBench = request.param(tmp_path)
-    yield found
-    found.close()

@@ -7,7 +7,9 @@ environment: so nothing is left, however the test process ends.
 
 import contextlib
 import importlib.util
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,13 +18,15 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 MACHINES = ("m1", "m2", "m3")
+#: what the nodes of a cluster with such GPUs declare; here m2 alone does
+ACCELERATOR = "accelerator_type:A100"
 N_GPUS = 2
-_PORT = 26379
 _SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _NEEDED = ("ip", "unshare", "nsenter", "mount")
 #: in the environment of all that runs on a machine; begins so that jobs there have it
@@ -81,15 +85,15 @@ def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = 
 class RayCluster:
     """Machines, and Ray on them: m1 is the head. Searches run on m1, by `on_head`."""
 
-    address = f"10.77.9.11:{_PORT}"
-
-    def __init__(self, folder: Path, *, token: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         """Take a folder (its path must be short: sockets lie in it); start nothing."""
         self.folder = folder
         self.token = folder / "token"
+        # its own: Ray takes another machine's head for one of this machine if it listens to the same port
+        self._port = random.randrange(20_000, 30_000)
+        self.address = f"10.77.9.11:{self._port}"
         #: searches see it, and Ray's nodes find nothing there
         self.unshared = folder / "unshared"
-        self.has_token = token
         self._mark = str(uuid.uuid4())
         #: of processes that keep namespaces open
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
@@ -114,8 +118,7 @@ class RayCluster:
         self._in("hub", "ip", "link", "set", "br0", "up")
         for machine in MACHINES:
             self._make(machine)
-        for machine in machines or MACHINES:
-            self.start_ray(machine)
+        self._start_rays(machines or MACHINES)
 
     def end(self) -> None:
         """End everything, and see that nothing is left."""
@@ -135,15 +138,26 @@ class RayCluster:
         broken = {machine for machine in MACHINES if not self.runs_ray(machine)} | self._were_cut
         self._were_cut.clear()
         # without its head no other can go on
-        for machine in MACHINES if "m1" in broken else sorted(broken):
+        machines = MACHINES if "m1" in broken else tuple(sorted(broken))
+        for machine in machines:
             self.kill_machine(machine)
-            self.start_ray(machine)
+        if machines:
+            self._start_rays(machines)
+            wait_for(lambda: self.n_alive() == len(MACHINES), 30, "a head that knows all machines")
+
+    def _start_rays(self, machines: Sequence[str]) -> None:
+        """Start Ray on machines, the head first and then all at once."""
+        if "m1" in machines:
+            self.start_ray("m1")
+        with ThreadPoolExecutor(len(MACHINES)) as pool:
+            for done in [pool.submit(self.start_ray, machine) for machine in machines if machine != "m1"]:
+                done.result()
 
     # one machine
 
     def start_ray(self, machine: str) -> None:
         """Start Ray on a machine; return when it is up."""
-        head = ["--head", f"--port={_PORT}", "--include-dashboard=false"]
+        head = ["--head", f"--port={self._port}", "--include-dashboard=false"]
         done = self._in(
             machine,
             *("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.unshared)),
@@ -153,6 +167,7 @@ class RayCluster:
             f"--node-ip-address={_address(machine)}",
             f"--temp-dir={self.folder}/tmp",
             f"--num-gpus={N_GPUS}",
+            *(["--resources", json.dumps({ACCELERATOR: 1})] if machine == "m2" else []),
             "--num-cpus=4",
             "--object-store-memory=80000000",
             "--disable-usage-stats",
@@ -191,7 +206,6 @@ class RayCluster:
     @property
     def ray_environment(self) -> dict[str, str]:
         """Ray's settings, for daemons and searches alike."""
-        auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)} if self.has_token else {}
         return {
             "RAY_grpc_client_keepalive_time_ms": "2000",
             "RAY_grpc_client_keepalive_timeout_ms": "2000",
@@ -199,7 +213,8 @@ class RayCluster:
             "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
             "RAY_worker_niceness": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            **auth,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
         }
 
     def on_head(self, argv: Sequence[str], cwd: Path) -> list[str]:
@@ -223,15 +238,32 @@ class RayCluster:
         """How many machines the head takes for alive."""
         asked = (
             f"import ray; ray.init({self.address!r}, log_to_driver=False, logging_level='ERROR'); "
-            "print('alive', sum(node['Alive'] for node in ray.nodes()))"
+            "print('alive', sum(node['Alive'] for node in ray.nodes()), 'of all')"
         )
         said = self._in("m1", sys.executable, "-c", asked, environment=self.ray_environment)
-        return int(said.rpartition("alive ")[2])
+        return int(said.partition("alive ")[2].split()[0])
 
     def keepers(self) -> list[int]:
         """What runs of ours on any machine: keepers that wait, those with a job, and jobs."""
         pids = [pid for machine in MACHINES for pid in self.pids(machine)]
         return [pid for pid in pids if b"node/" in _cmdline(pid)]
+
+    def tasks(self) -> list[int]:
+        """Workers of Ray's that run a task, or were kept for one, of searches' drivers or others."""
+        pids = [pid for machine in MACHINES for pid in self.pids(machine)]
+        named = (b"ray::look", b"ray::<lambda>")
+        return [pid for pid in pids if _cmdline(pid).startswith(named)]
+
+    @contextlib.contextmanager
+    def hidden(self, machine: str, folder: Path) -> Iterator[None]:
+        """Within, what Ray runs on a machine finds nothing in a folder."""
+        raylet = next(pid for pid in self.pids(machine) if b"raylet/raylet" in _cmdline(pid))
+        there = ["nsenter", f"--target={raylet}", "--mount", "--"]
+        subprocess.run([*there, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*there, "umount", str(folder)], check=True)
 
     def actors(self) -> list[int]:
         """Workers of Ray's that hold a slot."""
@@ -314,10 +346,10 @@ def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
 
 
 @contextlib.contextmanager
-def running_cluster(*machines: str, token: bool = False) -> Iterator[RayCluster]:
+def running_cluster(*machines: str) -> Iterator[RayCluster]:
     """A cluster in a folder of its own, ended with everything on it; machines: those with Ray, at first."""
     folder = Path(tempfile.mkdtemp(prefix="hb-ray-"))
-    cluster = RayCluster(folder, token=token)
+    cluster = RayCluster(folder)
     try:
         cluster.start(*machines)
         yield cluster

@@ -26,6 +26,7 @@ from hyperband.launch.allocation_events import (
     Wanted,
 )
 from hyperband.launch.allocations import Allocations
+from hyperband.launch.slurm_cuts import CutOffs
 from hyperband.launch.slurm_reports import CancelRefused, NotSubmitted, Status, Submitted, Unreachable
 from hyperband.launch.slurm_words import JobLine, JobState, Refusal
 
@@ -179,6 +180,47 @@ def test_a_job_starts_only_where_it_would_come_to_its_end(story: Story) -> None:
     assert story.free(None) != []
     story.now_s += 491
     assert story.free(None) == [], "nothing starts within the margin"
+
+
+def test_what_setup_lines_take_of_an_allocation_is_not_there_for_jobs(story: Story) -> None:
+    story.tell(Status(()), Wanted(1), Submitted(1, "1"), Status((runs(left_s=1000),)))
+    story.now_s += 300
+    story.tell(Ready("1", "a", (NODE,)))
+    assert story.free(690) != []
+    assert story.tell(Wanted(1, 900.0)) == [], "no other would have more"
+    assert story.free(900) != [], "longer than any: where one has just begun"
+    story.now_s += 100
+    assert story.free(900) == []
+
+
+def test_one_that_was_taken_over_is_not_taken_for_one_that_has_just_begun() -> None:
+    story = Story(replace(RULES, time_limit_s=1000))
+    story.tell(Wanted(1), Status((runs("7", left_s=400),)), Ready("7", "a", (NODE,)))
+    assert story.free(380) != []
+    assert story.free(500) == []
+    assert story.free(2000) == []
+
+
+def test_jobs_that_take_longer_than_an_allocation_are_told_of_once(story: Story) -> None:
+    story.tell(Status(()), Wanted(1))
+    story.hold(left_s=1000)
+    assert story.all_of(Wanted(1, 990.0)) == []
+    [said] = story.all_of(Wanted(1, 2000.0))
+    assert isinstance(said, Say)
+    assert "expected to take 2000 s, and an allocation has 990 s" in said.words
+    assert "--slurm-set time=" in said.words
+    assert story.all_of(Wanted(1, 2100.0)) == []
+
+
+def test_a_job_is_cut_off_as_often_as_it_must_be_and_a_little_more() -> None:
+    cuts = CutOffs()
+    assert cuts.note("7", ran_s=100.0, expected_s=None) is None
+    assert cuts.note("8", ran_s=100.0, expected_s=None) is None
+    assert cuts.note("7", ran_s=100.0, expected_s=None) is None
+    words = cuts.note("7", ran_s=100.0, expected_s=None)
+    assert words is not None
+    assert "job 7 was cut off by the time limit of its allocation 3 times, the last time after 100 s" in words
+    assert [cuts.note("9", ran_s=100.0, expected_s=450.0) is None for _ in range(7)] == [True] * 6 + [False]
 
 
 def test_one_with_too_little_time_is_given_up_and_followed_by_another(held: Story) -> None:

@@ -183,6 +183,8 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere(
     assert waiting.state() == "PENDING"
     again = searches.run("--detach", *waiting.words, gpus=None, as_json=False)
     assert f"is Slurm's job {waiting.job} (PENDING" in again.err
+    not_begun = searches.command("report", str(searches.study)).err
+    assert f"was submitted as Slurm's job {waiting.job} and has not begun" in not_begun
     assert f"Ended the search, Slurm's job {waiting.job}" in searches.command("stop", str(searches.study)).out
     assert waiting.queue() == []
     slurm.run("scontrol", "update", "nodename=n1", "state=resume")

@@ -51,7 +51,7 @@ DOORS = {
     "fsspec": ("machine/depot.py",),
     "pynvml": ("machine/nvml.py",),
     # what is sent to a slot asks there whether Ray's head answers
-    "ray": ("launch/ray_bridge.py", "launch/ray_sent_actor.py"),
+    "ray": ("launch/ray_bridge.py", "launch/ray_probe.py", "launch/ray_sent_actor.py"),
     "sqlite3": ("journal/database.py",),
     "yaml": ("launch/ray_environment.py", "launch/slurm_profile_file.py"),
 }

@@ -12,11 +12,12 @@ import pytest
 from search_fixture import Searches, script, searches, until
 
 from hyperband.errors import JournalError, StudyBusyError
-from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, has_study
+from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
 from hyperband.journal import Journal, read_events, removing, where, writer_of
 from hyperband.journal.place import Place, base_for
 from hyperband.machine.mounts import is_network, kind_of
 from hyperband.search.events import Event, IdsDrawn
+from hyperband.study import stop_study
 
 __all__ = ["searches"]
 
@@ -200,7 +201,7 @@ def test_after_a_kill_the_journal_is_whole_here_and_its_copy_elsewhere(study: Pa
         assert read_events(study, say=said.append) == EVENTS[:10]
         assert "the copy in the study's folder is of" in said[0]
         for refused in (lambda: Journal.open(study), lambda: removing(study, from_copy=False).__enter__()):
-            with pytest.raises(JournalError, match=r"can be reached on .* alone.*--from-copy goes on"):
+            with pytest.raises(JournalError, match=r"but is not there any more.*--from-copy goes on"):
                 refused()
         assert read_events(study) == EVENTS[:10], "nothing was begun"
     with contextlib.closing(Journal.open(study)) as journal:
@@ -215,12 +216,43 @@ def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) ->
     with lost(study), contextlib.closing(Journal.open(study, from_copy=True)) as journal:
         assert journal.events() == EVENTS[:10]
         assert journal.was_restored, "jobs that it does not know are ended"
+        journal.settle()
         assert "is given up" in journal.news[0]
         said, _ = writer.communicate("\n", timeout=30)
         assert "StudyBusyError another search has gone on with the study" in said
         journal.append(*EVENTS[10:15], durable=True)
     assert read_events(study) == EVENTS[:15]
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_a_writer_that_comes_back_when_all_is_over_changes_nothing(study: Path) -> None:
+    write(study, *EVENTS[:10])
+    writer = start_writer(study, 10, 20)
+    base = place_of(study).path.parent
+    with lost(study), contextlib.closing(Journal.open(study, from_copy=True)) as journal:
+        journal.append(*EVENTS[10:15], durable=True)
+        journal.settle()
+    base.rename(base.with_name("new"))
+    base.with_name("away").rename(base)
+    said, _ = writer.communicate("\n", timeout=30)
+    assert "StudyBusyError another search has gone on with the study" in said
+    assert read_events(study) == EVENTS[:15]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_a_search_on_another_machine_is_asked_to_end(
+    searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches.write(script("import time; time.sleep(60)"))
+    searches.environment["HYPERBAND_JOURNALS"] = str(searches.folder / "local")
+    search = searches.start("--max-epochs", "3", "--slots", "2")
+    until(lambda: len(list(searches.study.glob("jobs/*/keeper.json"))) == 2, "jobs")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "is_here", property(lambda _: False))
+        assert "Stopped the search (pid" in stop_study(searches.study)
+    assert searches.wait(search).exit_code == 130
+    assert JOURNAL_FILE in names(searches.study)
+    assert PLACE_FILE not in names(searches.study)
 
 
 def test_copies_come_while_it_is_written(study: Path) -> None:
@@ -245,7 +277,8 @@ def test_a_job_that_slurm_has_started_again_goes_on_from_the_copy(
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
         with contextlib.closing(Journal.open(study)) as journal:
             assert journal.events() == EVENTS[:10]
-            assert journal.was_restored
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.was_restored, "nobody has ended what lives yet"
 
 
 def test_a_study_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:
@@ -322,7 +355,7 @@ def test_a_search_whose_machine_is_lost_goes_on_elsewhere_and_comes_to_the_same(
     assert refused.exit_code == 1
     assert "the journal of this study is at" in refused.err
     assert "--from-copy goes on from the copy" in refused.err
-    assert "this is read from it" in searches.command("report", str(searches.study)).err
+    assert "from which this is read" in searches.command("report", str(searches.study)).err
     assert "--from-copy" in searches.command("stop", str(searches.study)).err
     again = searches.run("--max-epochs", "9", "--slots", "2", "--from-copy")
     assert again.exit_code == 0, again.err

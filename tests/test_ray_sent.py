@@ -15,6 +15,9 @@ from ray_fixture import RayCluster, wait_for
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
+#: one cluster, and not one for each worker
+pytestmark = pytest.mark.xdist_group("ray")
+
 #: goes on from its checkpoint if there is one, and says what it found; imports what lies beside it
 TRAIN = """
     import json, os, socket, time

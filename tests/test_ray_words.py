@@ -18,6 +18,7 @@ def test_a_slot_is_a_gpu_where_there_are_any_and_else_a_core() -> None:
     assert with_gpus({}, has_gpus=True) == {"GPU": 1.0}
     assert with_gpus({}, has_gpus=False) == {"GPU": 0.0, "CPU": 1.0}
     assert with_gpus({"CPU": 2.0}, has_gpus=True) == {"GPU": 1.0, "CPU": 2.0}
+    assert with_gpus({"GPU": 0.0}, has_gpus=True) == {"GPU": 0.0, "CPU": 1.0}
 
 
 def test_said_of_gpus_nothing_is_asked_of_the_cluster() -> None:
@@ -58,13 +59,13 @@ def test_room_is_what_is_scarcest() -> None:
     assert n_slots_of({"GPU": 2.0, "CPU": 4.0}, {"GPU": 0.0, "CPU": 1.0}) == 4
 
 
-@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head:26379", "[::1]:6379"])
+@pytest.mark.parametrize("address", ["auto", "local", "10.0.0.1:6379", "head:26379", "[::1]:6379"])
 def test_addresses(address: str) -> None:
     check_address(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["", "local", "head", "ray://head:10001", "head:0", "head:70000", ":6379", "a/b:1"]
+    "address", ["", "here", "head", "ray://head:10001", "head:0", "head:70000", ":6379", "a/b:1"]
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="expected HOST:PORT"):

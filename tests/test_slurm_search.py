@@ -63,7 +63,8 @@ class OnSlurm:
         return len(list((self.searches.study / "jobs").glob("*/keeper.json")))
 
     def log(self) -> str:
-        return (self.searches.study / "hyperband.log").read_text()
+        path = self.searches.study / "hyperband.log"
+        return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
@@ -169,7 +170,9 @@ def test_an_interrupt_ends_jobs_and_allocations(on_slurm: OnSlurm) -> None:
 
 #: no two copies of a trial at once; each waits for the word to go on
 ALONE = """
-    import fcntl, os, time
+    import fcntl, os, signal, time
+    saved = "saved-" + os.environ["HYPERBAND_TRIAL"]
+    signal.signal(signal.SIGUSR1, lambda *_: open(saved, "w").close())
     os.makedirs("alone", exist_ok=True)
     lock = open(f"alone/{config_id[2:]}", "a")
     try:
@@ -187,10 +190,10 @@ ALONE = """
 class Waiting(OnSlurm):
     """A search of which the first six jobs wait for the word to go on."""
 
-    def __init__(self, searches: Searches, cluster: SlurmCluster) -> None:
+    def __init__(self, searches: Searches, cluster: SlurmCluster, profile: tuple[str, ...] = PROFILE) -> None:
         super().__init__(searches, cluster)
         searches.write(script(ALONE))
-        self.search = self.start("--max-epochs", "9")
+        self.search = self.start("--max-epochs", "9", profile=profile)
         until(lambda: self.n_begun() == 6, "six jobs")
 
     def n_begun(self) -> int:
@@ -249,11 +252,21 @@ def test_jobs_that_are_preempted_are_tried_again(waiting: Waiting) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_whose_allocation_is_over_goes_on_in_the_next(waiting: Waiting) -> None:
-    first = waiting.queue()[0].split()[0]
+def test_jobs_are_warned_before_their_allocation_is_over_and_go_on_in_the_next(on_slurm: OnSlurm) -> None:
+    warned = (*PROFILE, "--slurm-set", "signal=USR1@60")
+    waiting = Waiting(on_slurm.searches, on_slurm.cluster, warned)
+    first, second, third = (line.split()[0] for line in waiting.queue())
     waiting.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
+    waiting.cluster.run("scontrol", "update", f"jobid={second}", "EndTime=now+85")
     waiting.until_lost(2)  # the controller looks every 30 s
+    found = waiting.searches.folder.glob("saved-*")
+    saved = {int(path.name.partition("-")[2]) for path in found}
     jobs = waiting.finish()
+    began = {
+        name: {job["trial"] for job in jobs[:6] if f"/{name}/" in job["slot"]} for name in (second, third)
+    }
+    assert began[second] <= saved, "those that have some time left can save what they have"
+    assert not began[third] & saved, "and these have all of theirs"
     # whoever sees it first
     assert (
         f"allocation {first} given up: too little of its time is left" in waiting.log()
@@ -512,3 +525,66 @@ def test_what_slurm_takes_after_a_stop_ends_by_itself(on_slurm: OnSlurm) -> None
     (on_slurm.searches.folder / "go").touch()
     log = on_slurm.searches.study / "slurm" / "allocations.log"
     until(lambda: log.exists() and "is over: it ends" in log.read_text(), "the late allocation")
+
+
+#: says that of the first allocation's time 62 s are left, of which a minute is kept free, once it is told to
+SHORT_SQUEUE = """\
+echo >> "$FOLDER/looks"
+if [ -e "$FOLDER/short" ] && /usr/bin/squeue "$@" > "$FOLDER/listed"; then
+    first=$(cut -d'|' -f1 "$FOLDER/listed" | sort -n | head -n 1)
+    sed "/^$first|/s/|[0-9:]*|\\([^|]*\\)$/|1:02|\\1/" "$FOLDER/listed"
+    exit 0
+fi"""
+
+
+@pytest.mark.slow
+def test_a_job_starts_only_where_the_seconds_per_epoch_say_that_it_will_end(on_slurm: OnSlurm) -> None:
+    put_first(on_slurm, squeue=SHORT_SQUEUE)
+    on_slurm.searches.write(
+        script("""
+            import os, time
+            while not os.path.exists("go"):
+                time.sleep(0.05)
+            print(float(config_id[2:]) + 1 / epochs)
+        """)
+    )
+    profile = (*PROFILE[:4], "--slurm-set", "max_allocations=1")
+    search = on_slurm.start("--max-epochs", "3", profile=profile)
+    until(lambda: on_slurm.n_jobs_begun() == 2, "two jobs")
+    first = on_slurm.queue()[0].split()[0]
+    # Slurm counts in minutes: what 2 s are is said in its place, when an epoch is seen to take 3 s
+    (on_slurm.searches.folder / "short").touch()
+    until_s = time.monotonic() + 3
+    looks = on_slurm.searches.folder / "looks"
+    n_looks = len(looks.read_text())
+    until(lambda: len(looks.read_text()) > n_looks + 1, "the search to see that")
+    until(lambda: time.monotonic() >= until_s, "an epoch")
+    (on_slurm.searches.folder / "go").touch()
+    ran = on_slurm.searches.wait(search)
+    assert ran.exit_code == 0, ran.err
+    jobs = ran.document["jobs"]
+    assert {job["outcome"] for job in jobs} == {"Loss"}, "none was cut off"
+    assert [job["slot"].split("/")[1] == first for job in jobs] == [True, True, *[False] * (len(jobs) - 2)]
+    assert f"allocation {first} given up: too little of its time is left" in on_slurm.log()
+
+
+@pytest.mark.slow
+def test_a_minimum_of_allocations_is_kept_while_nothing_waits(on_slurm: OnSlurm) -> None:
+    on_slurm.searches.write(
+        script("""
+            import os, time
+            while os.environ["HYPERBAND_TRIAL"] == "0" and not os.path.exists("go"):
+                time.sleep(0.05)
+            time.sleep(0.5)
+            print(float(config_id[2:]))
+        """)
+    )
+    kept = ("--slurm-set", "min_allocations=2", "--slurm-set", "idle_s=0.2")
+    random = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "6")
+    search = on_slurm.start(*random, profile=(*PROFILE, *kept))
+    until(lambda: "given up: it is not needed" in on_slurm.log(), "the third to be given up")
+    time.sleep(1)
+    assert on_slurm.log().count("given up") == 1
+    assert len([line for line in on_slurm.queue() if line.endswith("RUNNING")]) == 2
+    (on_slurm.searches.folder / "go").touch()
+    assert on_slurm.searches.wait(search).exit_code == 0

@@ -51,6 +51,16 @@ def test_slots_that_are_not_open_say_what_there_could_be() -> None:
     assert SlurmSlots(Profile(), max_slots=None).n_slots() == 4
 
 
+def test_a_job_that_is_cut_off_again_and_again_ends_the_search() -> None:
+    slots = SlurmSlots(Profile(time="10"), max_slots=None)
+    for _ in range(2):
+        slots.note_cut_off(HERE, "12", 540.0)
+        assert slots.failure is None
+    slots.note_cut_off(HERE, "12", 540.0)
+    assert slots.failure is not None
+    assert "job 12 was cut off by the time limit of its allocation 3 times" in str(slots.failure)
+
+
 def test_a_start_that_failed_holds_its_allocation_back_and_ever_longer() -> None:
     starts = FailedStarts()
     starts.note(HERE, "no python", 0.0, is_ending=False)

@@ -23,7 +23,8 @@ from hyperband.launch.trial_job_events import (
     SubmitJobs,
     Worked,
 )
-from hyperband.launch.trial_jobs import Stage, TrialJobs
+from hyperband.launch.trial_job_state import Stage
+from hyperband.launch.trial_jobs import TrialJobs
 
 NOTHING = Seen(())
 

@@ -37,8 +37,10 @@ TITLES = {
     "together": "two at once",
     "warm": "warm start",
     "configurations": "configs",
-    # instead of all that trains, with --on slurm
+    # instead of all that trains, with --on slurm or ray
     "slurm": "Slurm",
+    "ray": "Ray",
+    "ray_settings": "settings",
     "node": "a node",
     "files": "files",
     "interpreter": "interpreter",

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperband.check.bench import Bench, open_lock
-from hyperband.check.cluster import check_cluster
 from hyperband.check.findings import Report
 from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
+from hyperband.check.on_ray import check_ray, require_ray
+from hyperband.check.on_slurm import check_slurm
 from hyperband.check.parts import Parts
 from hyperband.check.pulse import Pulse
 from hyperband.check.traces import Places
@@ -52,11 +53,16 @@ def check_script(settings: Settings, *, say: Callable[[str], None]) -> Report:
     sha256 = hashlib.sha256(settings.script.read_bytes()).hexdigest()
     if settings.on is On.SLURM:
         require_commands()
+    elif settings.on is On.RAY:
+        require_ray()
     config_ids = inspect(settings, report)
-    if settings.on is On.SLURM:
+    if settings.on is not On.LOCAL:
+        check_engine = check_slurm if settings.on is On.SLURM else check_ray
         with Interrupts() as interrupts:
-            check_cluster(settings, report, interrupts, pulse)
-        report.say("         nothing was trained: for that, make the check on a node, without --on slurm")
+            check_engine(settings, report, interrupts, pulse)
+        report.say(
+            f"         nothing was trained: for that, make the check on a node, without --on {settings.on}"
+        )
         return report
     if not config_ids:
         report.add_rest(_TRAININGS, "nothing was trained")

@@ -12,7 +12,7 @@ from hyperband.report.text import shown
 _HELP = """\
 Run a script through everything that a search needs of it and say, line by line, what holds, what does not,
 and what to do about it. Trains a few configurations for at most 3 epochs each, about 12 jobs in all. With
---on slurm it trains nothing, and tries out instead what jobs find on a node of the cluster.
+--on slurm or ray it trains nothing, and tries out instead what jobs find on nodes of the cluster.
 
 The command line is that of a search: what stands after SCRIPT and is no option of hyperband is handed on.
 """
@@ -35,6 +35,7 @@ def check_parser(prog: str) -> Parser:
     )
     group = Group(parser, "how jobs run")
     group.on()
+    group.ray()
     group.gpus()
     group.whole(
         "--slots",

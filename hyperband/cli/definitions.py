@@ -158,32 +158,7 @@ def _add_slot_options(parser: Parser) -> None:
         help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
         " or a task of an array (default: held)",
     )
-    group.text(
-        "--ray-address",
-        "WHERE",
-        default="auto",
-        help="HOST:PORT of the Ray cluster; auto: the one of this machine (default: auto)",
-    )
-    group.text(
-        "--ray-resources",
-        "NAME=AMOUNT",
-        default=[],
-        help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
-        " given several times (default: a GPU, and a CPU where there are no GPUs)",
-    )
-    group.text(
-        "--ray-token",
-        "FILE",
-        help="file with the token of the Ray cluster (default: what the environment says)",
-    )
-    group.one_of(
-        "--ray-files",
-        "HOW",
-        ("shared", "sent"),
-        default="shared",
-        help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they share no"
-        " files, and what jobs need travels there and back (default: shared)",
-    )
+    group.ray()
     group.text(
         "--ray-working-dir",
         "DIR",

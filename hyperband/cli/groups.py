@@ -133,6 +133,36 @@ class Group:
             help="one key of the profile, over that of the file; may be given several times (default: none)",
         )
 
+    def ray(self) -> None:
+        """What is said of a Ray cluster."""
+        self.text(
+            "--ray-address",
+            "WHERE",
+            default="auto",
+            help="HOST:PORT of the Ray cluster; auto: the one of this machine; local: one that the search"
+            " starts here, and that ends with it (default: auto)",
+        )
+        self.text(
+            "--ray-resources",
+            "NAME=AMOUNT",
+            default=[],
+            help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
+            " given several times (default: a GPU, and a CPU where there are no GPUs)",
+        )
+        self.text(
+            "--ray-token",
+            "FILE",
+            help="file with the token of the Ray cluster (default: what the environment says)",
+        )
+        self.one_of(
+            "--ray-files",
+            "HOW",
+            ("shared", "sent"),
+            default="shared",
+            help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they"
+            " share no files, and what jobs need travels there and back (default: shared)",
+        )
+
     def python(self) -> None:
         """`--python`."""
         self.text(

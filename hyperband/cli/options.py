@@ -130,8 +130,7 @@ def _settings(
     refuse_where({name for name, _ in words.ours}, On(found.on))
     slurm_profile = _slurm_profile(found, cwd)
     if found.on == On.RAY:
-        check_address(found.ray_address)
-        slot_resources(found.ray_resources, found.jobs_per_gpu)
+        _refuse_ray(found, found.jobs_per_gpu)
         refuse_unsent({name for name, _ in words.ours}, found.ray_files)
         removes = found.ray_files == "sent" and found.keep_checkpoints != KeepCheckpoints.ALL
         refuse_storage(found.storage, found.checkpoints, removes=removes)
@@ -237,6 +236,12 @@ def _settings(
     )
 
 
+def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
+    """Raise for what is said of Ray and is wrong."""
+    check_address(found.ray_address)
+    slot_resources(found.ray_resources, jobs_per_gpu)
+
+
 def _detached(words: Words) -> tuple[str, ...]:
     """The words of a search that runs on its own; what is asked and done before it begins is left out."""
     assert words.script is not None
@@ -300,6 +305,8 @@ def _parse_check(
     script = script_in(words, prog, cwd)
     found = _values_of(parser, words)
     refuse_where({name for name, _ in words.ours}, On(found.on))
+    if found.on == On.RAY:
+        _refuse_ray(found, 1)
     return CheckOptions(
         Settings(
             script=script,
@@ -308,6 +315,10 @@ def _parse_check(
             on=On(found.on),
             slurm_profile=_slurm_profile(found, cwd),
             slurm_set=tuple(found.slurm_set),
+            ray_address=found.ray_address,
+            ray_resources=tuple(found.ray_resources),
+            ray_token=None if found.ray_token is None else values.absolute(found.ray_token, cwd),
+            ray_files=found.ray_files,
             gpus=found.gpus,
             slots=found.slots,
             isolate=found.isolate,

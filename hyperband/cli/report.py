@@ -9,6 +9,7 @@ from hyperband.cli.output import complain, is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study
 from hyperband.journal import read_events, where, writer_of
+from hyperband.launch.slurm_search import SearchJob
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import report_text
@@ -28,6 +29,11 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
     """
     folder = options.folder
     within = [] if has_study(folder) else _studies_in(folder)
+    if not has_study(folder) and (job := SearchJob.read(folder)) is not None:
+        raise JournalError(
+            f"the search of {folder} was submitted as Slurm's job {job.job_id} and has not begun: "
+            f"`squeue --jobs={job.job_id}` says why"
+        )
     if within:
         print_out(_list(within, options))
         return 0

@@ -6,9 +6,9 @@ which of the two is believed where they differ. Where the files are is `place`'s
 about; the `courier` copies them into the study's folder if they are elsewhere.
 """
 
-from hyperband.journal.home import removing
+from hyperband.journal.home import refuse_away, removing
 from hyperband.journal.place import where, writer_of
 from hyperband.journal.reading import read_events
 from hyperband.journal.store import Journal
 
-__all__ = ["Journal", "read_events", "removing", "where", "writer_of"]
+__all__ = ["Journal", "read_events", "refuse_away", "removing", "where", "writer_of"]

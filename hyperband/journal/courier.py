@@ -13,20 +13,24 @@ from hyperband.journal.home import Home, carry_copy
 _FIRST_S = 0.5
 _EVERY_S = 5.0
 _TIMES = 20.0
+#: how often it is looked whether somebody asks us to end
+_LOOK_S = 1.0
 _OUT_FILE = "journal.out"
 
 
 class Courier:
     """A thread that copies what is new, now and then. It reads the database as anybody else may."""
 
-    def __init__(self, home: Home, n_events: Callable[[], int]) -> None:
+    def __init__(self, home: Home, n_events: Callable[[], int], on_stop: Callable[[], None] | None) -> None:
         """Begin.
 
         Args:
             home: of the journal, which is not in its study's folder.
             n_events: how many there are, asked in the thread.
+            on_stop: called in the thread when somebody on another machine asks us to end; None: nobody can.
         """
         self._home = home
+        self._on_stop = on_stop
         self._n_events = n_events
         self._n_carried = -1
         self._fails = False
@@ -42,10 +46,14 @@ class Courier:
         self._thread.join()
 
     def _run(self) -> None:
-        wait_s = _FIRST_S
-        while not self._ending.wait(wait_s):
+        next_s = time.monotonic() + _FIRST_S
+        while not self._ending.wait(min(_LOOK_S, max(0.0, next_s - time.monotonic()))):
             began_s = time.monotonic()
             try:
+                if self._on_stop is not None and self._home.take_stop_request():
+                    self._on_stop()
+                if began_s < next_s:
+                    continue
                 if not self._home.is_ours():
                     return  # whoever writes the journal next meets it
                 self._carry()
@@ -58,7 +66,8 @@ class Courier:
                         f"{self._home.path}, and is copied as soon as it can be."
                     )
                 self._fails = True
-            wait_s = max(_EVERY_S, _TIMES * (time.monotonic() - began_s))
+            now_s = time.monotonic()
+            next_s = now_s + max(_EVERY_S, _TIMES * (now_s - began_s))
 
     def _carry(self) -> None:
         n_events = self._n_events()

@@ -5,6 +5,7 @@ was taken out is whole, and one that was not is where it was.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -17,17 +18,19 @@ from hyperband.folder import (
     COPY_FILE,
     JOURNAL_FILE,
     PLACE_FILE,
+    RESTORED_FILE,
+    STOP_REQUEST_FILE,
     holder,
     lock_study,
     remove_study_files,
     unlock_study,
 )
 from hyperband.journal.place import ABOUT_FILE, Place, base_for, slurm_run, words_from_elsewhere
-from hyperband.machine.claim import CANNOT_LINK, write_whole
+from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
 
 #: what is taken along: the newest of it last
-_FILES = (COPY_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal", JOURNAL_FILE)
+_FILES = (RESTORED_FILE, COPY_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal", JOURNAL_FILE)
 _NAME_LENGTH = 40
 _CHUNK_BYTES = 1 << 20
 #: somebody takes the study out or brings it back at the same moment
@@ -52,7 +55,6 @@ class Home:
         self.place = place
         #: where the journal was that is lost, so that its copy was taken
         self.lost: Place | None = None
-        self._seen = (0, 0)
 
     @classmethod
     def open(cls, study: Path, environ: Mapping[str, str], *, from_copy: bool) -> "Home":
@@ -92,23 +94,18 @@ class Home:
         """Return whether nobody has taken the study over; asks the file server.
 
         Raises:
-            FileNotFoundError: nobody has, but the folder, or what says where the journal is, was deleted.
+            FileNotFoundError: nobody has, but the folder was deleted.
             OSError: it cannot be looked at.
         """
         if self.place is None:
             return True
-        directory = os.open(self.study, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            found = os.stat(PLACE_FILE, dir_fd=directory)
-        finally:
-            os.close(directory)
-        if (found.st_dev, found.st_ino) == self._seen:
-            return True
-        now = Place.read(self.study)
-        if now is not None and now.token == self.place.token:
-            self._seen = (found.st_dev, found.st_ino)
-            return True
-        return False
+        # its content, since numbers of inodes need not change with the file (sshfs)
+        (data,) = read_fresh(str(self.study), PLACE_FILE)
+        if data is not None:
+            return self.place.token.encode() in data
+        if any((self.study / name).exists() for name in (JOURNAL_FILE, COPY_FILE)):
+            return False  # who took it over has brought it back already
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.study / PLACE_FILE))
 
     def point(self, *, anew: bool) -> bool:
         """Say in the study's folder where the journal is; return False if somebody else did before.
@@ -121,8 +118,6 @@ class Home:
             write_whole(str(self.study), PLACE_FILE, self.place.to_bytes())
         elif not _link(self.study, self.place):
             return False
-        found = (self.study / PLACE_FILE).stat()
-        self._seen = (found.st_dev, found.st_ino)
         return True
 
     def write_about(self) -> None:
@@ -133,6 +128,19 @@ class Home:
     def show_life(self) -> None:
         """Let others see that we are there."""
         os.utime(self.study / PLACE_FILE)
+
+    def take_stop_request(self) -> bool:
+        """Return whether somebody on another machine asks us to end, once.
+
+        Raises:
+            OSError: the folder cannot be looked at.
+        """
+        assert self.place is not None
+        (data,) = read_fresh(str(self.study), STOP_REQUEST_FILE)
+        if data != self.place.token.encode():
+            return False
+        (self.study / STOP_REQUEST_FILE).unlink(missing_ok=True)
+        return True
 
     def bring_back(self) -> None:
         """Put the journal, which is closed, back into its study's folder, and let go of the lock.
@@ -170,6 +178,31 @@ class Home:
             ) from err
 
 
+def ask_to_stop(study: Path, place: Place) -> None:
+    """Ask whoever took a journal to end.
+
+    Raises:
+        OSError: the study's folder cannot be written to.
+    """
+    write_whole(str(study), STOP_REQUEST_FILE, place.token.encode())
+
+
+def withdraw_stop(study: Path) -> None:
+    """Ask nobody any more."""
+    (study / STOP_REQUEST_FILE).unlink(missing_ok=True)
+
+
+def refuse_away(study: Path, *, from_copy: bool) -> None:
+    """Refuse to do what needs the journal of a study, where that is out of reach.
+
+    Raises:
+        JournalError: it is, and it is not to be done without.
+    """
+    place = Place.read(study)
+    if place is not None and not place.is_here and not from_copy:
+        raise _elsewhere(study, place)
+
+
 @contextlib.contextmanager
 def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
     """Hold the lock of a study that is to be removed, wherever its journal is; remove its files afterwards.
@@ -183,9 +216,8 @@ def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
         JournalError: its journal is on another machine.
         OSError: a file cannot be removed.
     """
+    refuse_away(study, from_copy=from_copy)
     place = Place.read(study)
-    if place is not None and not place.is_here and not from_copy:
-        raise _elsewhere(study, place)
     there = study if place is None or not place.is_here else place.path
     lock = lock_study(there, study=study)
     try:
@@ -204,11 +236,11 @@ def carry_copy(snapshot: Path, study: Path) -> None:
 
 def _elsewhere(study: Path, place: Place) -> JournalError:
     return JournalError(
-        f"{words_from_elsewhere(study, place)}. Start the same command there, or end the search with "
-        f"`hyperband stop "
-        f"{study}`, which brings the journal back. If it is lost for good, {FROM_COPY} goes on from the "
-        f"copy: jobs that "
-        "have started since are ended, and run again"
+        f"{words_from_elsewhere(study, place)}. Start the same command there; or end the search with "
+        f"`hyperband "
+        f"stop {study}`, which brings the journal back. If it is lost for good, {FROM_COPY} goes on from "
+        f"the copy: "
+        "jobs that have started since are ended, and run again"
     )
 
 
@@ -224,6 +256,7 @@ def _unplaced(study: Path) -> Home | None:
 def _put_back(study: Path) -> Home | None:
     """Go on from the copy where it is: the study's folder is on a local disk of this machine."""
     lock = lock_study(study)
+    (study / RESTORED_FILE).touch()
     (study / PLACE_FILE).unlink(missing_ok=True)
     return Home(study, study, lock)
 
@@ -269,6 +302,8 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
         home.write_about()
         taken = _signature(study)
         _take_along(study, path)
+        if before is not None:
+            (path / RESTORED_FILE).touch()
         if not home.point(anew=before is not None):
             return None
         while (now := _signature(study)) != taken:

@@ -26,6 +26,7 @@ VARIABLE = "HYPERBAND_JOURNALS"
 ABOUT_FILE = "study.json"
 #: a search that lives says so more often than this
 SIGN_OF_LIFE_S = 60.0
+_HINT = " (or that was another machine or container of this name)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +153,14 @@ def words_on_copy(study: Path) -> str:
 
 def words_from_elsewhere(study: Path, place: Place) -> str:
     """Return what whoever cannot reach the journal is to know."""
-    where = "this machine, where it is gone" if place.host == socket.gethostname() else "that machine"
+    is_gone = place.host == socket.gethostname()
+    where = f"but is not there any more{_HINT}" if is_gone else f"and can be reached on {place.host} alone"
     seen_s = _age_s(study / PLACE_FILE)
     seen = "" if seen_s is None else f", last sign of life {seen_s:,.0f} s ago"
     return (
-        f"the journal of this study is at {place.describe(study)}, and can be reached on {where} alone; pid "
-        f"{place.writer.pid} wrote it there (since {_time(place.since)}{seen}), and {words_on_copy(study)}"
+        f"the journal of this study is at {place.describe(study)}, {where}. Pid {place.writer.pid} took "
+        f"it there "
+        f"(since {_time(place.since)}{seen}); {words_on_copy(study)}"
     )
 
 

@@ -94,7 +94,7 @@ def _read_at(folder: Path, place: Place | None, say: Callable[[str], None]) -> l
     is_copy = place is not None and not place.is_here
     if place is not None:
         if is_copy:
-            say(f"{words_from_elsewhere(folder, place)}: this is read from it.")
+            say(f"{words_from_elsewhere(folder, place)}, from which this is read.")
             if not any((folder / name).is_file() for name in (JOURNAL_FILE, COPY_FILE)):
                 raise JournalError(f"{words_from_elsewhere(folder, place)}; look there, or wait for it")
         else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.errors import JournalError, StudyBusyError
-from hyperband.folder import JOURNAL_FILE, LOCK_FILE, lock_study, unlock_study
+from hyperband.folder import JOURNAL_FILE, LOCK_FILE, RESTORED_FILE, lock_study, unlock_study
 from hyperband.journal.belief import open_whole, replace, salvage
 from hyperband.journal.copy import Copy
 from hyperband.journal.courier import Courier
@@ -29,6 +29,7 @@ class Journal:
         self._home = home
         #: where our files are
         self._path = home.path
+        self._marker = home.path / RESTORED_FILE
         self._courier: Courier | None = None
         #: one line for the user about each thing that was found wrong and mended; whoever tells it empties
         #: this
@@ -49,7 +50,9 @@ class Journal:
         self._database: Database
 
     @classmethod
-    def open(cls, folder: Path, *, from_copy: bool = False) -> "Journal":
+    def open(
+        cls, folder: Path, *, from_copy: bool = False, on_stop: Callable[[], None] | None = None
+    ) -> "Journal":
         """Lock and open the study in `folder`, making both if they are not there, and whole if they are not.
 
         Where the folder is on a network file system, the journal is taken out of it until it is closed; see
@@ -58,6 +61,7 @@ class Journal:
         Args:
             folder: of the study.
             from_copy: go on from the copy in the folder, where the journal is on a machine that is lost.
+            on_stop: called in another thread when somebody on another machine asks us to end.
 
         Raises:
             StudyBusyError: another process writes it.
@@ -78,7 +82,7 @@ class Journal:
             unlock_study(home.lock)
             raise
         if home.place is not None:
-            journal._courier = Courier(home, lambda: journal._n)
+            journal._courier = Courier(home, lambda: journal._n, on_stop)
         return journal
 
     @property
@@ -139,6 +143,11 @@ class Journal:
         found.refuse_unreadable(self._path)
         return found.events
 
+    def settle(self) -> None:
+        """Hear that no job lives any more of which a restored journal might not know."""
+        self._marker.unlink(missing_ok=True)
+        self.was_restored = False
+
     def close(self) -> None:
         """Close the files and let go of the lock.
 
@@ -166,12 +175,10 @@ class Journal:
 
     def _open(self) -> None:
         if self._home.lost is not None:
-            self.was_restored = True
             self.news.append(
                 f"The journal at {self._home.lost.path} on {self._home.lost.host} is given up: "
-                f"{words_on_copy(self.folder)}, and is gone on with. What is known to it ends as it "
-                f"ended; jobs "
-                "that have started since are ended, and run again."
+                f"{words_on_copy(self.folder)}, and is gone on with. What it knows to have ended stays so; "
+                "jobs that have started since are ended, and run again."
             )
         self._copy_on(lambda: self._copy.open(to_write=True))
         if not self._copy.is_open and self._copy.path.exists() and not (self._path / JOURNAL_FILE).exists():
@@ -181,7 +188,10 @@ class Journal:
                 "cannot be opened; make it readable and writable, and start the same command again"
             )
         self._database, self._opened, was_restored = open_whole(self._path, self._copy, self.news)
-        self.was_restored |= was_restored
+        if was_restored:
+            # until somebody has seen to the jobs, also if that is not this process
+            self._marker.touch()
+        self.was_restored = self._marker.exists()
         self._n = self._opened.n
         if self._copy.n != self._n or self._copy.is_damaged:
             self._copy_on(self._bring_copy_up)
@@ -220,9 +230,8 @@ class Journal:
         if not is_ours:
             self._is_taken = True
             raise StudyBusyError(
-                f"another search has gone on with the study in {self.folder} from the copy of its "
-                f"journal; this one "
-                f"ends, and what it had is kept in {self._path}"
+                f"another search has gone on with the study in {self.folder} from the copy of its journal "
+                f"(or journal.place was removed there); this one ends; what it had is kept in {self._path}"
             )
         return deleted
 

@@ -38,8 +38,10 @@ class Allocation:
     tokens: set[str] = field(default_factory=set)
     #: on the clock of the events; None: no limit, or not known
     ends_at_s: float | None = None
-    #: from its start to its time limit, as far as it was seen
+    #: from its start to its time limit, as far as it was seen; without what setup lines took of that
     whole_s: float = 0.0
+    #: it was there before this search, which has not seen it start
+    is_adopted: bool = False
     busy: set[Place] = field(default_factory=set)
     #: of before it was started again: their jobs have not been seen to end
     lost: set[Place] = field(default_factory=set)
@@ -73,6 +75,9 @@ class Allocation:
             self.idle_since_s = now_s
             if self.held_since_s is None:
                 self.held_since_s = now_s
+            if self.ends_at_s is not None and not self.is_adopted:
+                # what jobs can have of such a one; setup lines took the rest
+                self.whole_s = self.ends_at_s - now_s
 
     def note_queued_again(self) -> None:
         """Be as good as new, but for the places of jobs that have not been seen to end."""
@@ -81,6 +86,10 @@ class Allocation:
         self.lost |= self.busy
         self.busy = set()
 
+    def is_too_short(self, expected_s: float | None, margin_s: float) -> bool:
+        """Whether a job that takes so long would not be over in time, however early it began."""
+        return self.ends_at_s is not None and expected_s is not None and expected_s > self.whole_s - margin_s
+
     def fits(self, expected_s: float | None, margin_s: float, now_s: float) -> bool:
         """Whether a job that takes so long (None: not known) would be over in time, with a margin."""
         if self.ends_at_s is None:
@@ -88,10 +97,9 @@ class Allocation:
         left_s = self.ends_at_s - now_s - margin_s
         if expected_s is None or left_s <= 0:
             return left_s > 0
-        whole_s = self.whole_s - margin_s
-        if expected_s > whole_s:
+        if self.is_too_short(expected_s, margin_s):
             # it fits nowhere: the script's checkpoints carry it from one allocation to the next
-            return left_s >= _NEARLY_WHOLE * whole_s
+            return left_s >= _NEARLY_WHOLE * (self.whole_s - margin_s)
         return left_s >= expected_s
 
     def places(self, rules: Rules) -> list[Place]:

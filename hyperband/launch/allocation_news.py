@@ -77,11 +77,11 @@ class AllocationNews:
             actions.append(Lost(lost, JobState.GONE, "their allocations are over"))
 
     def _adopt(self, job_id: str, now_s: float, actions: list[Action]) -> Allocation:
-        one = Allocation(job_id, idle_since_s=now_s)
+        one = Allocation(job_id, idle_since_s=now_s, is_adopted=not any(self._all.asked.values()))
         one.busy = {place for place in self._all.early if place.job_id == job_id}
         self._all.early -= one.busy
         self._all.allocations[job_id] = one
-        if not any(self._all.asked.values()):  # else it is most likely what we asked for ourselves
+        if one.is_adopted:  # else it is most likely what we asked for ourselves
             actions.append(Say(f"took over the allocation {job_id} of an earlier start"))
         return one
 
@@ -108,8 +108,10 @@ class AllocationNews:
             one.reason = ""
         one.started = line.started or one.started
         one.ends_at_s = None if line.time_left_s is None else now_s + line.time_left_s
-        # one that was taken over has been running for a while
-        one.whole_s = max(one.whole_s, line.time_left_s or 0.0, self._all.rules.time_limit_s or 0.0)
+        one.whole_s = max(one.whole_s, line.time_left_s or 0.0)
+        if one.phase == Phase.STARTING or one.is_adopted:
+            # one that was taken over has been running for a while
+            one.whole_s = max(one.whole_s, self._all.rules.time_limit_s or 0.0)
         one.is_suspended = line.state == JobState.SUSPENDED
         one.note_ready(now_s)
 

@@ -4,7 +4,7 @@ Pure. Owns growing and shrinking. Must not know: what Slurm says, or which job r
 """
 
 from hyperband.launch.allocation import Phase
-from hyperband.launch.allocation_events import Action, Submit
+from hyperband.launch.allocation_events import Action, Say, Submit
 from hyperband.launch.allocation_state import AllocationState
 
 
@@ -23,12 +23,31 @@ class AllocationSizing:
             return
         if not self._all.has_looked or not self._all.is_reachable or self._all.has_failed:
             return
+        self._tell_of_too_short(actions)
         self._give_up_spent(now_s, actions)
         if self._all.may_exclude:
             self._give_up_avoided(actions)
         n_needed = self._all.wanted.n_jobs - self._n_slots_coming(now_s)
         self._grow(n_needed, now_s, actions)
         self._shrink(n_needed, now_s, actions)
+
+    def _tell_of_too_short(self, actions: list[Action]) -> None:
+        """Say that what waits takes longer than an allocation has: it may be cut off again and again."""
+        shortest_s, margin_s = self._all.wanted.shortest_s, self._all.rules.margin_s
+        held = [one for one in self._all.allocations.values() if one.may_get_jobs]
+        if not held or shortest_s is None or not all(one.is_too_short(shortest_s, margin_s) for one in held):
+            return
+        if not self._all.has_told_of_time:
+            self._all.has_told_of_time = True
+            has_s = max(one.whole_s for one in held) - margin_s
+            actions.append(
+                Say(
+                    f"a job that waits is expected to take {shortest_s:.0f} s, and an allocation has "
+                    f"{has_s:.0f} s for it: it begins where all of that is left, and comes to its end only "
+                    "if the script saves what it has and goes on from there when it is tried again. "
+                    "--slurm-set time=... asks for more"
+                )
+            )
 
     def _give_up_spent(self, now_s: float, actions: list[Action]) -> None:
         """End those without a job in which none of the waiting ones would come to its end."""

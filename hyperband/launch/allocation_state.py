@@ -39,6 +39,8 @@ class AllocationState:
     not_before_s: float = 0.0
     #: since when there are more than are needed
     surplus_since_s: float | None = None
+    #: that jobs take longer than an allocation has
+    has_told_of_time: bool = False
     #: said already
     said: set[str] = field(default_factory=set)
 

@@ -40,6 +40,9 @@ from hyperband.launch.slurm_reports import (
     Unreachable,
 )
 
+#: Slurm tells times in whole seconds, and ends jobs some time after their limit
+_AT_LIMIT_S = 2.0
+
 
 class Allocations:
     """All allocations of one search. `handle` is the only door."""
@@ -125,6 +128,11 @@ class Allocations:
         """When an allocation started, in Slurm's words; empty: it is not known."""
         one = self._all.allocations.get(job_id)
         return "" if one is None else one.started
+
+    def is_at_limit(self, job_id: str, now_s: float) -> bool:
+        """Whether the time of an allocation is over, or about to be."""
+        one = self._all.allocations.get(job_id)
+        return one is not None and one.ends_at_s is not None and now_s > one.ends_at_s - _AT_LIMIT_S
 
     @property
     def job_ids(self) -> list[str]:

@@ -8,6 +8,7 @@ nothing of hyperband there but what lies in the study's folder. Standard library
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import IO, Any
 
 #: so often it is looked whether anybody wants us still
 _LOOK_S = 1.0
+#: so long after a job began its start is over, mostly
+_QUIET_S = 0.1
 #: of what a keeper said, so much is worth telling
 _SAID_BYTES = 500
 #: settings of Ray without which a machine that is cut off is noticed after minutes
@@ -43,6 +46,15 @@ class _Keeper:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
         self.said.close()
+
+
+def _wait_for_end(pid: int, patience_s: float) -> None:
+    """Wait until a child of ours has ended, or for so long."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        select.select([pidfd], [], [], patience_s)
+    finally:
+        os.close(pidfd)
 
 
 class SlotActor:
@@ -96,6 +108,8 @@ class SlotActor:
             self._waiting = None
             self._job, self._attempt = keeper, attempt
         self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt}))
+        # the next one starts when this job's own start is over, which it would slow down
+        _wait_for_end(keeper.process.pid, _QUIET_S)
         with self._lock:
             self._waiting = self._spawn()
         keeper.process.wait()

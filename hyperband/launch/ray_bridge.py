@@ -14,7 +14,6 @@ import os
 import queue
 import select
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -87,16 +86,21 @@ class Bridge:
         self._is_ending = False
         self._survey = threading.Event()
 
-    def run(self) -> None:
-        """Join, and serve until the socket ends."""
+    def run(self) -> bool:
+        """Join, and serve until the socket ends; return whether slots were to be ended.
+
+        Raises:
+            Exception: Ray's head is gone, or something of ours is wrong; the search hears of it.
+        """
         about = self._joined()
         if about is None:
-            return
+            return False
         self._say(about)
         sent = self._join.sent
         self._actor = ray.remote(ray_actor.SlotActor if sent is None else ray_sent_actor.SentSlotActor)
         threading.Thread(target=self._survey_on, name="survey", daemon=True).start()
         self._serve()
+        return self._is_ending
 
     def _joined(self) -> dict[str, Any] | None:
         """Join the cluster; return what to tell of it, None if there is none (which was told)."""
@@ -113,9 +117,7 @@ class Bridge:
         except Exception as err:  # noqa: BLE001 (Ray has many ways; all of them are told)
             self._say({"at": "refused", "words": said_by_ray(err)})
             return None
-        resources = self._join.resources
-        if "GPU" not in resources:
-            resources = with_gpus(resources, has_gpus=has.get("GPU", 0.0) > 0)
+        resources = with_gpus(self._join.resources, has_gpus=has.get("GPU", 0.0) > 0)
         self._join = replace(self._join, resources=resources)
         context = ray.get_runtime_context()
         return {
@@ -272,9 +274,9 @@ class Bridge:
                 self._survey.clear()
             n_ended = self._end_all()
             self._call(lambda: self._say({"at": "ended", "n": n_ended}))
-        except Exception as err:  # noqa: BLE001 (the search is told, and starts another of us)
-            words = said_by_ray(err)
-            self._call(lambda: self._say({"at": "failed", "words": words}))
+        except Exception as err:  # noqa: BLE001 (it goes on in the thread that talks with the search)
+            error = err
+            self._call(lambda: _raise(error))
 
     def _named(self) -> list[str]:
         """Names of the actors of this study that live, or are about to."""
@@ -373,20 +375,18 @@ class Bridge:
         return n_ended
 
 
-def main() -> None:
-    """Serve the search that holds the other end of the socket whose descriptor is the first argument."""
-    line = socket.socket(fileno=int(sys.argv[1]))
-    first = b""
-    while b"\n" not in first:
-        part = line.recv(_READ_BYTES)
-        if not part:
-            return
-        first += part
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def serve(line: socket.socket, join: Join, said: bytes) -> bool:
+    """Serve the search that holds the other end of a socket; return whether it ended its slots.
+
+    said: what came after its first line.
+    """
     # what is sent to the nodes goes by value: they have nothing of ours
     for module in (ray_actor, ray_sent_actor):
         ray.cloudpickle.register_pickle_by_value(module)
-    words, _, said = first.partition(b"\n")
-    Bridge(line, Join(**json.loads(words)), said).run()
-    with contextlib.suppress(OSError):
-        line.close()
+    is_ending = Bridge(line, join, said).run()
     ray.shutdown()
+    return is_ending

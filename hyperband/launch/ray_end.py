@@ -44,7 +44,8 @@ def end_slots(study: Path, *, forgets: bool = True) -> int:
 
 def _end(link: RayLink, cluster: Cluster) -> int:
     token = None if cluster.token is None else Path(cluster.token)
-    join = Join(cluster.address, cluster.name, _NOTHING, "")
+    folder = str(link.log.parent)
+    join = Join(cluster.address, cluster.name, _NOTHING, "", folder, may_start=False)
     link.open(join, default_environment(token))
     link.say({"op": "end"})
     until_s = time.monotonic() + _END_S

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.carrier import Carrier, Carriers, Room
-from hyperband.launch.ray_slots import Over, RaySlots
+from hyperband.launch.ray_holdings import Over
+from hyperband.launch.ray_slots import RaySlots
 from hyperband.launch.remote import LEASE_S, RemoteLauncher
 from hyperband.launch.remote_files import was_asked
 from hyperband.launch.remote_job import RemoteJob
@@ -118,8 +119,10 @@ class RayLauncher(RemoteLauncher):
             if ending.asked is None and not taken:
                 self._slots.note_failed_start(name, ending.note)
             return ending
-        if ending.asked is StopReason.STOP and not was_asked(job.folder):
+        if ending.asked is StopReason.STOP and not (job.asked or was_asked(job.folder)):
             words = taken or _TOLD_TO_END
+            # Ray may say so only later: nothing is to be started there meanwhile
+            self._slots.distrust(name)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
         if ending.exit_status is None:
             return replace(ending, was_taken_away=True)

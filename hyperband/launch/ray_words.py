@@ -4,14 +4,19 @@ Pure: no clock, no process, no Ray.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hyperband.errors import UsageError
+from hyperband.launch.base import Slot
 
+#: the cluster is one of this machine alone, which the search starts, and which ends with it
+LOCAL = "local"
 #: of all slots of all studies, in Ray's own names
 NAMESPACE = "hyperband"
+#: milliseconds for the settings by which machines that are cut off are noticed; Ray takes minutes
+KEEPALIVE_MS = "5000"
 #: a slot that no search has wanted for so long, and in which no job runs, ends by itself
 GIVE_UP_S = 300.0
 #: what Ray gives in thousandths at the least
@@ -24,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:\-]+")
 class Join:
     """What the bridge is told first."""
 
-    #: `auto` or HOST:PORT
+    #: `auto`, `local` or HOST:PORT
     address: str
     #: what the names of this study's slots begin with
     study: str
@@ -32,13 +37,26 @@ class Join:
     resources: Mapping[str, float]
     #: what is run on nodes
     script: str
+    #: the folder `ray/` of the study
+    folder: str
     #: what travels to nodes that share no files with us (ray_sent.Baggage); None: they share them
     sent: Mapping[str, Any] | None = None
+    #: a Ray of this machine (`local`) is started if none runs
+    may_start: bool = True
 
     @property
     def n_gpus(self) -> float:
         """GPUs of one slot, or what part of one."""
         return self.resources.get("GPU", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a check has run on nodes."""
+
+    #: text, for sh
+    script: str
+    arguments: Sequence[str]
 
 
 def check_address(address: str) -> None:
@@ -49,8 +67,8 @@ def check_address(address: str) -> None:
     """
     host, colon, port = address.rpartition(":")
     is_one = bool(colon and host and "/" not in host) and port.isdigit() and 0 < int(port) < 1 << 16
-    if not (is_one or address == "auto"):
-        raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT or auto.")
+    if not (is_one or address in ("auto", LOCAL)):
+        raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
 
 
 def read_resources(words: Sequence[str]) -> dict[str, float]:
@@ -103,7 +121,7 @@ def slot_resources(words: Sequence[str], jobs_per_gpu: int | None) -> dict[str, 
 
 
 def with_gpus(asked: Mapping[str, float], has_gpus: bool) -> dict[str, float]:
-    """Return what a slot takes if nothing was said of GPUs: one where there are any, else a core."""
+    """Return what a slot takes, what was not said included: a GPU where there are any, without one a core."""
     whole = {"GPU": 1.0 if has_gpus else 0.0, **asked}
     whole = {"CPU": 0.0 if whole["GPU"] > 0 else 1.0, **whole}
     return {name: amount for name, amount in whole.items() if amount > 0 or name == "GPU"}
@@ -121,10 +139,52 @@ def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
     return min(fits, default=0)
 
 
+def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variables: Iterable[str]) -> Slot:
+    """Return a slot as jobs get it.
+
+    Args:
+        about: what Ray's side says of it: name, GPUs, cores and slots of its node.
+        takes: resources of a slot.
+        thread_variables: those that are to say how many threads a job may have.
+    """
+    has_gpu = takes.get("GPU", 0.0) > 0
+    environment: dict[str, str | None] = {} if has_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    arguments = ("--multi_gpu",) if has_gpu and "," in about["gpus"] else ("--gpu", "0")
+    n_cpus = takes.get("CPU", 0.0)
+    share = n_cpus if n_cpus >= 1 and has_gpu else about["n_cpus"] // max(1, about["n_on_node"])
+    environment |= dict.fromkeys(thread_variables, str(max(1, int(share))))
+    return Slot(about["name"], arguments, environment)
+
+
+def warnings_of(about: Mapping[str, Any]) -> list[str]:
+    """Return what is worth a warning in what Ray's side says of a slot: how Ray was started on its node."""
+    node, found = about["host"], []
+    if not about["has_keepalive"]:
+        found.append(
+            f"Warning: Ray on {node} was started without RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS} "
+            f"and RAY_grpc_client_keepalive_timeout_ms={KEEPALIVE_MS}: Ray itself may notice only after "
+            "minutes that a machine is cut off."
+        )
+    if about["nice"] > 0:
+        found.append(
+            f"Warning: Ray runs jobs on {node} with niceness {about['nice']}; start it with "
+            "RAY_worker_niceness=0 where nothing else is to be preferred."
+        )
+    return found
+
+
+def means_other_version(words: str) -> bool:
+    """Whether Ray's words for why we cannot join say that it is another Ray or Python than ours."""
+    return "Version mismatch" in words
+
+
 def said_by_ray(error: BaseException | None) -> str:
     """Return Ray's words for what happened, in one line and without its colours."""
     if error is None:
         return "it ended"
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)) or type(error).__name__
+    # what it says of tokens stands below what it raises
+    denied = re.search(r"RPC error: (\w*Auth\w*: [^.\n]*)", str(error.__cause__ or ""))
+    text += f"\n({denied[1]})" if denied is not None else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_SAID_LENGTH]

@@ -24,7 +24,7 @@ from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_room import gpus_of, place_of
 from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_words import said_by_srun
+from hyperband.launch.slurm_words import JobState, said_by_srun
 from hyperband.machine.claim import FENCE
 from hyperband.machine.limits import allow_open_files
 from hyperband.machine.process import wait_for_end
@@ -195,7 +195,7 @@ class SlurmLauncher(RemoteLauncher):
         super().__init__(carriers, cwd=cwd, grace_s=grace_s)
         self._slots = slots
         #: names of slots whose allocation was lost under their job, and how
-        self._taken: dict[RemoteJob, str] = {}
+        self._taken: dict[RemoteJob, Lost] = {}
         #: jobs that have not been seen to begin, and when on the monotonic clock they were ordered
         self._ordered_s: dict[RemoteJob, float] = {}
         #: by folder of a job, when its allocation had started; read in the patrol's thread, too
@@ -246,7 +246,7 @@ class SlurmLauncher(RemoteLauncher):
         names = {place.name for place in lost.places}
         for job in self._jobs:
             if job.lease.slot.name in names:
-                self._taken[job] = lost.words
+                self._taken[job] = lost
                 self.give_up(job, lost.words)
 
     def prove(self, step: str) -> None:
@@ -272,17 +272,22 @@ class SlurmLauncher(RemoteLauncher):
         self._ordered_s.pop(job, None)
         self._started.pop(job.folder, None)
         word = stop_word(job.folder)
+        lost = self._taken.pop(job, None)
         heard = Heard(
             said=said,
             srun_status=srun_status,
             was_asked=job.asked is not None or word not in (None, FENCE),
             was_fenced=word == FENCE,
-            taken=self._taken.pop(job, ""),
+            taken="" if lost is None else lost.words,
             does_run=job in self._proven,
         )
         self._proven.discard(job)
         found = judged(ending, heard)
         place = place_of(job.lease)
+        is_over_time = lost is not None and lost.state == JobState.TIME_LIMIT
+        if found.ending.was_taken_away and (is_over_time or self._slots.is_at_limit(place)):
+            number = job.folder.name.partition("-")[0]
+            self._slots.note_cut_off(place, number.lstrip("0") or "0", job.running_s())
         if found.trouble is not None:
             self._slots.note_failed_start(
                 place, found.trouble, is_ending=found.is_ending, does_run=found.does_run

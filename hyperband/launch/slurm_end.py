@@ -22,15 +22,19 @@ def what_is_held(study: Path) -> str:
     return "Slurm job" if name is not None and mode_of(name) == "jobs" else "allocation"
 
 
-def end_other_mode(study: Path, mode: str) -> None:
-    """End what a search with the other `--slurm-mode` holds, none of whose attempts lives.
+def end_other_mode(study: Path, mode: str) -> list[str]:
+    """End what a search with the other `--slurm-mode` holds, none of whose attempts lives; say what it was.
 
     Raises:
         MachineError: Slurm does not answer, or does not end it.
     """
     name = read_name(study)
-    if name is not None and mode_of(name) != mode:
-        end_allocations(study)
+    if name is None or mode_of(name) == mode:
+        return []
+    what = what_is_held(study)
+    n = end_allocations(study)
+    held = f"{n} {what}{'' if n == 1 else 's'}"
+    return [f"Given back what an earlier start with another --slurm-mode held: {held}."] if n else []
 
 
 def end_allocations(study: Path) -> int:

@@ -30,6 +30,7 @@ from hyperband.launch.allocations import Allocations
 from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
 from hyperband.launch.slurm_clerk import Clerk, Pace
 from hyperband.launch.slurm_closing import see_the_end
+from hyperband.launch.slurm_cuts import CutOffs
 from hyperband.launch.slurm_files import SlurmFiles, described
 from hyperband.launch.slurm_holders import Holders
 from hyperband.launch.slurm_profile import Profile
@@ -58,6 +59,9 @@ class SlurmSlots:
         self._lost: list[Lost] = []
         self._steps_over: list[str] = []
         self._news: list[str] = []
+        #: of the job at a place, when it began there
+        self._expected_s: dict[Place, float | None] = {}
+        self._cuts = CutOffs()
         #: nodes on which nothing is started
         self._avoided: frozenset[str] = frozenset()
         self._failure: MachineError | None = None
@@ -96,6 +100,7 @@ class SlurmSlots:
             is_out = place.name in wish.avoid or self._starts.are_held_back(place, now_s)
             if not is_out and (is_reachable or self._is_prepared(place)):
                 self._tell(Began(place))
+                self._expected_s[place] = wish.expected_s
                 return self._book(place)
         return None
 
@@ -129,7 +134,9 @@ class SlurmSlots:
         """
         if self._leases.pop(lease.slot.name, None) is None:
             raise InternalError(f"Slot {lease.slot.name} was released but not taken: please report it.")
-        self._tell(Ended(place_of(lease)))
+        place = place_of(lease)
+        self._expected_s.pop(place, None)
+        self._tell(Ended(place))
 
     def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
         """Nothing: its GPU is on another machine."""
@@ -256,6 +263,16 @@ class SlurmSlots:
         is_ending = is_ending or means_ending(words)
         self._starts.note(place, words, time.monotonic(), is_ending=is_ending, does_run=does_run)
         self.look()
+
+    def is_at_limit(self, place: Place) -> bool:
+        """Whether the time of a place's allocation is over, or about to be."""
+        return self._allocations.is_at_limit(place.job_id, time.monotonic())
+
+    def note_cut_off(self, place: Place, job: str, ran_s: float) -> None:
+        """Hear that the time limit ended the job at a place; ran_s: for how long it had run there."""
+        words = self._cuts.note(job, ran_s=ran_s, expected_s=self._expected_s.get(place))
+        if words is not None:
+            self._failure = self._failure or MachineError(words)
 
     def note_run(self, place: Place) -> None:
         """Hear that something was run at a place."""

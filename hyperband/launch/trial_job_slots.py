@@ -33,7 +33,8 @@ from hyperband.launch.trial_job_events import (
     Worked,
 )
 from hyperband.launch.trial_job_files import TrialJobFiles
-from hyperband.launch.trial_jobs import Stage, TrialJobs
+from hyperband.launch.trial_job_state import Stage
+from hyperband.launch.trial_jobs import TrialJobs
 
 #: a shared folder that could not be used is tried again after so long
 _TROUBLE_S = 5.0

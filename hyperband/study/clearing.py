@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hyperband.errors import JournalError
 from hyperband.folder import has_study, refuse_foreign_folder
-from hyperband.journal import removing
+from hyperband.journal import refuse_away, removing
 from hyperband.report.screen import Console
 from hyperband.settings import Settings
 from hyperband.study.learning import read_lessons
@@ -29,7 +29,9 @@ def clear_folder(
     if not (settings.clean and has_study(folder)):
         refuse_foreign_folder(folder)
         return
-    read_lessons(settings.learn_from)  # refused before anything is removed
+    # refused before anything is asked or removed
+    read_lessons(settings.learn_from)
+    refuse_away(folder, from_copy=settings.from_copy)
     confirm(folder)
     try:
         # nobody may be writing it, and its living jobs are ended first

@@ -153,6 +153,7 @@ def detach(
                     continued(events, settings, opened)
                 if journal.was_restored:
                     end_living_jobs(study, journal.lock)
+                    journal.settle()
         else:
             opened.host.draw_one(settings.seed)
     try:

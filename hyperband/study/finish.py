@@ -70,6 +70,12 @@ class Finish:
         """Whether nothing more is to be started."""
         return self._early is not None
 
+    @property
+    def leaves_jobs(self) -> bool:
+        """Whether the search ends at once, and the jobs that run are for its next start."""
+        is_handed_over = self._early is not None and self._early.is_handed_over
+        return is_handed_over and self._settings.slurm_mode == "jobs"
+
     def fail(self, reason: str, error: HyperbandError) -> None:
         """End the search when the running jobs are done, unless that is certain already."""
         self._early = self._early or Verdict("failed", error.exit_code, reason, error)
@@ -129,10 +135,11 @@ class Finish:
             self._voice.says("SIGHUP: going on without the terminal")
         if wake.hand_over_asked and not wake.terminated:
             if self._early is None:
-                # what carries the jobs goes with us: they end in order, and not because it is gone
                 words = "its time is over: it is started again, and goes on"
                 self._early = Verdict("stopped", 0, words, is_handed_over=True)
-                self._stop_all()
+                if not self.leaves_jobs:
+                    # what carries them goes with us: they end in order, and not because it is gone
+                    self._stop_all()
             return
         if wake.n_interrupts == 0 and not wake.terminated:
             return

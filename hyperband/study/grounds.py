@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hyperband.errors import MachineError
+from hyperband.errors import HyperbandError
 from hyperband.folder import KEEPERS_FILE
 from hyperband.launch.base import Launcher, Slot, Slots
 from hyperband.launch.environment import job_environment
@@ -106,7 +106,7 @@ class Grounds(Protocol):
         """Return why jobs that were started have not begun, where that takes long; empty: none waits."""
         ...
 
-    def why_over(self) -> MachineError | None:
+    def why_over(self) -> HyperbandError | None:
         """Return why nothing can be started there any more, if that is so."""
         ...
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.errors import MachineError, UsageError
+from hyperband.errors import HyperbandError, MachineError, UsageError
 from hyperband.launch.base import Slot, Slots
 from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.launch.ray_code import code_folder, pack, travelling
@@ -210,7 +210,7 @@ class RayGrounds:
         """Nothing: a slot is there before its job starts."""
         return ""
 
-    def why_over(self) -> MachineError | None:
+    def why_over(self) -> HyperbandError | None:
         """Return why there will be no slots any more."""
         return self._slots.failure
 

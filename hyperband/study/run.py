@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -126,11 +127,18 @@ def run_search(
         # from the moment the study is ours, whoever ends us must find its jobs ended as well
         with (
             Wake(hands_over=detached is not None and detached.is_in_slurm) as wake,
-            contextlib.closing(Journal.open(opened.folder, from_copy=settings.from_copy)) as journal,
+            contextlib.closing(
+                Journal.open(opened.folder, from_copy=settings.from_copy, on_stop=_end_ourselves)
+            ) as journal,
         ):
             return _run(
                 settings, opened, journal, guidance, grounds or find_grounds, owners, console, wake, detached
             )
+
+
+def _end_ourselves() -> None:
+    """End this search as `hyperband stop` does, which cannot reach us from another machine."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(
@@ -172,6 +180,7 @@ def _run(
     if journal.was_restored:
         # a start may be missing, and its job run: all are ended, and those that were known are repeated
         end_living_jobs(journal.folder, journal.lock)
+        journal.settle()
     refuse_living_elsewhere(engine.running(), journal.folder, journal.lock, engine=grounds.engine)
     with (
         StudyLog(journal.folder / LOG_FILE, has_brackets=not settings.algorithm.has_one_ladder) as log,

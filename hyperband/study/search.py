@@ -128,7 +128,8 @@ class Search:
         ready: set[object] = set()
         while True:
             self._turn(ready)
-            if len(self._attempts) == 0 and (self._finish.is_near or self._engine.is_complete):
+            has_none = len(self._attempts) == 0 and (self._finish.is_near or self._engine.is_complete)
+            if has_none or self._finish.leaves_jobs:
                 self._clear_away()
                 self._say()
                 return self._finish.verdict(self._journal.events)

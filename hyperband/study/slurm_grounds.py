@@ -42,6 +42,7 @@ class SlurmGrounds:
         self._slots = SlurmSlots(self._profile, max_slots=settings.max_slots)
         self._launcher: SlurmLauncher | None = None
         self._carriers: SlurmCarriers | None = None
+        self._given_back: list[str] = []
 
     @property
     def slots(self) -> Slots:
@@ -55,7 +56,7 @@ class SlurmGrounds:
             MachineError: the study's folder cannot be written to, or has no hard links; jobs of the other
                 mode cannot be given back.
         """
-        end_other_mode(folder, "held")
+        self._given_back = end_other_mode(folder, "held")
         files = SlurmFiles(folder, self._profile, cwd)
         self._slots.open(files, os.environ)
         self._carriers = SlurmCarriers(self._slots, files, self._profile, cwd=cwd, environ=os.environ)
@@ -111,7 +112,8 @@ class SlurmGrounds:
 
     def news(self) -> list[str]:
         """Return what happened to allocations."""
-        return list(self._slots.news())
+        given_back, self._given_back = self._given_back, []
+        return [*given_back, *self._slots.news()]
 
     def next_look_s(self) -> float | None:
         """Return seconds until allocations are worth a look although Slurm says nothing."""

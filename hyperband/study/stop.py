@@ -9,6 +9,8 @@ from pathlib import Path
 from hyperband.errors import JournalError, MachineError
 from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
+from hyperband.journal.home import ask_to_stop, withdraw_stop
+from hyperband.journal.place import Place
 from hyperband.launch.slurm_search import SearchJob, end_search
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
@@ -20,6 +22,8 @@ from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
 from hyperband.study.rest import end_held, end_living_jobs, read_ended
 from hyperband.study.verdict import ended_event
+
+_LOOK_S = 0.3
 
 
 def stop_study(folder: Path, *, from_copy: bool = False) -> str:
@@ -71,6 +75,7 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
     """
     with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
         n_ended = end_living_jobs(folder, journal.lock)
+        journal.settle()
         engine = Engine()
         before = journal.events()
         for event in before:
@@ -97,7 +102,33 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
     return n_ended, held
 
 
+def _stop_elsewhere(folder: Path, found: Holder, place: Place) -> str:
+    """Ask a search on another machine, whose journal is there, to end; wait while it shows that it lives."""
+    try:
+        ask_to_stop(folder, place)
+        try:
+            while (now := Place.read(folder)) is not None and now.token == place.token:
+                if writer_of(folder) is None:
+                    raise MachineError(
+                        f"the search ({found.describe()}) was asked to end, and gives no sign of life; run "
+                        f"`hyperband stop` on {found.host}, or, if that is lost, `hyperband stop --from-copy "
+                        f"{folder}` here"
+                    )
+                time.sleep(_LOOK_S)  # a file of another machine gives no event
+        finally:
+            withdraw_stop(folder)
+    except OSError as err:
+        raise MachineError(
+            f"cannot ask the search ({found.describe()}) to end: {err.strerror or err}; make {folder} "
+            "writable"
+        ) from err
+    return f"Stopped the search ({found.describe()}); the same command goes on with it."
+
+
 def _stop_search(folder: Path, found: Holder) -> str:
+    place = Place.read(folder)
+    if not found.is_here and place is not None:
+        return _stop_elsewhere(folder, found, place)
     if not found.is_here:
         raise MachineError(
             f"the study in {folder} is being written by {found.describe()}; run `hyperband stop` on that "

@@ -40,6 +40,7 @@ class TrialJobGrounds:
         require_commands()
         self._slots = TrialJobSlots(self._profile, max_slots=settings.max_slots)
         self._launcher: TrialJobLauncher | None = None
+        self._given_back: list[str] = []
 
     @property
     def slots(self) -> Slots:
@@ -53,7 +54,7 @@ class TrialJobGrounds:
             MachineError: the study's folder cannot be written to, or has no hard links; allocations of the
                 other mode cannot be given back.
         """
-        end_other_mode(folder, "jobs")
+        self._given_back = end_other_mode(folder, "jobs")
         self._slots.open(TrialJobFiles(folder, self._profile, cwd), os.environ)
         self._launcher = TrialJobLauncher(self._slots, cwd=cwd, grace_s=self._grace_s)
         return self._launcher
@@ -100,7 +101,8 @@ class TrialJobGrounds:
 
     def news(self) -> list[str]:
         """Return what happened to Slurm's jobs."""
-        return list(self._slots.news())
+        given_back, self._given_back = self._given_back, []
+        return [*given_back, *self._slots.news()]
 
     def next_look_s(self) -> float | None:
         """Return seconds until jobs are worth a look although Slurm says nothing."""

@@ -1,4 +1,4 @@
-"""What a cluster's node finds of what a search takes for granted there: files, interpreters, GPUs.
+"""What a node of a Slurm cluster finds of what a search takes for granted there: files, interpreters, GPUs.
 
 One short job of Slurm's own, asked for as the search would ask, tries it out; what it says comes back through
 srun, so that nothing need be shared for that. Nothing is trained. How Slurm is asked is launch/'s.
@@ -19,6 +19,15 @@ from pathlib import Path
 
 from hyperband.check.findings import Report, Status
 from hyperband.check.interrupts import Interrupts
+from hyperband.check.on_nodes import (
+    PROBE,
+    add_files,
+    add_interpreters,
+    arguments,
+    n_visible,
+    names_of_gpus,
+    said_of,
+)
 from hyperband.check.pulse import Pulse
 from hyperband.errors import MachineError
 from hyperband.launch import slurm_text
@@ -28,30 +37,12 @@ from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.launch.slurm_reports import FoundSite, Unreachable
 from hyperband.launch.slurm_words import said_by_srun
-from hyperband.machine.claim import read_fresh
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 
 _LINES = ("node", "files", "interpreter", "node_gpus")
-#: patience with Slurm's first word; with a file that was written on the node; with a job's end
-_ANSWER_S, _SEEN_S, _END_S = 60.0, 10.0, 10.0
-_HERE, _THERE = "from-the-search", "from-the-node"
-_MARK = "hyperband-check:"
-#: arguments: folder, working directory, what to write, the script, its interpreter, hyperband's
-_PROBE = f"""\
-say() {{ printf '{_MARK}%s=%s\\n' "$1" "$2"; }}
-version() {{ "$1" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>&1 | tail -n 1; }}
-say node "${{SLURMD_NODENAME:-$(hostname)}}"
-say word "$(cat "$1/{_HERE}" 2>&1)"
-[ -d "$2" ] && say cwd yes
-printf %s "$3" 2>/dev/null >"$1/new" && ln "$1/new" "$1/{_THERE}" && say linked yes
-[ -r "$4" ] && say script yes
-say python "$(version "$5")"
-say own "$(version "$6")"
-say visible "${{CUDA_VISIBLE_DEVICES-}}"
-names() {{ nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sort | uniq -c; }}
-say names "$(names | tr -s ' \\n' ' ')"
-"""
+#: patience with Slurm's first word; with a job's end
+_ANSWER_S, _END_S = 60.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,7 @@ class _Probed:
     took_s: float
 
 
-def check_cluster(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:
+def check_slurm(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:
     """Try out what jobs find on a node.
 
     Args:
@@ -119,7 +110,6 @@ def _nodes(
     settings: Settings, profile: Profile, folder: Path, report: Report, interrupts: Interrupts, pulse: Pulse
 ) -> None:
     word = uuid.uuid4().hex
-    (folder / _HERE).write_text(word)
     asked = ", ".join(described(profile)) or "the site's defaults"
     found = _probe(settings, profile, folder, word, interrupts, pulse)
     if "node" not in found.said:
@@ -131,8 +121,8 @@ def _nodes(
     report.add(
         "node", Status.OK, f"{node} ran a job, over {duration(found.took_s)} after it was asked for ({asked})"
     )
-    _files(settings, folder, word, node, found.said, report)
-    _interpreters(settings, node, found.said, report)
+    add_files(settings, folder, word, [found.said], report)
+    add_interpreters(settings, sys.executable, [found.said], report)
     _gpus(profile, node, found.said, report)
 
 
@@ -140,10 +130,8 @@ def _probe(
     settings: Settings, profile: Profile, folder: Path, word: str, interrupts: Interrupts, pulse: Pulse
 ) -> _Probed:
     name = f"hb-check-{word}"
-    arguments = (folder, Path.cwd(), word, settings.script, settings.python, sys.executable)
-    argv = slurm_text.probe_argv(
-        profile, name=name, cwd=Path.cwd(), script=_PROBE, arguments=tuple(map(str, arguments))
-    )
+    told = arguments(settings, folder, word, sys.executable)
+    argv = slurm_text.probe_argv(profile, name=name, cwd=Path.cwd(), script=PROBE, arguments=told)
     environment = slurm_text.engine_environment(os.environ)
     began_s = time.monotonic()
     ends_s = began_s + (settings.timeout_s or float("inf"))
@@ -165,12 +153,11 @@ def _probe(
         took_s = time.monotonic() - began_s
         out.seek(0)
         errors.seek(0)
-        lines = out.read().decode(errors="replace").splitlines()
+        said = said_of(out.read().decode(errors="replace"))
         words = said_by_srun(errors.read().decode(errors="replace"))
     if is_late:
         words = f"it did not end within {settings.timeout_s:g} s (--timeout); {words}"
-    said = (line.removeprefix(_MARK).partition("=") for line in lines if line.startswith(_MARK))
-    return _Probed({key: value for key, _, value in said}, words or f"exit code {process.returncode}", took_s)
+    return _Probed(said, words or f"exit code {process.returncode}", took_s)
 
 
 def _end(process: "subprocess.Popen[bytes]", name: str, environment: Mapping[str, str]) -> None:
@@ -193,60 +180,9 @@ def _end(process: "subprocess.Popen[bytes]", name: str, environment: Mapping[str
         process.wait()
 
 
-def _files(
-    settings: Settings, folder: Path, word: str, node: str, said: Mapping[str, str], report: Report
-) -> None:
-    wrong = []
-    if said.get("word") != word:
-        wrong.append(f"a file that was written here is not read on {node}: {said.get('word')}")
-    elif "linked" not in said:
-        wrong.append(f"{node} cannot write there, or cannot make a hard link")
-    elif not _is_seen(folder, word):
-        wrong.append(f"a file that {node} wrote is not seen here within {_SEEN_S:g} s")
-    if wrong:
-        fix = "put the studies where all nodes see them and may write, with hard links: --logs DIR"
-        report.add("files", Status.FAILS, f"{settings.logs} is not shared: {wrong[0]}", fix)
-    elif "cwd" not in said:
-        words = f"{settings.logs} is shared, but jobs run in {Path.cwd()}, which is not there on {node}"
-        report.add("files", Status.FAILS, words, "start the search in a folder that the nodes have, too")
-    else:
-        words = f"{settings.logs}: what is written here is read on {node}, and the other way round"
-        report.add("files", Status.OK, words)
-
-
-def _is_seen(folder: Path, word: str) -> bool:
-    ends_s = time.monotonic() + _SEEN_S
-    while read_fresh(str(folder), _THERE) != [word.encode()]:
-        if time.monotonic() > ends_s:
-            return False
-        time.sleep(0.2)  # a shared file system tells nobody
-    return True
-
-
-def _interpreters(settings: Settings, node: str, said: Mapping[str, str], report: Report) -> None:
-    wrong = [
-        f"{path} ({whose}) does not run on {node}: {said.get(key) or 'no answer'}"
-        for key, path, whose in (
-            ("python", settings.python, "the script's"),
-            ("own", sys.executable, "hyperband's"),
-        )
-        if not said.get(key, "")[:1].isdigit()
-    ]
-    if "script" not in said:
-        wrong.append(f"{settings.script} cannot be read on {node}")
-    if wrong:
-        fix = (
-            "have the interpreters and the script at the same paths on the nodes, and name one with --python"
-        )
-        report.add("interpreter", Status.FAILS, "\n".join(wrong), fix)
-        return
-    words = f"on {node} the script's is Python {said['python']}, and hyperband's is {said['own']}"
-    report.add("interpreter", Status.OK, words)
-
-
 def _gpus(profile: Profile, node: str, said: Mapping[str, str], report: Report) -> None:
-    n_seen = len([part for part in said.get("visible", "").split(",") if part])
-    names = f": {found}" if (found := said.get("names", "").strip()) else ""
+    n_seen = n_visible(said)
+    names = names_of_gpus([said])
     if profile.n_gpus == 0:
         report.add("node_gpus", Status.NONE, "none are asked for; gpus=1 in the Slurm profile asks for one")
     elif n_seen == profile.n_gpus:

@@ -1,0 +1,206 @@
+"""Whether a search is in its Ray cluster, which slots it has, and whose fault an error is; without Ray."""
+
+import json
+
+import pytest
+
+from hyperband.errors import InternalError, MachineError
+from hyperband.launch import ray_driver
+from hyperband.launch.base import NO_WISH, Slot
+from hyperband.launch.ray_holdings import IDLE_S, Holdings
+from hyperband.launch.ray_joining import Joining
+from hyperband.launch.ray_words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+
+JOINED = {"at": "joined", "version": "2.60.0", "address": "a:1", "resources": {"GPU": 1.0}, "has_token": True}
+
+
+def joined() -> Joining:
+    joining = Joining("a:1")
+    joining.hear(JOINED, 0.0)
+    return joining
+
+
+def test_the_first_time_a_cluster_that_cannot_be_joined_ends_the_search() -> None:
+    joining = Joining("a:1")
+    joining.hear({"at": "refused", "words": "Failed to connect"}, 0.0)
+    assert isinstance(joining.failure, MachineError)
+    assert "cannot join Ray at a:1: Failed to connect" in str(joining.failure)
+    assert joining.close(0.0) == []
+    assert not joining.is_due(100.0)
+
+
+def test_later_it_is_tried_again_with_growing_pauses() -> None:
+    joining = joined()
+    now_s = 0.0
+    for pause_s in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        joining.hear({"at": "refused", "words": "nobody is there"}, now_s)
+        (news,) = joining.close(now_s)
+        assert f"joins again in {pause_s:g} s" in news
+        assert not joining.is_due(now_s + pause_s - 0.01)
+        now_s += pause_s
+        assert joining.is_due(now_s)
+        assert not joining.is_due(now_s), "once"
+    assert joining.failure is None
+    assert "nobody is there" in joining.why_none()
+    assert "again" in joining.hear(JOINED, now_s)[0]
+    assert "in 1 s" in joining.close(now_s)[0]
+
+
+def test_another_version_ends_the_search_also_later() -> None:
+    words = "Version mismatch: The cluster was started with: Ray: 2.59.0 Python: 3.11.7"
+    assert means_other_version(words)
+    joining = joined()
+    joining.hear({"at": "refused", "words": words}, 0.0)
+    assert "of another version than ours: Version mismatch" in str(joining.failure)
+
+
+def test_an_error_of_ours_ends_the_search_and_asks_for_a_report() -> None:
+    joining = joined()
+    joining.log = "the-log"
+    joining.hear({"at": "failed", "is_ours": True, "words": "KeyError: 'key'"}, 0.0)
+    assert isinstance(joining.failure, InternalError)
+    assert "the-log: please report it" in str(joining.failure)
+
+
+def test_what_is_no_error_of_ours_may_fail_often_but_not_in_the_same_way_soon_after_each_joining() -> None:
+    failed = {"at": "failed", "is_ours": False, "words": "no such method"}
+    joining = joined()
+    for n in range(20):
+        joining.hear(JOINED, 1000.0 * n)
+        joining.hear(failed, 1000.0 * n + 100)
+        joining.hear({**failed, "words": f"another {n}"}, 1000.0 * n + 100)
+    assert joining.failure is None
+    for n in range(5):
+        assert joining.failure is None, n
+        joining.hear(JOINED, 100_000.0 + n)
+        joining.hear(failed, 100_000.5 + n)
+    assert "5 times in the same way" in str(joining.failure)
+
+
+def test_without_a_token_it_is_warned_once() -> None:
+    joining = Joining("a:1")
+    assert "asks for no token" in joining.hear({**JOINED, "has_token": False}, 0.0)[1]
+    assert len(joining.hear({**JOINED, "has_token": False}, 1.0)) == 1
+
+
+def test_whose_fault_an_error_is_its_innermost_frame_says() -> None:
+    def failure(what: str) -> dict[str, object]:
+        try:
+            if what == "in our folder":
+                slot_of({}, {}, ())
+            elif what == "elsewhere":
+                json.loads("{")
+            else:
+                raise ConnectionError("no head")
+        except Exception as err:  # noqa: BLE001 (all kinds)
+            return ray_driver.failure_of(err)
+        raise AssertionError
+
+    assert failure("in our folder")["is_ours"]
+    assert not failure("elsewhere")["is_ours"]
+    assert not failure("Ray's")["is_ours"]
+    assert ray_driver.failure_of(ImportError("no module named ray"))["is_ours"]
+
+
+def test_what_ray_says_of_tokens_is_told() -> None:
+    error = ConnectionError("Failed to connect to a:1")
+    error.__cause__ = RuntimeError(
+        "x\nray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Authentication token is missing "
+        "or incorrect. Ensure that"
+    )
+    assert said_by_ray(error) == (
+        "Failed to connect to a:1 (InvalidAuthToken: Authentication token is missing or incorrect)"
+    )
+
+
+# Slots.
+
+
+def holding(*names: str, max_slots: int | None = None) -> Holdings:
+    holdings = Holdings(max_slots)
+    for name in names:
+        holdings.note_slot(f"key-{name}", Slot(name, (), {}), "", 0.0)
+    return holdings
+
+
+def test_a_slot_is_leased_once_and_not_beyond_the_most() -> None:
+    holdings = holding("a", "b", "c", max_slots=2)
+    leases = [holdings.take(NO_WISH, 0.0) for _ in range(3)]
+    assert [lease and lease.slot.name for lease in leases] == ["a", "b", None]
+    assert holdings.n_wanted(5) == 2
+
+
+def test_a_slot_that_is_gone_loses_its_job_and_one_without_a_job_loses_nothing() -> None:
+    holdings = holding("a", "b")
+    holdings.take(NO_WISH, 0.0)
+    assert holdings.note_gone("key-b", "it ended") == "b"
+    assert holdings.take_lost() == []
+    assert holdings.note_gone("key-a", "it ended") == "a"
+    assert holdings.take_lost() == [("a", "its slot is gone from Ray: it ended")]
+
+
+def test_slots_of_an_earlier_search_that_are_not_found_again_lose_their_jobs() -> None:
+    holdings = Holdings(None)
+    for name in "abc":
+        holdings.adopt(name)
+    holdings.note_found(["key-a", "key-b"])
+    holdings.note_slot("key-a", Slot("a", (), {}), "attempt of a", 0.0)
+    assert holdings.take_lost() == [], "b may be met yet"
+    holdings.note_slot("key-b", Slot("b", (), {}), "", 0.0)
+    assert [name for name, _ in holdings.take_lost()] == ["b", "c"]
+
+
+def test_a_slot_whose_job_was_ended_with_it_takes_no_other() -> None:
+    holdings = holding("a")
+    assert holdings.drop("a") == "key-a"
+    assert holdings.take(NO_WISH, 0.0) is None
+    assert holdings.note_gone("key-a", "it ended") is None
+    assert holdings.drop("a") is None
+
+
+def test_an_idle_slot_is_given_back_after_a_while() -> None:
+    holdings = holding("a", "b")
+    holdings.take(NO_WISH, 0.0)
+    assert holdings.surplus_in_s(10.0) == IDLE_S - 10.0
+    assert holdings.give_up_surplus(IDLE_S - 0.1) == []
+    assert [held.slot.name for held in holdings.give_up_surplus(IDLE_S)] == ["b"]
+    assert holdings.surplus_in_s(100.0) is None
+
+
+def test_starts_that_fail_in_a_slot_that_stays_hold_it_back_and_are_told_in_the_end() -> None:
+    holdings = holding("a")
+    now_s = 0.0
+    for n in range(4):
+        fault = holdings.note_failed_start("a", "no python", now_s)
+        assert (fault is None) == (n < 3)
+        assert holdings.take(NO_WISH, now_s) is None
+        now_s += holdings.held_back_s(now_s) or 0.0
+    assert fault == "no python"
+    assert holdings.take(NO_WISH, now_s) is not None
+
+
+ABOUT = {"name": "m1:gpu0/k", "host": "m1", "gpus": "0", "n_cpus": 8, "n_on_node": 2}
+
+
+@pytest.mark.parametrize(
+    ("about", "takes", "expected"),
+    [
+        ({}, {"GPU": 1.0}, (("--gpu", "0"), {"T": "4"})),
+        ({}, {"GPU": 1.0, "CPU": 3.0}, (("--gpu", "0"), {"T": "3"})),
+        ({"gpus": "0,1"}, {"GPU": 2.0}, (("--multi_gpu",), {"T": "4"})),
+        ({"gpus": ""}, {"GPU": 0.0, "CPU": 1.0}, (("--gpu", "0"), {"CUDA_VISIBLE_DEVICES": "", "T": "4"})),
+        ({"n_on_node": 99}, {"GPU": 0.1}, (("--gpu", "0"), {"T": "1"})),
+    ],
+)
+def test_what_a_job_gets_at_a_slot(
+    about: dict[str, object], takes: dict[str, float], expected: tuple[tuple[str, ...], dict[str, str]]
+) -> None:
+    slot = slot_of({**ABOUT, **about}, takes, ("T",))
+    assert (slot.arguments, slot.environment) == expected
+
+
+def test_a_node_that_was_started_without_care_is_warned_of() -> None:
+    assert warnings_of({"host": "m1", "has_keepalive": True, "nice": 0}) == []
+    without, nice = warnings_of({"host": "m1", "has_keepalive": False, "nice": 15})
+    assert f"RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS}" in without
+    assert "RAY_worker_niceness=0" in nice
