@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperband.launch.ray_actor import SlotActor, _Keeper
+from hyperband.launch.ray_actor import _QUIET_S, SlotActor, _Keeper, _wait_for_end
 
 #: of each output, so much comes with one answer
 _PART_BYTES = 4 << 20
@@ -206,6 +206,8 @@ class SentSlotActor(SlotActor):
                 keeper = self._renewed(keeper)
             self._job, sent.is_told = keeper, True
             self._tell(keeper, json.dumps({"folder": str(sent.folder), "attempt": sent.attempt}))
+        # what the next job needs can wait until this one has started, which it would slow down
+        _wait_for_end(keeper.process.pid, _QUIET_S)
         with self._lock:
             self._waiting = self._spawn()
         # a disk that is full is the next attempt's trouble
