@@ -122,12 +122,12 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
 class OnSlurm:
     """A search that is a job of Slurm's, and waits for the word to train."""
 
-    def __init__(self, searches: Searches, cluster: SlurmCluster, *keys: str) -> None:
+    def __init__(self, searches: Searches, cluster: SlurmCluster, *keys: str, mode: str = "held") -> None:
         self.searches = searches
         self.cluster = cluster
         searches.write(script(ALONE))
         profile = [word for key in (*PROFILE, *keys) for word in ("--slurm-set", key)]
-        self.words = ("--on", "slurm", *profile, "--max-epochs", "3")
+        self.words = ("--on", "slurm", "--slurm-mode", mode, *profile, "--max-epochs", "3")
         began = searches.run("--detach", *self.words, gpus=None, as_json=False)
         assert began.exit_code == 0, began.err
         self.job = re.findall(r"on its own: Slurm's job (\d+)", began.out)[0]
@@ -174,6 +174,21 @@ def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopp
 
 
 @pytest.mark.slow
+def test_jobs_that_are_slurms_own_go_on_while_their_search_starts_again(
+    searches: Searches, slurm: SlurmCluster
+) -> None:
+    search = OnSlurm(searches, slurm, "gpus=1", "max_allocations=4", mode="jobs")
+    search.until_jobs_run(4)
+    slurm.run("scancel", "--signal=USR2", "--batch", search.job)
+    until(lambda: end_state(searches) == "stopped", "the search to let go", 30)
+    (searches.folder / "go").touch()
+    until(lambda: end_state(searches) == "finished", "the end", 60)
+    ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
+    assert ended == [Outcome.LOSS] * 6, "none was stopped"
+    until(lambda: search.queue() == [], "an empty queue", 30)
+
+
+@pytest.mark.slow
 def test_a_search_whose_node_fails_is_started_again_elsewhere(
     searches: Searches, slurm: SlurmCluster
 ) -> None:
@@ -192,6 +207,8 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere(
     search = OnSlurm(searches, slurm, "cpus=8", "max_allocations=1")
     until(lambda: len(search.queue()) > 1, "an allocation that waits", 30)
     slurm.kill_node("n1")
+    # Slurm finds that out by itself, some seconds later
+    slurm.run("scontrol", "update", "nodename=n1", "state=down", "reason=x")
     for node in NODES[1:]:
         slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
     (searches.folder / "go").touch()

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
 from hyperband.journal import Journal, read_events, removing, where, writer_of
 from hyperband.journal.place import Place, base_for
-from hyperband.machine.mounts import is_network, kind_of
+from hyperband.machine.mounts import file_system, is_network, kind_of
 from hyperband.search.events import Event, IdsDrawn
 from hyperband.study import stop_study
 
@@ -339,6 +341,52 @@ def test_of_many_who_open_at_once_each_has_it_in_turn(study: Path) -> None:
     assert [opener.returncode for opener in openers] == [0] * 5, said
     assert read_events(study) == EVENTS[:5]
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a real network file system; its server is this machine."""
+    sshfs = shutil.which("sshfs")
+    if sshfs is None or not Path(SFTP_SERVER).exists() or not Path("/dev/fuse").exists():
+        pytest.skip("no network file system to be had (Debian: apt install sshfs openssh-sftp-server)")
+    served, mounted = tmp_path / "served", tmp_path / "far"
+    served.mkdir()
+    mounted.mkdir()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = subprocess.Popen([SFTP_SERVER], stdin=ours.fileno(), stdout=ours.fileno())
+        argv = [sshfs, f":{served}", str(mounted), "-f", "-o", "passive"]
+        end = theirs.fileno()
+        client = subprocess.Popen(argv, stdin=end, stdout=end, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: mounted.is_mount() or client.poll() is not None, "the mount")
+        if client.poll() is not None:
+            pytest.skip("sshfs may not mount here")
+        yield mounted
+        subprocess.run(["umount", str(mounted)], check=True)
+    finally:
+        client.terminate()
+        client.wait()
+        server.kill()
+        server.wait()
+
+
+def test_on_a_network_file_system_the_journal_is_elsewhere_by_itself(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert file_system(far / "logs" / "study") == "fuse.sshfs"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    study = far / "logs" / "study"
+    with contextlib.closing(Journal.open(study)) as journal:
+        journal.append(*EVENTS[:10], durable=True)
+        assert journal.write_ahead
+        assert f"{study} is on fuse.sshfs, a network file system" in (journal.place or "")
+        assert place_of(study).path.parent == tmp_path / "state" / "hyperband" / "journals"
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+    assert read_events(study) == EVENTS[:10]
 
 
 def test_a_search_whose_machine_is_lost_goes_on_elsewhere_and_comes_to_the_same(searches: Searches) -> None:
