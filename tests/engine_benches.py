@@ -24,11 +24,12 @@ from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
 from hyperband.launch.ray_slots import RaySlots
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
+from hyperband.launch.slurm import SlurmLauncher
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_room import place_of
 from hyperband.launch.slurm_slots import SlurmSlots
+from hyperband.launch.slurm_steps import SlurmCarriers
 
 _PATIENCE_S = 60.0
 

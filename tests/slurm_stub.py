@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hyperband.launch.base import NO_WISH, Lease, Order
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
+from hyperband.launch.slurm import SlurmLauncher
 from hyperband.launch.slurm_clerk import Pace
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_slots import SlurmSlots
+from hyperband.launch.slurm_steps import SlurmCarriers
 from hyperband.machine.claim import WAITS
 
 #: a step that waits for its job and never gets to it

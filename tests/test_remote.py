@@ -306,7 +306,11 @@ def test_a_job_of_which_nothing_is_left_for_sure_is_lost_at_once(bench: RemoteBe
     ending = bench.wait(job)
     assert time.monotonic() - began_s < LEASE_S
     assert (ending.exit_status, ending.never_ran) == (None, False)
-    assert bench.launcher.read(job.folder).note == "its step has ended"
+    # its carrier ended as well, and may be seen first
+    assert bench.launcher.read(job.folder).note in (
+        "its step has ended",
+        "what carried it to its node ended without a result",
+    )
 
 
 def test_a_job_whose_engine_is_gone_before_it_began_is_over_at_once(queued: RemoteBench) -> None:

@@ -72,8 +72,8 @@ def on_slurm(searches: Searches, slurm: SlurmCluster) -> Iterator[OnSlurm]:
     found = OnSlurm(searches, slurm)
     yield found
     until(lambda: found.living() == [], "no allocation left behind", 1.0)
-    # a step that ended while the controller was away tells it again after a minute
-    until(lambda: found.queue() == [], "nodes that are free", 90.0)
+    slurm.forget_steps()
+    until(lambda: found.queue() == [], "nodes that are free")
 
 
 def decided(ran: Ran) -> object:
@@ -224,20 +224,17 @@ def waiting(on_slurm: OnSlurm) -> Waiting:
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_costs_nothing_but_time(waiting: Waiting) -> None:
+def test_a_node_that_dies_and_one_that_hangs_cost_nothing_but_time(waiting: Waiting) -> None:
     waiting.cluster.kill_node("n2")
-    waiting.until_lost(2)
+    waiting.cluster.stop_node("n3")
+    waiting.until_lost(4)
     jobs = waiting.finish()
-    assert [job["slot"][:2] for job in jobs if job["outcome"] == "Lost"] == ["n2", "n2"]
-
-
-@pytest.mark.slow
-def test_a_node_that_hangs_has_its_jobs_fenced_before_they_run_elsewhere(waiting: Waiting) -> None:
-    waiting.cluster.stop_node("n2")
-    waiting.until_lost(2)
-    jobs = waiting.finish()
-    assert [job["slot"][:2] for job in jobs if job["outcome"] == "Lost"] == ["n2", "n2"]
-    assert "the search had given it up" in waiting.log()
+    lost = sorted(job["slot"].split("/")[0] for job in jobs if job["outcome"] == "Lost")
+    assert lost == ["n2", "n2", "n3", "n3"]
+    ends = [line for line in waiting.log().splitlines() if ": Lost after " in line]
+    given_up = [line for line in ends if "Node failure on n3" in line]
+    assert all("the search had given it up" in line for line in given_up), "fenced before they run elsewhere"
+    assert len([line for line in ends if "without a sign of it" in line]) == 2, "of the dead nothing is heard"
 
 
 @pytest.mark.slow

@@ -1,188 +1,30 @@
-"""Jobs as steps of Slurm's allocations: srun carries a keeper to its node, mostly before there is a job.
+"""Jobs as steps of Slurm's allocations.
 
-Owns the steps, those that wait included, and what Slurm's ways mean for how an attempt ended. Must not know:
-which allocations there are and why.
+Owns what is done about a job that does not begin, that loses what it runs in, or of whose end Slurm alone can
+tell whose doing it was. How it reaches its node is for launch/slurm_steps.py, whose doing an end was for
+launch/slurm_endings.py. Must not know: which allocations there are and why.
 """
 
-import contextlib
 import time
-import uuid
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.errors import MachineError
-from hyperband.launch import slurm_text
-from hyperband.launch.allocation_events import Lost, Place
+from hyperband.launch.allocation_events import Lost
 from hyperband.launch.base import Ending, Lease, Order
-from hyperband.launch.carrier import Carrier, Room, spawn
+from hyperband.launch.carrier import Carriers
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import claim_for_search, stop_word
 from hyperband.launch.remote_job import RemoteJob
 from hyperband.launch.slurm_endings import Heard, judged
-from hyperband.launch.slurm_files import SlurmFiles
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_room import gpus_of, place_of
+from hyperband.launch.slurm_room import place_of
 from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_words import JobState, said_by_srun
+from hyperband.launch.slurm_words import JobState, means_cancelled_by_hand
 from hyperband.machine.claim import FENCE
-from hyperband.machine.limits import allow_open_files
-from hyperband.machine.process import wait_for_end
 
-#: variables in which a step knows better than the script of its allocation
-_KEPT = (
-    "SLURM_*",
-    "SLURMD_*",
-    "CUDA_VISIBLE_DEVICES",
-    "GPU_DEVICE_ORDINAL",
-    "ROCR_VISIBLE_DEVICES",
-    "HOSTNAME",
-)
 #: a job whose step has not begun by then, although Slurm answers, is taken back
 _BEGIN_WITHIN_S = 30.0
-#: files that a slot takes: input and end of its step and of the one that waits beside it, and of its job
-_N_FILES_EACH = 5
-#: patience with all steps together that wait and are not wanted any more, and then with their death
-_LEAVE_S, _DIE_S = 1.5, 0.5
-
-
-class SlurmCarriers:
-    """Steps that wait for jobs, and those that have one. All but those with a job are ours to close."""
-
-    def __init__(
-        self, slots: SlurmSlots, files: SlurmFiles, profile: Profile, *, cwd: Path, environ: Mapping[str, str]
-    ) -> None:
-        """Start nothing yet.
-
-        Args:
-            slots: say where jobs run.
-            files: of the study.
-            profile: what an allocation is.
-            cwd: where srun runs.
-            environ: ours.
-
-        Raises:
-            MachineError: so many slots cannot be served by one process.
-        """
-        n_slots = slots.n_slots()
-        allow_open_files(n_slots * _N_FILES_EACH, f"{n_slots} slots on Slurm")
-        self._slots = slots
-        self._files = files
-        self._profile = profile
-        self._cwd = cwd
-        self._environment = slurm_text.engine_environment(environ)
-        #: by allocation and node
-        self._waiting: dict[tuple[str, str], list[Carrier]] = defaultdict(list)
-        self._leaving: list[Carrier] = []
-
-    def room(self, lease: Lease) -> Room:
-        """Return what a job finds at this slot."""
-        place = place_of(lease)
-        gpus = gpus_of(self._profile, place.index)
-        return Room(gpus, self._slots.environment_of(place), _KEPT)
-
-    def carry(self, folder: Path, attempt: str, lease: Lease) -> Carrier:  # noqa: ARG002
-        """Return a step that waits for its job: one that was started ahead, or a new one.
-
-        Raises:
-            MachineError: srun cannot be started.
-        """
-        place = place_of(lease)
-        waiting = self._waiting[place.job_id, place.node]
-        # one that is on its way yet may wait for Slurm's word
-        waiting.sort(key=lambda carrier: not carrier.is_there())
-        while waiting:
-            carrier = waiting.pop(0)
-            if not carrier.has_ended():
-                return carrier
-            self._discard(carrier)
-        return self._spawn(place)
-
-    def is_prepared(self, place: Place) -> bool:
-        """Return whether a step waits there on its node: a job begins in it without a word of Slurm's."""
-        return any(carrier.is_there() for carrier in self._waiting.get((place.job_id, place.node), ()))
-
-    def is_coming(self, label: str) -> bool:  # noqa: ARG002
-        """Return False: a step whose srun is gone is cancelled, and who claims first has the attempt."""
-        return False
-
-    def let_go(self, carrier: Carrier) -> None:
-        """Hear that the job of a step is over: it ends by itself."""
-        if carrier.errors is not None:
-            with contextlib.suppress(OSError):
-                carrier.errors.unlink()
-
-    def prepare(self) -> None:
-        """Have a step wait for each slot that runs a job; let go of those whose allocation is gone."""
-        for carrier in [one for one in self._leaving if one.has_ended()]:
-            self._leaving.remove(carrier)
-            self._forget(carrier)
-        there = {(place.job_id, place.node): place for place in self._slots.places()}
-        for at, waiting in list(self._waiting.items()):
-            ended = [carrier for carrier in waiting if carrier.has_ended()]
-            for carrier in ended:
-                waiting.remove(carrier)
-                if at in there:
-                    # whether what is started is at fault, starts of jobs tell
-                    words = said_by_srun(carrier.said()) or "a step that waited has ended"
-                    self._slots.note_failed_start(there[at], words, is_ending=True)
-                self._discard(carrier)
-            if at not in there:
-                for carrier in self._waiting.pop(at):
-                    self._discard(carrier)
-        for place in self._missing():
-            self._waiting[place.job_id, place.node].append(self._spawn(place))
-
-    @property
-    def are_missing(self) -> bool:
-        """Whether `prepare` has steps to start."""
-        return bool(self._missing())
-
-    def _missing(self) -> list[Place]:
-        """The slots whose next job would have to wait for its step."""
-        if not self._slots.is_reachable:
-            return []
-        n_there = Counter({at: len(waiting) for at, waiting in self._waiting.items()})
-        missing = []
-        places = set(self._slots.places())
-        for place in self._slots.used():
-            if n_there[place.job_id, place.node] > 0:
-                n_there[place.job_id, place.node] -= 1
-            elif place in places and not self._slots.is_held_back(place):
-                missing.append(place)
-        return missing
-
-    def close(self) -> None:
-        """Let those go that wait for a job; those that have one go on."""
-        for waiting in self._waiting.values():
-            for carrier in waiting:
-                self._discard(carrier)
-        self._waiting.clear()
-        for carrier in _those_left(self._leaving, _LEAVE_S):
-            carrier.kill()
-        _those_left(self._leaving, _DIE_S)
-        for carrier in self._leaving:
-            self._forget(carrier)
-        self._leaving.clear()
-
-    def _spawn(self, place: Place) -> Carrier:
-        name = f"hb-{uuid.uuid4().hex}"
-        return spawn(
-            self._files.step_argv(place.job_id, place.node, name),
-            cwd=self._cwd,
-            environment=self._environment,
-            errors=self._files.steps / name,
-            label=place.job_id,
-            is_told=False,
-        )
-
-    def _discard(self, carrier: Carrier) -> None:
-        carrier.dismiss()
-        self._leaving.append(carrier)
-
-    def _forget(self, carrier: Carrier) -> None:
-        carrier.close()
-        self.let_go(carrier)
+#: so long Slurm may take to say that a step is over, and its allocation is not
+_WORD_S = 5.0
 
 
 class SlurmLauncher(RemoteLauncher):
@@ -190,7 +32,7 @@ class SlurmLauncher(RemoteLauncher):
 
     engine = "slurm"
 
-    def __init__(self, slots: SlurmSlots, carriers: SlurmCarriers, *, cwd: Path, grace_s: float) -> None:
+    def __init__(self, slots: SlurmSlots, carriers: Carriers, *, cwd: Path, grace_s: float) -> None:
         """See RemoteLauncher; slots: hear of starts that failed."""
         super().__init__(carriers, cwd=cwd, grace_s=grace_s)
         self._slots = slots
@@ -202,6 +44,8 @@ class SlurmLauncher(RemoteLauncher):
         self._started: dict[Path, str] = {}
         #: their step is over, although their allocation runs
         self._proven: set[RemoteJob] = set()
+        #: over, and until when Slurm's word on their step is waited for
+        self._awaited_s: dict[RemoteJob, float] = {}
 
     def start(self, order: Order, lease: Lease) -> RemoteJob:
         """Start a job that was journalled; see RemoteLauncher."""
@@ -216,10 +60,14 @@ class SlurmLauncher(RemoteLauncher):
     def give_up_late(self) -> None:
         """Take back the jobs whose step does not begin, although Slurm answers: srun may wait for ever.
 
+        What Slurm has not said of the end of a job by now is not waited for any more, either.
+
         Raises:
             MachineError: the folder of one cannot be written to.
         """
         now_s = time.monotonic()
+        for job in [one for one, until_s in self._awaited_s.items() if now_s >= until_s]:
+            self._ring(job)
         for job, ordered_s in list(self._ordered_s.items()):
             if job.has_begun or job.is_over:
                 del self._ordered_s[job]
@@ -237,9 +85,10 @@ class SlurmLauncher(RemoteLauncher):
 
     def next_look_s(self) -> float | None:
         """Return seconds until `give_up_late` may have something to do; None: no job is late."""
-        if not self._ordered_s or not self._slots.is_reachable:
-            return None
-        return max(0.0, min(self._ordered_s.values()) + _BEGIN_WITHIN_S - time.monotonic())
+        due_s = [until_s for until_s in self._awaited_s.values() if until_s > 0]
+        if self._ordered_s and self._slots.is_reachable:
+            due_s.append(min(self._ordered_s.values()) + _BEGIN_WITHIN_S)
+        return max(0.0, min(due_s) - time.monotonic()) if due_s else None
 
     def lose(self, lost: Lost) -> None:
         """Give up the jobs of an allocation that is gone; each is over when nothing of it can run."""
@@ -248,6 +97,7 @@ class SlurmLauncher(RemoteLauncher):
             if job.lease.slot.name in names:
                 self._taken[job] = lost
                 self.give_up(job, lost.words)
+                self._ring(job)
 
     def prove(self, step: str) -> None:
         """Hear that a step is over: what still counts as running in it is lost, and can be tried again."""
@@ -255,13 +105,20 @@ class SlurmLauncher(RemoteLauncher):
             if _step_of(job) == step:
                 self._proven.add(job)
                 self.give_up(job, "its step has ended", is_proven=True)
+                self._ring(job)
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Tell how a job ended; one that Slurm ended is lost with what it ran in.
 
+        None: it is not over, or only Slurm can say whether its step alone was cancelled.
+
         Raises:
             InternalError, MachineError: nobody watches it any more; its folder cannot be read.
         """
+        if job.is_over and self._awaits_word(job):
+            job.hush()
+            return None
+        self._awaited_s.pop(job, None)
         if job.carrier is None or not job.is_over:
             said, srun_status = "", None
         else:
@@ -296,6 +153,26 @@ class SlurmLauncher(RemoteLauncher):
             self._slots.note_run(place)
         return found.ending
 
+    def _awaits_word(self, job: RemoteJob) -> bool:
+        """Whether somebody may have cancelled a job's step alone, which Slurm can still say."""
+        assert job.ending is not None
+        said = "" if job.carrier is None else job.carrier.said()
+        is_known = job in self._proven or job in self._taken or job.asked is not None
+        is_bad = not job.ending.never_ran and job.ending.exit_status != 0
+        if is_known or not is_bad or not means_cancelled_by_hand(said):
+            return False
+        now_s = time.monotonic()
+        if job not in self._awaited_s:
+            self._awaited_s[job] = now_s + _WORD_S
+            self._ask_for_proof(job)
+            self._slots.look()
+        return now_s < self._awaited_s[job]
+
+    def _ring(self, job: RemoteJob) -> None:
+        if self._awaited_s.get(job):
+            self._awaited_s[job] = 0.0
+            job.ring()
+
     def _ask_for_proof(self, job: RemoteJob) -> None:
         started = self._started.get(job.folder)
         if started and (step := _step_of(job)):
@@ -304,16 +181,6 @@ class SlurmLauncher(RemoteLauncher):
     def _note_ordered(self, job: RemoteJob) -> RemoteJob:
         self._ordered_s[job] = time.monotonic()
         return job
-
-
-def _those_left(carriers: Sequence[Carrier], patience_s: float) -> list[Carrier]:
-    """Wait for the end of some together; return those that have not ended by then."""
-    until_s = time.monotonic() + patience_s
-    return [
-        one
-        for one in carriers
-        if one.pidfd is not None and not wait_for_end(one.pidfd, max(0.0, until_s - time.monotonic()))
-    ]
 
 
 def _step_of(job: RemoteJob) -> str:

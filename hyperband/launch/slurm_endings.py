@@ -73,9 +73,10 @@ def judged(ending: Ending, heard: Heard) -> Judged:
         # with a job that takes too much some sites end its whole step, our keeper included
         note = said_by_srun(heard.said)
         return Judged(replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True))
-    if ending.exit_status is None and heard.does_run and means_cancelled_by_hand(heard.said):
+    is_over = ending.exit_status != 0 and not heard.was_asked
+    if is_over and heard.does_run and means_cancelled_by_hand(heard.said):
         # its allocation runs, so that nobody but a person can have meant this step alone
-        return Judged(replace(ending, note=_CANCELLED, was_cancelled=True))
+        return Judged(replace(ending, exit_status=None, asked=None, note=_CANCELLED, was_cancelled=True))
     if is_ended_by_slurm:
         return _taken_away(replace(ending, asked=None, note=heard.taken or _TOLD_TO_END), heard)
     if _met_the_job_first(ending, heard):

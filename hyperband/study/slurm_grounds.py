@@ -9,13 +9,14 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
-from hyperband.launch.slurm import SlurmCarriers, SlurmLauncher
+from hyperband.launch.slurm import SlurmLauncher
 from hyperband.launch.slurm_commands import require_commands
 from hyperband.launch.slurm_end import end_other_mode
 from hyperband.launch.slurm_files import SlurmFiles
 from hyperband.launch.slurm_profile_file import read_profile
 from hyperband.launch.slurm_room import environ_for_jobs
 from hyperband.launch.slurm_slots import SlurmSlots
+from hyperband.launch.slurm_steps import SlurmCarriers
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.wake import HasDescriptor, earliest
