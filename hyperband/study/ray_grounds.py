@@ -1,6 +1,5 @@
 """A Ray cluster as the place where jobs run: its slots and its launcher, put together."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from hyperband.launch.ray_code import code_folder, pack, travelling
 from hyperband.launch.ray_environment import read_runtime_env, require_fsspec
 from hyperband.launch.ray_files import RayFiles
 from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
+from hyperband.launch.ray_link import require_ray
 from hyperband.launch.ray_sent import (
     Baggage,
     Layout,
@@ -114,11 +114,7 @@ class RayGrounds:
             MachineError: Ray is not installed, or the token is not to be had.
         """
         self._settings = settings
-        if importlib.util.find_spec("ray") is None:
-            raise MachineError(
-                "--on ray needs Ray in the environment of hyperband, in the cluster's version; install it "
-                "(`pip install 'hyperband[ray]'`), or leave --on out"
-            )
+        require_ray()
         token = settings.ray_token
         if token is not None and not (token.is_file() and os.access(token, os.R_OK)):
             raise MachineError(
