@@ -192,6 +192,8 @@ class Waiting(OnSlurm):
 
     #: what it comes to on this machine: each of these is the same
     here: object = None
+    #: jobs that the cluster began
+    n_ran = 0
 
     def __init__(self, searches: Searches, cluster: SlurmCluster, profile: tuple[str, ...] = PROFILE) -> None:
         super().__init__(searches, cluster)
@@ -215,6 +217,7 @@ class Waiting(OnSlurm):
         ran = self.searches.wait(self.search)
         assert ran.exit_code == 0, ran.err
         assert not (self.searches.folder / "twice").exists()
+        self.n_ran = self.n_begun()
         if Waiting.here is None:
             here = self.searches.run("--max-epochs", "9", "--slots", "2", "--logs", "here")
             Waiting.here = decided(here)
@@ -289,7 +292,7 @@ def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
     assert waiting.search.poll() is None
     waiting.cluster.start_controller()
     jobs = waiting.finish()
-    assert waiting.n_begun() == [job["outcome"] for job in jobs].count("Loss") + 22, "nothing ran twice"
+    assert waiting.n_ran == [job["outcome"] for job in jobs].count("Loss"), "nothing ran twice"
     assert "Slurm answers again" in waiting.log()
 
 
