@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_fixture import RayCluster
+from ray_fixture import ACCELERATOR, RayCluster
 from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
 
 from hyperband.launch import ray_link
@@ -67,15 +67,16 @@ def test_a_check_that_is_ended_while_it_waits_leaves_nothing(
 ) -> None:
     holds = (
         "import ray, time; ray.init(address='auto', log_to_driver=False); "
-        "f = ray.remote(num_gpus=2)(lambda: time.sleep(100)); "
-        "fs = [f.remote() for _ in range(3)]; time.sleep(100)"
+        f"f = ray.remote(resources={{'{ACCELERATOR}': 1}})(lambda: time.sleep(100)); "
+        "held = f.remote(); time.sleep(100)"
     )
     searches.environment.update(ray_cluster.ray_environment, RAY_ADDRESS=ray_cluster.address)
     other = searches.start_argv(ray_cluster.on_head([sys.executable, "-c", holds], searches.folder))
-    until(lambda: len(ray_cluster.tasks()) == 3, "all nodes to be taken")
-    process = searches.start_argv(check(searches, ray_cluster))
+    until(lambda: len(ray_cluster.tasks()) == 1, "the only one to be taken")
+    asked = ("--ray-resources", f"{ACCELERATOR}=1")
+    process = searches.start_argv(check(searches, ray_cluster, *asked))
     assert process.stderr is not None
-    while "waited for" not in process.stderr.readline():
+    while "room for 1 slot" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     ran = searches.wait(process)

@@ -189,7 +189,7 @@ def test_jobs_that_are_slurms_own_go_on_while_their_search_starts_again(
 
 
 @pytest.mark.slow
-def test_a_search_whose_node_fails_is_started_again_elsewhere(
+def test_a_search_whose_node_fails_is_started_again_elsewhere_with_the_copy_of_its_journal(
     searches: Searches, slurm: SlurmCluster
 ) -> None:
     for node in NODES:
@@ -203,10 +203,14 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere(
     assert f"Ended the search, Slurm's job {waiting.job}" in searches.command("stop", str(searches.study)).out
     assert waiting.queue() == []
     slurm.run("scontrol", "update", "nodename=n1", "state=resume")
+    disk_of_n1 = searches.folder / "disk"
+    searches.environment["HYPERBAND_JOURNALS"] = str(disk_of_n1)
     # beside the search there is no room on its node
     search = OnSlurm(searches, slurm, "cpus=8", "max_allocations=1")
     until(lambda: len(search.queue()) > 1, "an allocation that waits", 30)
+    until(lambda: (searches.study / "journal.db").exists(), "a copy")
     slurm.kill_node("n1")
+    disk_of_n1.rename(searches.folder / "with the node")
     # Slurm finds that out by itself, some seconds later
     slurm.run("scontrol", "update", "nodename=n1", "state=down", "reason=x")
     for node in NODES[1:]:
@@ -215,5 +219,6 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere(
     until(lambda: end_state(searches) == "finished", "the end", 90)
     until(lambda: search.queue() == [], "an empty queue", 30)
     assert len([e for e in read_events(searches.study) if isinstance(e, SearchStarted)]) == 2
+    assert "is given up: the copy in the study's folder is of" in search.log()
     assert not (searches.folder / "twice").exists()
     assert not (searches.study / "slurm" / "search.json").exists()

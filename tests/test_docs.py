@@ -35,7 +35,7 @@ TEXTS = {"README.md": README, **DOCS}
 OF_SCRIPTS = {"--epochs", "--gpu", "--multi_gpu", "--model", "--fail-rate", "--lr-schedule"}
 #: options of the benchmarks, which docs/ may show
 #: of `ray start`
-OF_RAY = {"--head", "--port"}
+OF_RAY = {"--address", "--head", "--port"}
 OF_BENCHMARKS = {
     name
     for path in ROOT.glob("benchmarks/*.py")

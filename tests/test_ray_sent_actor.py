@@ -162,9 +162,14 @@ def test_a_job_is_killed_at_once_with_its_slot(tmp_path: Path) -> None:
     slot.close()
     until(lambda: not Path(f"/proc/{keeper['job_pid']}").exists(), "the end of the job", 3.0)
     # what it had made ready is swept away by the next one
-    left = tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts"
-    assert list(left.glob("next.*"))
+    root = tmp_path / f"hyperband-{os.getuid()}" / "study"
+    assert sorted(path.name[:4] for path in (root / "attempts").iterdir()) == ["A", "next"]
     other = Slot(tmp_path, name="other")
     other.call("about")
-    assert len(list(left.glob("next.*"))) == 1
+    assert [path.name[:4] for path in (root / "attempts").iterdir()] == ["next"]
+    assert len(list((root / "node").iterdir())) == 1
+    # one that leaves needs nobody for that
+    other._say(["leave"])
+    other.process.wait(5)
+    assert not root.exists()
     other.close()

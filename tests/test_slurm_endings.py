@@ -98,7 +98,7 @@ def test_a_job_that_kills_all_who_keep_it_is_not_excused_where_slurm_says_that_i
     assert is_taken_away(judged(ending, Heard(does_run=True))), "of an earlier search: nobody knows"
 
 
-@pytest.mark.parametrize("ending", [lost(), ended(KILLED), ended(TERMINATED, asked=StopReason.STOP)])
+@pytest.mark.parametrize("ending", [lost(), ended(KILLED)])
 def test_a_step_that_alone_was_cancelled_is_cancelled_whoever_saw_it_first(ending: Ending) -> None:
     said = "slurmstepd-n1: error: *** STEP 81.1 ON n1 CANCELLED AT 2026-11-21T17:55:18 ***"
     found = judged(ending, Heard(said=said, srun_status=137, does_run=True))
@@ -106,6 +106,17 @@ def test_a_step_that_alone_was_cancelled_is_cancelled_whoever_saw_it_first(endin
     with_all = judged(ending, Heard(said=said, srun_status=137, taken=GONE))
     assert is_taken_away(with_all)
     assert not with_all.ending.was_cancelled
+
+
+@pytest.mark.parametrize("ending", [lost(), ended(TERMINATED), ended(TERMINATED, asked=StopReason.STOP)])
+def test_an_allocation_that_is_preempted_runs_on_for_a_moment_and_nobody_cancelled_its_steps(
+    ending: Ending,
+) -> None:
+    said = "slurmstepd-n1: error: *** STEP 81.1 ON n1 CANCELLED AT 2026-11-21T17:55:18 ***"
+    said += "; srun: error: n1: task 0: Terminated"
+    found = judged(ending, Heard(said=said, srun_status=143, does_run=True))
+    assert is_taken_away(found)
+    assert not found.ending.was_cancelled
 
 
 def test_a_lease_that_ran_out_is_nobodys_fault() -> None:

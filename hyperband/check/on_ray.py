@@ -5,7 +5,6 @@ so that nothing need be shared for that. Nothing is trained. How Ray is asked is
 """
 
 import contextlib
-import importlib.util
 import sys
 import tempfile
 import time
@@ -38,19 +37,6 @@ _ANSWER_S = 90.0
 #: nodes that do not answer so long after the first one did are busy
 _BUSY_S = 20.0
 _LOG_FILE = "ray.log"
-
-
-def require_ray() -> None:
-    """Raise for what can be seen without a word to Ray.
-
-    Raises:
-        MachineError: it is not installed.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise MachineError(
-            "--on ray needs Ray in the environment of hyperband, in the cluster's version; install it "
-            "(`pip install 'hyperband[ray]'`), or leave --on out"
-        )
 
 
 def check_ray(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:

@@ -12,7 +12,7 @@ from hyperband.check.bench import Bench, open_lock
 from hyperband.check.findings import Report
 from hyperband.check.inspecting import inspect
 from hyperband.check.interrupts import Interrupts
-from hyperband.check.on_ray import check_ray, require_ray
+from hyperband.check.on_ray import check_ray
 from hyperband.check.on_slurm import check_slurm
 from hyperband.check.parts import Parts
 from hyperband.check.pulse import Pulse
@@ -20,6 +20,7 @@ from hyperband.check.traces import Places
 from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
 from hyperband.launch.local import LocalLauncher
+from hyperband.launch.ray_link import require_ray
 from hyperband.launch.slots import make_slots
 from hyperband.launch.slurm_commands import require_commands
 from hyperband.machine.checkpoint_files import check_pattern

@@ -171,10 +171,8 @@ class Home:
         except OSError as err:
             raise JournalError(
                 f"the journal could not be brought back into {self.study} ({err.strerror or err}): it is "
-                f"whole at "
-                f"{self.path} on {self.place.host}; make room there, or mend the file system, and start "
-                f"the same "
-                "command again on this machine"
+                f"whole at {self.path} on {self.place.host}; make room there, or mend the file system, and "
+                "start the same command again on this machine"
             ) from err
 
 
@@ -237,10 +235,8 @@ def carry_copy(snapshot: Path, study: Path) -> None:
 def _elsewhere(study: Path, place: Place) -> JournalError:
     return JournalError(
         f"{words_from_elsewhere(study, place)}. Start the same command there; or end the search with "
-        f"`hyperband "
-        f"stop {study}`, which brings the journal back. If it is lost for good, {FROM_COPY} goes on from "
-        f"the copy: "
-        "jobs that have started since are ended, and run again"
+        f"`hyperband stop {study}`, which brings the journal back. If it is lost for good, {FROM_COPY} goes "
+        "on from the copy: jobs that have started since are ended, and run again"
     )
 
 

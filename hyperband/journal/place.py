@@ -116,12 +116,6 @@ def slurm_run(environ: Mapping[str, str]) -> tuple[str, int]:
     return environ.get("SLURM_JOB_ID", ""), int(restarts) if restarts.isdecimal() else 0
 
 
-def files_of(study: Path) -> Path:
-    """Return the folder in which the journal of a study can be read: from elsewhere, that with its copy."""
-    place = Place.read(study)
-    return place.path if place is not None and place.is_here else study
-
-
 def where(study: Path) -> str | None:
     """Return words on where the journal of a study is, and why; None: in its folder."""
     place = Place.read(study)
@@ -158,9 +152,8 @@ def words_from_elsewhere(study: Path, place: Place) -> str:
     seen_s = _age_s(study / PLACE_FILE)
     seen = "" if seen_s is None else f", last sign of life {seen_s:,.0f} s ago"
     return (
-        f"the journal of this study is at {place.describe(study)}, {where}. Pid {place.writer.pid} took "
-        f"it there "
-        f"(since {_time(place.since)}{seen}); {words_on_copy(study)}"
+        f"the journal of this study is at {place.describe(study)}, {where}. Pid {place.writer.pid} took it "
+        f"there (since {_time(place.since)}{seen}); {words_on_copy(study)}"
     )
 
 
@@ -205,8 +198,7 @@ def base_for(study: Path, environ: Mapping[str, str]) -> Path | None:
     raise JournalError(
         f"{study} is on {kind}, a network file system, on which the journal's database is not safe, and no "
         f"local disk was found for it: {'; '.join(tried)}. Name a folder on a local disk of this machine "
-        f"with "
-        f"the environment variable {VARIABLE}"
+        f"with the environment variable {VARIABLE}"
     )
 
 

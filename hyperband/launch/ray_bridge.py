@@ -43,9 +43,13 @@ _HEED_S = GIVE_UP_S / 10
 _N_AT_ONCE = 16
 #: patience with the end of slots
 _END_S = 30.0
+#: and before they are killed, where they were asked to leave
+_LEAVE_S = 2.0
 #: calls of one slot that run at once: a job, the two that wait, and words
 _N_CALLS = 8
 _READ_BYTES = 64 * 1024
+#: of what Ray says of an environment that it cannot make
+_SAID_LENGTH = 400
 #: Ray says nothing of types that would help here: handles have the methods of what they lead to
 _Handle: TypeAlias = Any
 _Ref: TypeAlias = Any
@@ -254,7 +258,8 @@ class Bridge:
         self._slots.pop(slot.key, None)
         self._survey.set()
         if isinstance(error, RuntimeEnvSetupError):
-            self._say({"at": "unfit", "words": said_by_ray(error)})
+            # the reason stands at the end of what Ray says
+            self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
 
     # The thread that asks Ray's head.
@@ -352,9 +357,16 @@ class Bridge:
         """End every slot of the study, and see them gone."""
         until_s = time.monotonic() + _END_S
         n_ended = 0
+        kill_at_s = 0.0
+        if self._join.sent is not None:
+            # they have folders on their nodes to remove
+            kill_at_s = time.monotonic() + _LEAVE_S
+            for name in self._named():
+                with contextlib.suppress(ValueError):
+                    ray.get_actor(name, NAMESPACE).leave.remote()
         while names := self._named():
             n_ended = max(n_ended, len(names))
-            for name in names:
+            for name in names if time.monotonic() >= kill_at_s else ():
                 with contextlib.suppress(ValueError):
                     ray.kill(ray.get_actor(name, NAMESPACE))
             if time.monotonic() > until_s:

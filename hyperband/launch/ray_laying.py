@@ -40,7 +40,7 @@ class Laying:
         return ordered is not None and ordered.attempt == self.attempt
 
     def lay(self, part: Mapping[str, Any]) -> bool:
-        """Lay down what came, its result last and for sure; return whether that was it.
+        """Lay down what came, its result last; return whether that was it.
 
         Raises:
             OSError: it cannot be written; whoever comes with the same again loses nothing.
@@ -57,9 +57,16 @@ class Laying:
         claimed = parse(read_fresh(str(self._folder), CLAIM_FILE)[0]) or {}
         result = {**part["result"], "token": claimed.get("token")}
         write_whole(str(self._folder), RESULT_FILE, json.dumps(result).encode())
+        return True
+
+    def make_sure(self) -> None:
+        """Have all of it on the disk: its slot is about to forget it.
+
+        Raises:
+            OSError: that failed.
+        """
         for name in (*_OUTPUTS, RESULT_FILE, "."):
             self._sync(name)
-        return True
 
     def _write(self, name: str, data: bytes) -> None:
         if not data:

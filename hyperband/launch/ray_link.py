@@ -4,6 +4,7 @@ Owns that process and the messages on their way. Waits for it at its end only. M
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -162,3 +163,16 @@ class RayLink:
 def default_environment(token: Path | None) -> dict[str, str]:
     """Return the environment of the process as it follows from ours."""
     return bridge_environment(os.environ, token)
+
+
+def require_ray() -> None:
+    """Raise for what can be seen without a word to Ray.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MachineError(
+            "--on ray needs Ray in the environment of hyperband, in the cluster's version; install it "
+            "(`pip install 'hyperband[ray]'`), or leave --on out"
+        )

@@ -159,6 +159,8 @@ def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, st
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / TOKEN_FILE),
         "RAY_worker_niceness": "0",
+        # what still runs in the end has its own grace, by its keeper
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "3",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperband.launch.ray_actor import SlotActor, _Keeper
+from hyperband.launch.ray_actor import _QUIET_S, SlotActor, _Keeper, _wait_for_end
 
 #: of each output, so much comes with one answer
 _PART_BYTES = 4 << 20
@@ -34,6 +34,8 @@ _ASK_AFTER_S = 10.0
 #: a result that no search has taken is kept for so long; so is the slot
 _KEEP_S = 86400.0
 _FENCE = "fence"
+#: in each folder of a slot's own: which process that was
+_OWNER_FILE = "owner"
 #: of ours in the folder of an attempt: where its job runs
 _WORK = "work"
 
@@ -74,6 +76,8 @@ class SentSlotActor(SlotActor):
         self._package = Path.cwd()
         self._lease_s = lease_s
         self._root = _own_folder(study)
+        #: whose a folder is: of this process
+        self._mark = f"{os.getpid()} {_start_ticks(os.getpid())}"
         self._known: dict[str, _Sent] = {}
         #: words for attempts that have not come yet: calls overtake each other
         self._early: dict[str, list[str]] = {}
@@ -85,7 +89,7 @@ class SentSlotActor(SlotActor):
             path = self._node / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        self._mark = f"{os.getpid()}.{_start_ticks(os.getpid())}"
+        (self._node / _OWNER_FILE).write_text(self._mark)
         self._sweep()
         self._next_work: Path | None = self._prepare()
         super().__init__(str(self._node / "start.py"), give_up_s)
@@ -202,11 +206,16 @@ class SentSlotActor(SlotActor):
                 keeper = self._renewed(keeper)
             self._job, sent.is_told = keeper, True
             self._tell(keeper, json.dumps({"folder": str(sent.folder), "attempt": sent.attempt}))
+        # what the next job needs can wait until this one has started, which it would slow down
+        _wait_for_end(keeper.process.pid, _QUIET_S)
         with self._lock:
             self._waiting = self._spawn()
         # a disk that is full is the next attempt's trouble
         with contextlib.suppress(OSError):
             self._next_work = self._prepare()
+        if order.get("checkpoint") is not None:
+            # what it needs is imported by the time when it is needed; whether that works is told then
+            self._ask_depot({"op": "warm"}, "", order["checkpoint"]["storage"])
         keeper.process.wait()
         result = _result_in(sent.folder, sent.attempt)
         if result is None:
@@ -293,17 +302,20 @@ class SentSlotActor(SlotActor):
 
     def _prepare(self) -> Path:
         """Make the folder of an attempt to come, with the code in it: before anybody waits for it."""
-        folder = self._root / "attempts" / f"next.{self._mark}.{uuid.uuid4().hex}"
+        folder = self._root / "attempts" / f"next.{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
+        (folder / _OWNER_FILE).write_text(self._mark)
         shutil.copytree(self._package, folder / _WORK, symlinks=True)
         return folder
 
     def _sweep(self) -> None:
-        """Remove what slots left here that were killed before they had a use for it."""
-        for folder in (self._root / "attempts").glob("next.*"):
-            pid, ticks = folder.name.split(".")[1:3]
-            if _start_ticks(int(pid)) != int(ticks):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what slots left on this node that were killed, of any study: nobody can fetch it now."""
+        for owner in self._root.parent.glob(f"*/*/*/{_OWNER_FILE}"):
+            # another sweeps, too, or its slot is just leaving
+            with contextlib.suppress(OSError, ValueError):
+                pid, ticks = map(int, owner.read_text().split())
+                if _start_ticks(pid) != ticks:
+                    shutil.rmtree(owner.parent, ignore_errors=True)
 
     # Nobody.
 
@@ -317,9 +329,9 @@ class SentSlotActor(SlotActor):
                 if has_job and silent_s >= self._lease_s and self._job is not None:
                     self._tell(self._job, _FENCE)
             if has_job and silent_s >= self._lease_s:
-                self._leave()
+                self.leave()
             if not has_job and silent_s >= (_KEEP_S if keeps_result else self._give_up_s):
-                self._leave()
+                self.leave()
             if has_job and silent_s >= min(_ASK_AFTER_S, self._lease_s / 4) and not self._is_asking:
                 self._is_asking = True
                 threading.Thread(target=self._ask_head, name="head", daemon=True).start()
@@ -332,11 +344,15 @@ class SentSlotActor(SlotActor):
             self._heard_s = time.monotonic()
         self._is_asking = False
 
-    def _leave(self) -> None:
-        """End; what runs of the job is killed by its keeper, by the end of its input if by nothing else."""
+    def leave(self) -> None:
+        """End; what runs of a job is killed by its keeper, by the end of its input if by nothing else."""
         shutil.rmtree(self._node, ignore_errors=True)
         if self._next_work is not None:
             shutil.rmtree(self._next_work, ignore_errors=True)
+        # what other slots of the study or its checkpoints are in stays
+        for folder in (self._root / "attempts", self._root / "node", self._root):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         os._exit(0)
 
 

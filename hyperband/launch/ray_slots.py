@@ -297,6 +297,8 @@ class RaySlots:
 
     def _note_unfit(self, words: str) -> None:
         self._n_unfit += 1
+        if self._n_unfit == 1:
+            self._news.append(f"Ray could not make a node ready for jobs, and tries again: {words}")
         if self._n_unfit >= _N_UNFIT:
             self._failure = self._failure or MachineError(
                 f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "

@@ -36,6 +36,7 @@ class Sync:
         self._when = when
         self._over = over
         self._is_in_trouble = False
+        self._is_told = False
 
     def begin(self) -> None:
         """Fetch what is there, and what comes."""
@@ -57,6 +58,12 @@ class Sync:
                 self._send_away()
                 return
             is_all = self._laying.lay(part)
+            if is_all and not self._is_told:
+                # a disk takes its time, and the slot is free
+                self._is_told = True
+                self._over("")
+            if is_all:
+                self._laying.make_sure()
         except OSError as err:
             if not self._is_in_trouble:
                 print(f"{self._laying.attempt}: {err}; trying on", file=sys.stderr, flush=True)  # noqa: T201
@@ -66,7 +73,6 @@ class Sync:
         self._is_in_trouble = False
         if is_all:
             self._handle.forget.remote(self._laying.attempt)
-            self._over("")
         else:
             self._ask(0.0 if part["has_more"] else _WAIT_S)
 

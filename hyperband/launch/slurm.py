@@ -15,10 +15,10 @@ from hyperband.launch.carrier import Carriers
 from hyperband.launch.remote import RemoteLauncher
 from hyperband.launch.remote_files import claim_for_search, stop_word
 from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm_endings import Heard, judged
+from hyperband.launch.slurm_endings import Heard, judged, may_be_cancelled_by_hand
 from hyperband.launch.slurm_room import place_of
 from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_words import JobState, means_cancelled_by_hand
+from hyperband.launch.slurm_words import JobState
 from hyperband.machine.claim import FENCE
 
 #: a job whose step has not begun by then, although Slurm answers, is taken back
@@ -158,8 +158,7 @@ class SlurmLauncher(RemoteLauncher):
         assert job.ending is not None
         said = "" if job.carrier is None else job.carrier.said()
         is_known = job in self._proven or job in self._taken or job.asked is not None
-        is_bad = not job.ending.never_ran and job.ending.exit_status != 0
-        if is_known or not is_bad or not means_cancelled_by_hand(said):
+        if is_known or not may_be_cancelled_by_hand(job.ending, said):
             return False
         now_s = time.monotonic()
         if job not in self._awaited_s:

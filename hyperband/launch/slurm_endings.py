@@ -73,10 +73,9 @@ def judged(ending: Ending, heard: Heard) -> Judged:
         # with a job that takes too much some sites end its whole step, our keeper included
         note = said_by_srun(heard.said)
         return Judged(replace(ending, exit_status=-signal.SIGKILL, asked=None, note=note, oom_killed=True))
-    is_over = ending.exit_status != 0 and not heard.was_asked
-    if is_over and heard.does_run and means_cancelled_by_hand(heard.said):
+    if may_be_cancelled_by_hand(ending, heard.said) and heard.does_run:
         # its allocation runs, so that nobody but a person can have meant this step alone
-        return Judged(replace(ending, exit_status=None, asked=None, note=_CANCELLED, was_cancelled=True))
+        return Judged(replace(ending, exit_status=None, note=_CANCELLED, was_cancelled=True))
     if is_ended_by_slurm:
         return _taken_away(replace(ending, asked=None, note=heard.taken or _TOLD_TO_END), heard)
     if _met_the_job_first(ending, heard):
@@ -85,6 +84,16 @@ def judged(ending: Ending, heard: Heard) -> Judged:
     if ending.exit_status is not None or _is_its_own_doing(ending, heard):
         return Judged(ending)
     return _taken_away(ending, heard)
+
+
+def may_be_cancelled_by_hand(ending: Ending, said: str) -> bool:
+    """Whether somebody may have cancelled a step alone; Slurm knows whether its allocation goes on.
+
+    A step is killed at once, then. Who ends an allocation sends SIGTERM first: it goes on for a moment.
+    """
+    is_killed = ending.exit_status in (None, -signal.SIGKILL, 128 + signal.SIGKILL) and ending.asked is None
+    is_killed = is_killed and "Terminated" not in said
+    return is_killed and not ending.never_ran and not ending.oom_killed and means_cancelled_by_hand(said)
 
 
 def _taken_away(ending: Ending, heard: Heard) -> Judged:

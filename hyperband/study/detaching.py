@@ -113,9 +113,8 @@ def refuse_submitted(study: Path, environ: Mapping[str, str]) -> None:
     if line is not None:
         raise StudyBusyError(
             f"the search of the study in {study} is Slurm's job {job.job_id} ({line.said}"
-            f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it "
-            f"with `hyperband "
-            f"stop {study}`"
+            f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it with "
+            f"`hyperband stop {study}`"
         )
 
 

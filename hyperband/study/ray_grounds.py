@@ -1,6 +1,5 @@
 """A Ray cluster as the place where jobs run: its slots and its launcher, put together."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from hyperband.launch.ray_code import code_folder, pack, travelling
 from hyperband.launch.ray_environment import read_runtime_env, require_fsspec
 from hyperband.launch.ray_files import RayFiles
 from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
+from hyperband.launch.ray_link import require_ray
 from hyperband.launch.ray_sent import (
     Baggage,
     Layout,
@@ -69,6 +69,15 @@ class SentFiles:
         """Whether checkpoints are known, and are where they were written."""
         return self._settings.checkpoints is not None and self._settings.storage is None
 
+    def warnings(self) -> list[str]:
+        """Return what the user should know before it takes long."""
+        if self._settings.checkpoints is not None:
+            return []
+        return [
+            "Warning: without --checkpoints nothing of a trial is carried from job to job where nodes share "
+            "no files: each promotion trains from the beginning."
+        ]
+
     def baggage(self, archive: Path) -> Baggage:
         """Pack it.
 
@@ -105,11 +114,7 @@ class RayGrounds:
             MachineError: Ray is not installed, or the token is not to be had.
         """
         self._settings = settings
-        if importlib.util.find_spec("ray") is None:
-            raise MachineError(
-                "--on ray needs Ray in the environment of hyperband, in the cluster's version; install it "
-                "(`pip install 'hyperband[ray]'`), or leave --on out"
-            )
+        require_ray()
         token = settings.ray_token
         if token is not None and not (token.is_file() and os.access(token, os.R_OK)):
             raise MachineError(
@@ -126,6 +131,7 @@ class RayGrounds:
         self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
         #: where attempts ran, by their folders
         self._hosts: dict[Path, str] = {}
+        self._is_warned = False
 
     @property
     def slots(self) -> Slots:
@@ -206,7 +212,9 @@ class RayGrounds:
 
     def news(self) -> list[str]:
         """Return what happened to the cluster."""
-        return list(self._slots.news())
+        news = [] if self._sent is None or self._is_warned else self._sent.warnings()
+        self._is_warned = True
+        return [*news, *self._slots.news()]
 
     def next_look_s(self) -> float | None:
         """Return seconds until slots are worth a look although Ray says nothing."""
