@@ -366,8 +366,8 @@ def far(tmp_path: Path) -> Iterator[Path]:
         if client.poll() is not None:
             pytest.skip("sshfs may not mount here")
         yield mounted
-        subprocess.run(["umount", str(mounted)], check=True)
     finally:
+        subprocess.run(["umount", "--lazy", str(mounted)], check=False)
         client.terminate()
         client.wait()
         server.kill()

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hyperband.cli.main import main
 from hyperband.errors import InternalError, JournalError
 from hyperband.folder import JOURNAL_FILE
 from hyperband.journal import Journal
+from hyperband.report.again import STARTED_OVER, trained_twice, trained_twice_text
 from hyperband.report.document import JOB_COLUMNS, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import (
@@ -34,6 +36,7 @@ from hyperband.search.events import (
     IdProposed,
     IdsDrawn,
     IdSource,
+    JobEnded,
     JobStarted,
     PlanMade,
     SearchEnded,
@@ -523,3 +526,24 @@ def test_the_source_of_each_config_id_is_told(tmp_path: Path) -> None:
 def test_random_draws_alone_are_nothing_to_tell(tmp_path: Path) -> None:
     for events in (play(small_plan(), settings(tmp_path)), guided(tmp_path, IdSource.RANDOM)):
         assert sources_text(study_view(events, folder=FOLDER, running=False)) == ""
+
+
+def test_epochs_that_were_trained_twice_are_counted(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path))
+    assert trained_twice_text(study_view(events, folder=FOLDER, running=False)) == ""
+    reached: dict[int, int] = {}
+    trials = {event.job: (event.trial, event.epochs) for event in events if isinstance(event, JobStarted)}
+    n_jobs = n_epochs = 0
+    for place, event in enumerate(events):
+        if isinstance(event, JobEnded):
+            trial, epochs = trials[event.job]
+            if trial in reached:
+                n_jobs, n_epochs = n_jobs + 1, n_epochs + reached[trial]
+                events[place] = replace(event, note=f"{STARTED_OVER}: it was on m2")
+            reached[trial] = epochs
+    study = study_view(events, folder=FOLDER, running=False)
+    # 3 from 1 epoch and 1 from 3 in the first bracket, 1 from 3 in the second
+    assert (n_jobs, n_epochs) == (5, 9) == trained_twice(study)
+    words = "9 epochs trained twice: 5 jobs could not go on from a checkpoint"
+    assert words in report_text(study, FOLDER, cwd=tmp_path, top=1)
+    assert words in result_text(study, FOLDER, cwd=tmp_path)

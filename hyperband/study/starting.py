@@ -28,7 +28,7 @@ _N_STARTS = 32
 _STARTS_PAUSE_S = 0.25
 #: waiting for a slot is told of when the next look is this far away
 _WORTH_TELLING_S = 1.0
-#: for so long a job waits for a slot where its trial's checkpoint is
+#: for so long a job that could start elsewhere waits for a slot where its trial's checkpoint is
 HOME_S = 60.0
 #: how soon a script that is away for a moment is looked for again
 _SCRIPT_LOOK_S = 0.2
@@ -77,7 +77,7 @@ class Starting:
         """
         self._expected_s = expected_s
         self._near = near
-        #: jobs that wait for a slot where their trial's checkpoint is: until when, on the monotonic clock
+        #: jobs that wait for such a slot: until when, on the monotonic clock
         self._home_until_s: dict[int, float] = {}
         self._settings = settings
         self._engine = engine
@@ -176,13 +176,26 @@ class Starting:
                 several = self._slots.take_all(self._closed())
                 if several is not None:
                     return start, several
-            for wish in self._wishes(start):
-                if wish in refused:
+            wishes = self._wishes(start)
+            at_home = self._at_home(start, wishes)
+            lease = self._take(at_home or wishes, refused)
+            if lease is None and at_home and (lease := self._take(wishes, refused)) is not None:
+                now_s = time.monotonic()
+                if now_s < self._home_until_s.setdefault(start.job, now_s + HOME_S):
+                    self._give_back(lease)
                     continue
-                lease = self._slots.take(wish)
-                if lease is not None:
-                    return start, lease
-                refused.add(wish)
+            if lease is not None:
+                return start, lease
+        return None
+
+    def _take(self, wishes: list[Wish], refused: set[Wish]) -> Lease | None:
+        """Lease a slot that grants one of these wishes, the first ones first; note those that none does."""
+        for wish in wishes:
+            if wish in refused:
+                continue
+            if (lease := self._slots.take(wish)) is not None:
+                return lease
+            refused.add(wish)
         return None
 
     def _may_propose(self, *, past_retries: bool = False) -> bool:
@@ -219,18 +232,6 @@ class Starting:
 
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
-        wishes = self._wishes_anywhere(start)
-        near = self._near(start.trial)
-        if not near or near <= wishes[0].avoid:
-            return wishes
-        far = frozenset(self._slots.names()) - near
-        at_home = [replace(wish, avoid=wish.avoid | far) for wish in wishes]
-        now_s = time.monotonic()
-        until_s = self._home_until_s.setdefault(start.job, now_s + HOME_S)
-        return at_home if now_s < until_s else [*at_home, *wishes]
-
-    def _wishes_anywhere(self, start: Start) -> list[Wish]:
-        """What the job would like wherever its trial's checkpoint is."""
         closed = self._closed()
         room = self._timed(room_wish(self._settings, self._packing, start.epochs), self._n_epochs(start))
         anywhere = replace(room, avoid=closed)
@@ -244,6 +245,14 @@ class Starting:
         # another slot is worth waiting for only while a job of ours will give it back
         used = {running.slot for running in self._engine.running()}
         return [elsewhere] if others & used else [elsewhere, anywhere]
+
+    def _at_home(self, start: Start, wishes: list[Wish]) -> list[Wish]:
+        """What the job would like where its trial's checkpoint is; empty: that is everywhere, or nowhere."""
+        near = self._near(start.trial)
+        if not near or near <= wishes[0].avoid:
+            return []
+        far = frozenset(self._slots.names()) - near
+        return [replace(wish, avoid=wish.avoid | far) for wish in wishes]
 
     def _n_trials(self) -> int:
         """How many trials have their config id."""
