@@ -106,6 +106,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def a_job(folder: Path) -> Path:
+    (folder / "runs/x").mkdir(parents=True)
+    (folder / "runs/x/last.pt").symlink_to(folder / "runs/x/model.pt")
+    (folder / "runs/x/latest").symlink_to("a")
     for name in ("runs/x/model.pt", "runs/x/a/b", "runs/y/model.pt", "other"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{name} of {folder.name}")
@@ -130,7 +133,11 @@ def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tm
     asked = {"op": "lay_out", "folder": str(target), **words}
     assert node.ask(attempt="A", manifest_sha256=sha256, **asked) == {"ok": True}
     found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
-    assert found == {"runs/x/model.pt": "runs/x/model.pt of one", "runs/x/a/b": "runs/x/a/b of one"}
+    # links stay what they are, where they lead to what is here
+    model, deep = "runs/x/model.pt of one", "runs/x/a/b of one"
+    assert found == {"runs/x/model.pt": model, "runs/x/last.pt": model, "runs/x/a/b": deep}
+    assert (target / "runs/x/last.pt").readlink() == Path("model.pt")
+    assert (target / "runs/x/latest/b").read_text() == deep
     absent = node.ask(attempt="C", manifest_sha256=sha256, **asked)
     assert (absent["ok"], absent["is_absent"]) == (False, True), absent
     # an older one goes, and then all
@@ -141,6 +148,21 @@ def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tm
     assert "manifest is not the one" in other["why"]
     assert node.ask(op="remove_all", attempt="", **words) == node.ask(op="remove_all", attempt="", **words)
     assert "it is not" in node.ask(attempt="B", manifest_sha256=sha256, **asked)["why"]
+
+
+@pytest.mark.parametrize("uri", ["ssh://me@host:22/a", "sftp://host/a", "s3://bucket/a"])
+def test_a_storage_is_opened_with_what_its_protocol_knows(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = pytest.importorskip("fsspec.core")
+    asked: list[dict[str, Any]] = []
+
+    def note(_: str, **words: bool) -> tuple[None, str]:
+        asked.append(words)
+        return None, "/a"
+
+    monkeypatch.setattr(core, "url_to_fs", note)
+    depot.Storage(uri)
+    # what sftp does not know it hands on to ssh, which refuses it
+    assert asked == [{"use_listings_cache": False} if uri.startswith("s3") else {}]
 
 
 @pytest.mark.parametrize("harm", ["flipped", "shorter", "gone", "manifest"])

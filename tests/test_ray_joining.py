@@ -1,6 +1,7 @@
 """Whether a search is in its Ray cluster, which slots it has, and whose fault an error is; without Ray."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from hyperband.launch import ray_driver
 from hyperband.launch.base import NO_WISH, Slot
 from hyperband.launch.ray_holdings import IDLE_S, Holdings
 from hyperband.launch.ray_joining import Joining
+from hyperband.launch.ray_link import bridge_environment
 from hyperband.launch.ray_words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
 
 JOINED = {"at": "joined", "version": "2.60.0", "address": "a:1", "resources": {"GPU": 1.0}, "has_token": True}
@@ -100,6 +102,13 @@ def test_whose_fault_an_error_is_its_innermost_frame_says() -> None:
     assert not failure("elsewhere")["is_ours"]
     assert not failure("Ray's")["is_ours"]
     assert ray_driver.failure_of(ImportError("no module named ray"))["is_ours"]
+
+
+def test_a_token_that_was_given_is_the_one_that_counts() -> None:
+    environment = bridge_environment({"RAY_AUTH_TOKEN": "another"}, Path("/a"))
+    assert "RAY_AUTH_TOKEN" not in environment
+    assert environment["RAY_AUTH_TOKEN_PATH"] == "/a"
+    assert bridge_environment({"RAY_AUTH_TOKEN": "mine"}, None)["RAY_AUTH_TOKEN"] == "mine"
 
 
 def test_what_ray_says_of_tokens_is_told() -> None:
@@ -200,7 +209,8 @@ def test_what_a_job_gets_at_a_slot(
 
 
 def test_a_node_that_was_started_without_care_is_warned_of() -> None:
-    assert warnings_of({"host": "m1", "has_keepalive": True, "nice": 0}) == []
-    without, nice = warnings_of({"host": "m1", "has_keepalive": False, "nice": 15})
+    assert warnings_of({"host": "m1", "has_keepalive": True, "nice": 0, "has_token": True}) == []
+    token, without, nice = warnings_of({"host": "m1", "has_keepalive": False, "nice": 15, "has_token": False})
+    assert "RAY_AUTH_MODE=token" in token
     assert f"RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS}" in without
     assert "RAY_worker_niceness=0" in nice

@@ -64,6 +64,21 @@ def found_files(folder: str, pattern: str) -> list[str]:
     return sorted(found)
 
 
+def found_links(folder: str, pattern: str) -> list[dict[str, str]]:
+    """Return the links that match and lead to what is below the folder, such as `last.pt`, and where to."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    top = os.path.realpath(folder)
+    found = []
+    for here, folders, names in os.walk(folder):
+        for path in (Path(here, name) for name in (*names, *folders)):
+            name = str(path.relative_to(folder))
+            leads_to = os.path.realpath(path)
+            if path.is_symlink() and matches(name) and leads_to.startswith(f"{top}/") and path.exists():
+                target = os.path.relpath(leads_to, os.path.realpath(here))
+                found.append({"name": name, "target": target})
+    return sorted(found, key=lambda link: link["name"])
+
+
 def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict[str, Any]:
     """Seal what a job left; return what must be known to lay it out again.
 
@@ -82,7 +97,8 @@ def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict
         path = f"{folder}/{name}"
         files.append({"name": name, "sha256": sha256_of(path)})
         n_bytes += Path(path).lstat().st_size
-    manifest = json.dumps({"attempt": attempt, "files": files}).encode()
+    links = found_links(folder, pattern)
+    manifest = json.dumps({"attempt": attempt, "files": files, "links": links}).encode()
     with place.reached():
         for file in files:
             place.put(f"{folder}/{file['name']}", attempt, file["name"])
@@ -108,7 +124,8 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
             manifest = place.manifest(attempt)
             if hashlib.sha256(manifest).hexdigest() != manifest_sha256:
                 raise AbsentError(f"its manifest is not the one that was written ({place.words})")
-            for file in json.loads(manifest)["files"]:
+            content = json.loads(manifest)
+            for file in content["files"]:
                 name = str(file["name"])
                 path = f"{folder}/{name}"
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +133,12 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
                 place.get(attempt, name, path)
                 if sha256_of(path) != file["sha256"]:
                     raise AbsentError(f"{name} is damaged: its SHA-256 is another one ({place.words})")
+            # last: nothing is written through one
+            for link in content.get("links", ()):
+                path = f"{folder}/{link['name']}"
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).symlink_to(link["target"])
+                laid.append(path)
     except BaseException:
         for path in laid:
             with contextlib.suppress(FileNotFoundError):
@@ -183,8 +206,9 @@ class Storage:
                 "'hyperband[storage]' there, or name it under pip in --ray-runtime-env"
             ) from err
         try:
-            # what was listed before is of no interest: others write there
-            self._fs, self._root = url_to_fs(uri, use_listings_cache=False)
+            # what was listed before is of no interest: others write there; sftp has no such list
+            has_list = uri.partition(":")[0] not in ("ssh", "sftp")
+            self._fs, self._root = url_to_fs(uri, **({"use_listings_cache": False} if has_list else {}))
         except Exception as err:
             raise UnreachableError(f"{uri}: {type(err).__name__}: {err}") from err
 
