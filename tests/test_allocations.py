@@ -503,6 +503,18 @@ def test_the_end_of_the_search_cancels_all_that_is_ours_and_what_still_comes(hel
     assert held.allocations.is_empty
 
 
+def test_as_long_as_there_is_none_they_are_waited_for(story: Story) -> None:
+    found = [story.allocations.are_awaited]
+    story.tell(Status(()), Wanted(2), Submitted(1, "1"), Status((waits(),)))
+    found.append(story.allocations.are_awaited)
+    assert story.allocations.why_none() == "allocations: 1 waits in Slurm's queue (Priority)"
+    story.hold()
+    found.append(story.allocations.are_awaited)
+    story.tell(Wanted(0), Status((over(JobState.NODE_FAILURE),)))
+    found.append(story.allocations.are_awaited)
+    assert found == [False, True, False, False], "only while jobs wait"
+
+
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (

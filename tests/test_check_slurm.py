@@ -91,7 +91,7 @@ def test_a_check_that_is_ended_while_its_job_waits_leaves_no_job(
 
 def test_nobody_answers(searches: Searches, tmp_path: Path) -> None:
     if shutil.which("squeue") is None:
-        pytest.skip("no Slurm")
+        pytest.skip("no Slurm (Debian: apt install slurm-wlm)")
     searches.environment["SLURM_CONF"] = str(tmp_path / "slurm.conf")
     (tmp_path / "slurm.conf").write_text(
         "ClusterName=x\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nAuthType=auth/munge\n"

@@ -119,7 +119,7 @@ def test_help(start: list[str]) -> None:
 def test_an_older_python_is_refused_without_a_traceback(version: str, words: list[str]) -> None:
     python = find_python(version)
     if python is None:
-        pytest.skip(f"there is no Python {version} here")
+        pytest.skip(f"no Python {version} on this machine")
     ran = subprocess.run([python, *words, "dummy.py"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith(f"hyperband: this is Python {version}.")

@@ -150,21 +150,6 @@ def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tm
     assert "it is not" in node.ask(attempt="B", manifest_sha256=sha256, **asked)["why"]
 
 
-@pytest.mark.parametrize("uri", ["ssh://me@host:22/a", "sftp://host/a", "s3://bucket/a"])
-def test_a_storage_is_opened_with_what_its_protocol_knows(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    core = pytest.importorskip("fsspec.core")
-    asked: list[dict[str, Any]] = []
-
-    def note(_: str, **words: bool) -> tuple[None, str]:
-        asked.append(words)
-        return None, "/a"
-
-    monkeypatch.setattr(core, "url_to_fs", note)
-    depot.Storage(uri)
-    # what sftp does not know it hands on to ssh, which refuses it
-    assert asked == [{"use_listings_cache": False} if uri.startswith("s3") else {}]
-
-
 @pytest.mark.parametrize("harm", ["flipped", "shorter", "gone", "manifest"])
 def test_a_damaged_checkpoint_is_not_laid_out(node: Node, tmp_path: Path, harm: str) -> None:
     pytest.importorskip("fsspec")

@@ -186,10 +186,11 @@ def test_a_job_is_killed_at_once_with_its_slot(tmp_path: Path) -> None:
     slot.begin("A", 60.0)
     until(lambda: slot.sync("A", 0.0)["keeper"] != "", "a keeper")
     keeper = json.loads(slot.sync("A", 0.0)["keeper"])
+    root = tmp_path / f"hyperband-{os.getuid()}" / "study"
+    until(lambda: len(list(root.glob("attempts/*/owner"))) == 2, "the folder of the next job")
     slot.close()
     until(lambda: not Path(f"/proc/{keeper['job_pid']}").exists(), "the end of the job", 3.0)
     # what it had made ready is swept away by the next one
-    root = tmp_path / f"hyperband-{os.getuid()}" / "study"
     assert sorted(path.name[:4] for path in (root / "attempts").iterdir()) == ["A", "next"]
     other = Slot(tmp_path, name="other")
     other.call("about")

@@ -216,6 +216,7 @@ def test_a_warden_that_hangs_ends_the_job(bench: RemoteBench) -> None:
 
 def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> None:
     job = bench.python(TICKS)
+    until(lambda: n_ticks(bench) > 0, "the job to run")
     warden, _, job_pid = pids(bench)
     os.kill(warden, signal.SIGKILL)
     began_s = time.monotonic()
@@ -228,6 +229,7 @@ def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> Non
 
 def test_a_keeper_that_was_killed_is_told_from_what_it_ran_in(bench: RemoteBench) -> None:
     job = bench.python(TICKS)
+    until(lambda: n_ticks(bench) > 0, "the job to run")
     _, keeper, _ = pids(bench)
     os.kill(keeper, signal.SIGKILL)
     ending = bench.wait(job)

@@ -129,6 +129,11 @@ class Allocations:
         one = self._all.allocations.get(job_id)
         return "" if one is None else one.started
 
+    @property
+    def are_awaited(self) -> bool:
+        """Whether jobs wait, and no allocation is there yet that could have one."""
+        return self._all.wanted.n_jobs > 0 and not self.held
+
     def is_at_limit(self, job_id: str, now_s: float) -> bool:
         """Whether the time of an allocation is over, or about to be."""
         one = self._all.allocations.get(job_id)

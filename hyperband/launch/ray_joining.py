@@ -126,7 +126,7 @@ class Joining:
         if words["is_ours"]:
             self.failure = self.failure or InternalError(
                 f"Ray's side of the search failed by an error of ours: {said}. Its traceback is in "
-                f"{self.log}: please report it. Jobs go on, and the same command finds them."
+                f"{self.log}: please report it. The same command goes on where it is."
             )
             return
         is_same = said == self._same and now_s < self._joined_s + _SOON_S

@@ -119,6 +119,10 @@ class SlurmHolding:
             self._tell(Avoid(self._avoided))
         self._tell(Wanted(n_jobs, shortest_s))
 
+    def why_waiting(self) -> str:
+        """One line: what allocations wait for while there is none; empty: there is one, or none is needed."""
+        return self._allocations.why_none() if self._allocations.are_awaited else ""
+
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although the clerk says nothing."""
         now_s = time.monotonic()

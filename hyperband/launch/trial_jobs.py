@@ -201,18 +201,14 @@ class TrialJobs:
         """Submit what waits, give up what nobody wants."""
         if self._all.is_stopping:
             rest = [job_id for job_id, one in self._all.unwanted.items() if one.state != JobState.ENDING]
-            self._all.cancel(
-                [one for one in rest if one not in self._all.cancelled], "the search is over", actions
-            )
+            self._all.cancel(rest, "the search is over", actions)
             return
         useless = [
             job_id
             for job_id, one in self._all.unwanted.items()
             if one.state == JobState.WAITING or (one.lingers and one.state != JobState.ENDING)
         ]
-        self._all.cancel(
-            [one for one in useless if one not in self._all.cancelled], "nobody wants it", actions
-        )
+        self._all.cancel(useless, "nobody wants it", actions)
         if not self._all.has_looked or not self._all.is_reachable or self._all.has_failed:
             return
         if now_s < self._all.not_before_s or self._all.starts.are_held_back(ANYWHERE, now_s):

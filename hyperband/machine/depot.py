@@ -206,15 +206,15 @@ class Storage:
                 "'hyperband[storage]' there, or name it under pip in --ray-runtime-env"
             ) from err
         try:
-            # what was listed before is of no interest: others write there; sftp has no such list
-            has_list = uri.partition(":")[0] not in ("ssh", "sftp")
-            self._fs, self._root = url_to_fs(uri, **({"use_listings_cache": False} if has_list else {}))
+            self._fs, self._root = url_to_fs(uri)
         except Exception as err:
             raise UnreachableError(f"{uri}: {type(err).__name__}: {err}") from err
 
     @contextlib.contextmanager
     def reached(self) -> Iterator[None]:
         """Turn errors into those of a place."""
+        # what was listed before is of no interest: others write there
+        self._fs.invalidate_cache()
         try:
             yield
         except (AbsentError, UnreachableError):

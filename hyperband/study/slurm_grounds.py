@@ -104,8 +104,8 @@ class SlurmGrounds:
         self._slots.want(found.n_jobs, found.shortest_s, found.quarantined)
 
     def why_waiting(self) -> str:
-        """Nothing: an allocation is there before its jobs start."""
-        return ""
+        """Return what allocations wait for, as long as there is none."""
+        return self._slots.why_waiting()
 
     def why_over(self) -> MachineError | None:
         """Return why there will be no slots any more."""
