@@ -472,6 +472,9 @@ def serve(line: socket.socket, join: Join, said: bytes) -> bool:
     # what is sent to the nodes goes by value: they have nothing of ours
     for module in (ray_actor, ray_sent_actor):
         ray.cloudpickle.register_pickle_by_value(module)
-    is_ending = Bridge(line, join, said).run()
+    return Bridge(line, join, said).run()
+
+
+def leave() -> None:
+    """Take leave of the cluster: Ray forgets this process."""
     ray.shutdown()
-    return is_ending

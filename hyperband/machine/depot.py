@@ -222,6 +222,8 @@ class Storage:
         except FileNotFoundError as err:
             raise AbsentError(f"it is not {self.words}") from err
         except Exception as err:  # each protocol has its own
+            # a connection that was lost stays so: whoever comes next makes another one
+            self._fs.clear_instance_cache()
             raise UnreachableError(f"{self.words}: {type(err).__name__}: {err}") from err
 
     def put(self, source: str, attempt: str, name: str) -> None:
@@ -252,8 +254,19 @@ class Storage:
 
 def answer(words: dict[str, Any]) -> dict[str, Any]:
     """Do what one line asks for; what cannot be done is in the answer, in words."""
+    found = _answer(words)
+    if not found["ok"] and not found["is_absent"] and words["storage"] is not None and words["op"] != "seal":
+        found = _answer(words)  # between two jobs its connection may have been closed
+    return found
+
+
+def _place(words: dict[str, Any]) -> Disk | Storage:
+    return Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
+
+
+def _answer(words: dict[str, Any]) -> dict[str, Any]:
     try:
-        place = Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
+        place = _place(words)
         if words["op"] == "warm":
             return {"ok": True}
         if words["op"] == "lay_out":
@@ -263,20 +276,20 @@ def answer(words: dict[str, Any]) -> dict[str, Any]:
             with place.reached():
                 place.remove("" if words["op"] == "remove_all" else f"/{words['attempt']}")
             return {"ok": True}
-        return {"ok": True, "sealed": _sealed(place, words)}
+        return {"ok": True, "sealed": _sealed(words)}
     except AbsentError as err:
         return {"ok": False, "is_absent": True, "why": str(err)}
     except UnreachableError as err:
         return {"ok": False, "is_absent": False, "why": str(err)}
 
 
-def _sealed(place: Disk | Storage, words: dict[str, Any]) -> dict[str, Any]:
+def _sealed(words: dict[str, Any]) -> dict[str, Any]:
     # a disk that fails will fail again, and some of the files are there already
-    for pause_s in _PAUSES_S if isinstance(place, Storage) else ():
+    for pause_s in _PAUSES_S if words["storage"] is not None else ():
         with contextlib.suppress(UnreachableError):
-            return seal(place, words["attempt"], words["folder"], words["pattern"])
+            return seal(_place(words), words["attempt"], words["folder"], words["pattern"])
         time.sleep(pause_s)
-    return seal(place, words["attempt"], words["folder"], words["pattern"])
+    return seal(_place(words), words["attempt"], words["folder"], words["pattern"])
 
 
 def main() -> None:
