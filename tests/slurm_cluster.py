@@ -306,8 +306,14 @@ class SlurmCluster:
 
         A step that ended while the controller was away tells it that only after a minute.
         """
-        ending = self.run("squeue", "-h", "-t", "completing", "-o", "%N").split()
-        for node in ending:
+        for node in NODES:
+            if not self.run("squeue", "-h", "-t", "completing", "-w", node, "-o", "%i"):
+                continue
+            # its slurmd would wait for those who keep them, too, when it is to end
+            slurmd = self._daemons.get(node)
+            keeping = self._marked(f"{_NODE_VARIABLE}={node}")
+            keeping = [pid for pid in keeping if slurmd is None or pid != slurmd.pid]
+            _signal_all(keeping, signal.SIGKILL)
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
             self.run("scontrol", "update", f"nodename={node}", "state=resume")
 

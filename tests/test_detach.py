@@ -12,7 +12,7 @@ from slurm_fixture import NODES, SlurmCluster
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm_profile import Profile
 from hyperband.launch.slurm_text import search_argv
-from hyperband.search.events import JobEnded, SearchEnded, SearchStarted
+from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome
 
 __all__ = ["searches"]
@@ -90,6 +90,79 @@ def test_what_goes_wrong_at_its_start_is_told_with_its_exit_code(searches: Searc
     ran = detach(searches, "--max-epochs", "3", "--slots", "2")
     assert ran.exit_code == 2
     assert "late trouble" in ran.out
+
+
+@pytest.fixture
+def as_job(searches: Searches) -> Path:
+    """Searches run as if they were jobs of Slurm's; the file that has what `scontrol` was told."""
+    asked = searches.folder / "asked"
+    (searches.folder / "bin").mkdir()
+    scontrol = searches.folder / "bin" / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >>"{str(asked).replace("$", chr(92) + "$")}"\n')
+    scontrol.chmod(0o755)
+    path = f"{scontrol.parent}:{os.environ['PATH']}"
+    searches.environment.update(PATH=path, HYPERBAND_DETACHED="slurm", SLURM_JOB_ID="77")
+    return asked
+
+
+STUBBORN = """
+    import signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(f"begun {config_id[2:]}", "w").close()
+    time.sleep(60)
+"""
+
+
+def until_two_run(searches: Searches) -> None:
+    until(lambda: len(list(searches.folder.glob("begun *"))) == 2, "jobs")
+
+
+def test_a_search_that_is_to_be_started_again_is_not_if_it_is_ended_meanwhile(
+    searches: Searches, as_job: Path
+) -> None:
+    searches.write(script(STUBBORN))
+    words = ("--max-epochs", "3", "--slots", "2", "--grace", "2")
+    search = searches.start(*words)
+    until_two_run(searches)
+    search.send_signal(signal.SIGUSR2)
+    until(lambda: "stop   job" in (searches.study / "hyperband.log").read_text(), "its jobs to be ended")
+    search.send_signal(signal.SIGTERM)
+    assert searches.wait(search).exit_code == 130
+    assert not as_job.exists(), as_job.read_text()
+    ended = read_events(searches.study)[-1]
+    assert isinstance(ended, SearchEnded)
+    assert ended.reason == "terminated"
+
+
+def test_the_time_of_a_search_goes_on_where_it_is_started_again(searches: Searches, as_job: Path) -> None:
+    searches.write(script(STUBBORN))
+    words = ("--max-epochs", "3", "--slots", "2", "--grace", "3", "--max-time")
+    search = searches.start(*words, "1000")
+    until_two_run(searches)
+    search.send_signal(signal.SIGUSR2)
+    assert searches.wait(search).exit_code == 0
+    assert as_job.read_text() == "requeue 77\n"
+    again = searches.run(*words, "3")
+    assert again.exit_code == 130, again.err
+    assert "--max-time 3 was over" in again.err
+    began = [event for event in read_events(searches.study) if isinstance(event, JobStarted)]
+    assert len(began) == 2, "nothing more"
+
+
+def test_a_search_that_comes_to_its_end_is_over_before_its_time_limit(
+    searches: Searches, as_job: Path
+) -> None:
+    searches.write(script(STUBBORN))
+    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "0.5", "--max-time", "3")
+    until_two_run(searches)
+    until(
+        lambda: "--max-time is over" in (searches.study / "hyperband.log").read_text(), "the end of its time"
+    )
+    search.send_signal(signal.SIGUSR2)
+    until(lambda: search.poll() is not None, "its end", 10)
+    assert searches.wait(search).exit_code == 130
+    assert not as_job.exists(), as_job.read_text()
+    assert end_state(searches) == "stopped"
 
 
 def test_what_is_asked_of_slurm_for_a_search() -> None:
@@ -171,6 +244,22 @@ def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopp
     ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
     assert ended == [Outcome.STOPPED] * 8
     assert not (searches.folder / "twice").exists()
+
+
+@pytest.mark.slow
+def test_a_search_that_slurm_ends_and_queues_again_can_be_stopped_there(
+    searches: Searches, slurm: SlurmCluster
+) -> None:
+    search = OnSlurm(searches, slurm, "max_allocations=1")
+    search.until_jobs_run(2)
+    # a site that gives a search the time to end in order
+    slurm.run("scancel", "--signal=TERM", "--batch", search.job)
+    until(lambda: search.state() == "", "the search to end", 30)
+    slurm.run("scontrol", "requeue", search.job)
+    stopped = searches.command("stop", str(searches.study))
+    assert f"Ended the search, Slurm's job {search.job}" in stopped.out, stopped
+    assert search.queue() == []
+    assert not (searches.study / "slurm" / "search.json").exists()
 
 
 @pytest.mark.slow

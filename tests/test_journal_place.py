@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from search_fixture import Searches, script, searches, until
 from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
 from hyperband.journal import Journal, read_events, removing, where, writer_of
+from hyperband.journal.home import ask_to_stop
 from hyperband.journal.place import Place, base_for
 from hyperband.machine.mounts import file_system, is_network, kind_of
 from hyperband.search.events import Event, IdsDrawn
@@ -314,6 +316,54 @@ def test_a_study_is_removed_with_its_place(study: Path, tmp_path: Path) -> None:
         pass
     assert not study.exists()
     assert names(tmp_path / "local") == []
+
+
+def test_a_log_that_a_killed_search_left_beside_its_journal_spoils_no_copy(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.delenv("HYPERBAND_JOURNALS")
+        kill(start_writer(study, 0, 10))
+    assert f"{JOURNAL_FILE}-wal" in names(study)
+    old = (study / JOURNAL_FILE).stat().st_ino
+    writer = start_writer(study, 10, 40)
+    until(lambda: (study / JOURNAL_FILE).stat().st_ino != old, "a copy")
+    kill(writer)
+    with lost(study):
+        copied = read_events(study)
+        assert len(copied) > 10
+        with contextlib.closing(Journal.open(study, from_copy=True)) as journal:
+            assert journal.events() == copied
+            journal.settle()
+    assert read_events(study) == copied
+
+
+def test_a_request_to_stop_is_for_the_search_that_was_there(study: Path) -> None:
+    kill(start_writer(study, 0, 10))
+    ask_to_stop(study, place_of(study))  # and whoever asked was killed as well
+    told = threading.Event()
+    with contextlib.closing(Journal.open(study, on_stop=told.set)):
+        assert not told.wait(1.0)
+        ask_to_stop(study, place_of(study))
+        assert told.wait(10.0)
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+def test_what_a_lost_machine_left_is_ended_at_once_where_that_is_asked_for(
+    searches: Searches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches.write(script("import time; time.sleep(60)"))
+    local = searches.folder / "local"
+    searches.environment["HYPERBAND_JOURNALS"] = str(local)
+    search = searches.start("--max-epochs", "3", "--slots", "2")
+    until(lambda: len(list(searches.study.glob("jobs/*/keeper.json"))) == 2, "jobs")
+    until(lambda: (searches.study / JOURNAL_FILE).exists(), "a copy")
+    searches.kill(search)
+    local.rename(searches.folder / "away")
+    monkeypatch.setattr("hyperband.journal.place.SIGN_OF_LIFE_S", 2.0)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Holder, "is_here", property(lambda _: False))
+        assert "ended 2 jobs" in stop_study(searches.study, from_copy=True)
 
 
 OPENER = """

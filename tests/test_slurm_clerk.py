@@ -126,6 +126,21 @@ def step(profile: Profile, job_id: str, node: str, folder: Path, code: str) -> s
     return done.stdout.strip()
 
 
+def test_jobs_and_steps_in_a_hidden_partition_are_listed_for_everybody(slurm: SlurmCluster) -> None:
+    slurm.run("scontrol", "update", "partitionname=short", "hidden=yes")
+    try:
+        name = f"hb-{uuid.uuid4()}"
+        argv = ["sbatch", "--parsable", f"--job-name={name}", "--partition=short", "--output=/dev/null"]
+        job = slurm.run(*argv, "--wrap=srun --job-name=one sleep 60").strip()
+        # root sees all that there is
+        as_user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        listed = slurm.run(*as_user, *slurm_text.squeue_argv(name))
+        assert listed.startswith(f"{job}|{name}|")
+        wait_for(lambda: "one" in slurm.run(*as_user, *slurm_text.steps_argv([job])), 10, "the step")
+    finally:
+        slurm.run("scontrol", "update", "partitionname=short", "hidden=no")
+
+
 def test_an_allocation_is_held_takes_steps_and_is_cancelled_by_id(talk: Talk, tmp_path: Path) -> None:
     profile = Profile(gpus="2", cpus=2, time="10", mem="1G")
     job_id = talk.submit(profile)

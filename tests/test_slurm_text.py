@@ -77,7 +77,7 @@ def test_a_step() -> None:
 
 
 def test_the_steps_of_some_jobs_are_asked_for_at_once() -> None:
-    words = ("squeue", "--noheader", "--steps", "--states=all", "--jobs=7,15", "--format=%j")
+    words = ("squeue", "--noheader", "--steps", "--states=all", "--all", "--jobs=7,15", "--format=%j")
     assert slurm_text.steps_argv(("7", "15")) == words
 
 

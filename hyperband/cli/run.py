@@ -62,7 +62,12 @@ def run(settings: Settings, *, cwd: Path) -> int:
             raise
         _show_result(result, settings, console, cwd)
     if detached is not None:
-        detached.end(result.folder, os.environ, is_handed_over=result.is_handed_over)
+        detached.end(
+            result.folder,
+            os.environ,
+            is_handed_over=result.is_handed_over,
+            was_stopped=result.state == "stopped",
+        )
     if result.error is not None:
         raise result.error
     return result.exit_code

@@ -30,7 +30,8 @@ from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
 
 #: what is taken along: the newest of it last
-_FILES = (RESTORED_FILE, COPY_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal", JOURNAL_FILE)
+_LOGS = (f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal")
+_FILES = (RESTORED_FILE, COPY_FILE, *_LOGS, JOURNAL_FILE)
 _NAME_LENGTH = 40
 _CHUNK_BYTES = 1 << 20
 #: somebody takes the study out or brings it back at the same moment
@@ -137,8 +138,8 @@ class Home:
         """
         assert self.place is not None
         (data,) = read_fresh(str(self.study), STOP_REQUEST_FILE)
-        if data != self.place.token.encode():
-            return False
+        if data != _request(self.place):
+            return False  # to a search that was there before us, by somebody who was killed
         (self.study / STOP_REQUEST_FILE).unlink(missing_ok=True)
         return True
 
@@ -177,12 +178,17 @@ class Home:
 
 
 def ask_to_stop(study: Path, place: Place) -> None:
-    """Ask whoever took a journal to end.
+    """Ask whoever has a journal now to end.
 
     Raises:
         OSError: the study's folder cannot be written to.
     """
-    write_whole(str(study), STOP_REQUEST_FILE, place.token.encode())
+    write_whole(str(study), STOP_REQUEST_FILE, _request(place))
+
+
+def _request(place: Place) -> bytes:
+    writer = place.writer
+    return f"{place.token} {writer.pid} {writer.start_ticks} {writer.boot_id}".encode()
 
 
 def withdraw_stop(study: Path) -> None:
@@ -229,6 +235,9 @@ def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
 
 def carry_copy(snapshot: Path, study: Path) -> None:
     """Put a whole copy of the journal into the place of the one in the study's folder."""
+    for log in _LOGS:
+        # what a killed search left there is of the one before: SQLite would play it over this one
+        (study / log).unlink(missing_ok=True)
     _carry(snapshot, study / JOURNAL_FILE)
 
 

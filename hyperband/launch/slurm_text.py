@@ -174,6 +174,8 @@ def squeue_argv(name: str) -> tuple[str, ...]:
         "--noheader",
         "--array",
         "--states=all",
+        # of partitions too that are hidden, or that are not for the user any more
+        "--all",
         f"--name={name}",
         f"--format={'|'.join(SQUEUE_FIELDS)}",
     )
@@ -181,7 +183,8 @@ def squeue_argv(name: str) -> tuple[str, ...]:
 
 def steps_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
     """The arguments of squeue for the names of all steps that live in some jobs, one a line."""
-    return ("squeue", "--noheader", "--steps", "--states=all", f"--jobs={','.join(job_ids)}", "--format=%j")
+    jobs = f"--jobs={','.join(job_ids)}"
+    return ("squeue", "--noheader", "--steps", "--states=all", "--all", jobs, "--format=%j")
 
 
 def sacct_argv(job_ids: Sequence[str]) -> tuple[str, ...]:

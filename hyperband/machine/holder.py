@@ -113,7 +113,7 @@ def _read(path: str) -> bytes:
 
 def _may_have_steps(job_id: str) -> bool:
     """Whether a step runs in the allocation; True as well if the batch system does not say."""
-    argv = ["squeue", "--noheader", "--steps", f"--job={job_id}", "--format=%i"]
+    argv = ["squeue", "--noheader", "--all", "--steps", f"--job={job_id}", "--format=%i"]
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=False

@@ -70,8 +70,13 @@ class Detached:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def end(self, study: Path, environ: Mapping[str, str], *, is_handed_over: bool) -> None:
+    def end(
+        self, study: Path, environ: Mapping[str, str], *, is_handed_over: bool, was_stopped: bool
+    ) -> None:
         """Note that a search has ended that is a job of Slurm's; one that was handed over is queued again.
+
+        One that was stopped may be as well, by Slurm: that has preempted it, or somebody requeued it. So who
+        comes next asks for the job.
 
         Raises:
             MachineError: Slurm does not queue it again.
@@ -82,7 +87,7 @@ class Detached:
             start_again(environ)
             return
         job = SearchJob.read(study)
-        if job is not None and job.job_id == environ.get("SLURM_JOB_ID"):
+        if job is not None and job.job_id == environ.get("SLURM_JOB_ID") and not was_stopped:
             job.forget(study)
 
 
@@ -110,7 +115,9 @@ def refuse_submitted(study: Path, environ: Mapping[str, str]) -> None:
     if job is None or job.job_id == environ.get("SLURM_JOB_ID"):
         return
     line = look_at(job, environ)
-    if line is not None:
+    if line is None:
+        job.forget(study)
+    else:
         raise StudyBusyError(
             f"the search of the study in {study} is Slurm's job {job.job_id} ({line.said}"
             f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it with "

@@ -15,7 +15,7 @@ from hyperband.report.text import counted
 from hyperband.report.view import study_view
 from hyperband.script.contract import describe_exit
 from hyperband.search.engine import Engine
-from hyperband.search.events import Event, JobEnded, JobStarted
+from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
@@ -24,6 +24,8 @@ from hyperband.study.wake import Wake
 
 #: so many attempts in a row of which nothing ran are this machine's fault
 _N_NEVER_RAN = 3
+#: why a search ended whose next start follows at once
+_HANDED_OVER = "its time is over: it is started again, and goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,17 @@ class Verdict:
     is_handed_over: bool = False
 
 
+def spent_s(events: Iterable[Event]) -> float:
+    """Return for how many seconds the starts ran just before this one that were handed over to it."""
+    total_s, began_at = 0.0, 0.0
+    for event in events:
+        if isinstance(event, SearchStarted):
+            began_at = event.at
+        elif isinstance(event, SearchEnded):
+            total_s = total_s + event.at - began_at if event.reason == _HANDED_OVER else 0.0
+    return total_s
+
+
 class Finish:
     """What ends one search. `is_near` is final."""
 
@@ -51,8 +64,10 @@ class Finish:
         voice: Voice,
         console: Console,
         wake: Wake,
+        *,
+        spent_s: float,
     ) -> None:
-        """Begin the time of `--max-time`; the engine is only read."""
+        """Begin the time of `--max-time`, of which so much is over; the engine is only read."""
         self._settings = settings
         self._engine = engine
         self._attempts = attempts
@@ -63,7 +78,7 @@ class Finish:
         self._failures = FirstFailures()
         #: the latest failure, for its last words
         self._last_failure: tuple[JobStarted, JobEnded] | None = None
-        self._began_s = time.monotonic()
+        self._began_s = time.monotonic() - spent_s
 
     @property
     def is_near(self) -> bool:
@@ -135,16 +150,16 @@ class Finish:
             self._voice.says("SIGHUP: going on without the terminal")
         if wake.hand_over_asked and not wake.terminated:
             if self._early is None:
-                words = "its time is over: it is started again, and goes on"
-                self._early = Verdict("stopped", 0, words, is_handed_over=True)
-                if not self.leaves_jobs:
-                    # what carries them goes with us: they end in order, and not because it is gone
-                    self._stop_all()
+                self._early = Verdict("stopped", 0, _HANDED_OVER, is_handed_over=True)
+            if not self.leaves_jobs:
+                # what carries them goes with us: they end in order, and not because it is gone
+                self._stop_all()
             return
         if wake.n_interrupts == 0 and not wake.terminated:
             return
         now = wake.terminated or wake.n_interrupts >= 2
-        if self._early is None:
+        if self._early is None or self._early.is_handed_over:
+            # also where it was to be started again
             self._early = Verdict("stopped", 130, "terminated" if wake.terminated else "interrupted")
             if len(self._attempts) and not now:
                 jobs = counted(len(self._attempts), "running job")

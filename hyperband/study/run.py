@@ -39,7 +39,7 @@ from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.clearing import clear_folder
 from hyperband.study.detaching import Detached, refuse_submitted
-from hyperband.study.finish import Verdict
+from hyperband.study.finish import Verdict, spent_s
 from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
@@ -274,6 +274,8 @@ def _run(
                 voice=voice,
                 console=console,
                 wake=wake,
+                # one that Slurm starts again and again is one search
+                spent_s=spent_s(events) if detached is not None and detached.is_in_slurm else 0.0,
             )
             verdict = _watched(search, attempts, grounds, journal, voice)
     return SearchResult(

@@ -74,8 +74,9 @@ class Search:
         voice: Voice,
         console: Console,
         wake: Wake,
+        spent_s: float,
     ) -> None:
-        """Put the parts together; nothing happens before `run`."""
+        """Put the parts together; nothing happens before `run`. spent_s: of the time of `--max-time`."""
         self._settings = settings
         self._journal = journal
         self._engine = engine
@@ -108,7 +109,7 @@ class Search:
             disk=DiskWatch((journal.folder, Path(files.cwd)), round(settings.min_free_disk_gib * (1 << 30))),
         )
         self._watching = Watching(settings, attempts, voice)
-        self._finish = Finish(settings, engine, attempts, voice, console, wake)
+        self._finish = Finish(settings, engine, attempts, voice, console, wake, spent_s=spent_s)
         #: places of which it was said that their next job waits
         self._held: set[str] = set()
         #: what the voice has still to say, in order; and of it, for a moment, what is about slots

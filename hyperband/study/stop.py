@@ -55,7 +55,7 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
             "logs/IDENTITY"
         )
     found = writer_of(folder)
-    stopped = None if found is None else _stop_search(folder, found)
+    stopped = None if found is None else _stop_search(folder, found, from_copy=from_copy)
     # also when a search was there: it may have been killed meanwhile
     n_ended, held = _end_what_is_left(folder, from_copy=from_copy)
     ended = " and ".join([counted(n_ended, "job"), *held])
@@ -102,13 +102,18 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
     return n_ended, held
 
 
-def _stop_elsewhere(folder: Path, found: Holder, place: Place) -> str:
-    """Ask a search on another machine, whose journal is there, to end; wait while it shows that it lives."""
+def _stop_elsewhere(folder: Path, found: Holder, place: Place, *, from_copy: bool) -> str | None:
+    """Ask a search on another machine, whose journal is there, to end; wait while it shows that it lives.
+
+    Return what was done; None: it does not live, and its journal is given up.
+    """
     try:
         ask_to_stop(folder, place)
         try:
-            while (now := Place.read(folder)) is not None and now.token == place.token:
+            while _is_written_by(Place.read(folder), place):
                 if writer_of(folder) is None:
+                    if from_copy:
+                        return None
                     raise MachineError(
                         f"the search ({found.describe()}) was asked to end, and gives no sign of life; run "
                         f"`hyperband stop` on {found.host}, or, if that is lost, `hyperband stop --from-copy "
@@ -125,10 +130,15 @@ def _stop_elsewhere(folder: Path, found: Holder, place: Place) -> str:
     return f"Stopped the search ({found.describe()}); the same command goes on with it."
 
 
-def _stop_search(folder: Path, found: Holder) -> str:
+def _is_written_by(now: Place | None, place: Place) -> bool:
+    """Return whether the journal is where it was, and has not another writer."""
+    return now is not None and (now.token, now.writer) == (place.token, place.writer)
+
+
+def _stop_search(folder: Path, found: Holder, *, from_copy: bool) -> str | None:
     place = Place.read(folder)
     if not found.is_here and place is not None:
-        return _stop_elsewhere(folder, found, place)
+        return _stop_elsewhere(folder, found, place, from_copy=from_copy)
     if not found.is_here:
         raise MachineError(
             f"the study in {folder} is being written by {found.describe()}; run `hyperband stop` on that "
