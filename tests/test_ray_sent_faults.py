@@ -21,7 +21,7 @@ FEW = ("--max-epochs", "1", "--algorithm", "random")
 
 
 def test_a_slot_that_is_out_of_reach_for_a_moment_costs_nothing(ray_cluster: RayCluster) -> None:
-    sent = Sent(ray_cluster, seconds=12.0)
+    sent = Sent(ray_cluster, seconds=8.0)
     search = sent.start(*FEW, "--max-trials", "2", "--max-slots", "1")
     until(lambda: sent.n_jobs_begun() == 1, "a job to begin")
     (actor,) = ray_cluster.actors()
@@ -62,7 +62,7 @@ def test_slots_that_cannot_begin_on_any_node_end_the_search_and_say_why(ray_clus
 
 
 def test_a_search_that_is_started_again_with_other_code_runs_that(ray_cluster: RayCluster) -> None:
-    sent = Sent(ray_cluster, seconds=3.0)
+    sent = Sent(ray_cluster, seconds=2.0)
     words = (*FEW, "--max-trials", "2", "--max-slots", "1")
     first = sent.start(*words)
     until(lambda: sent.n_jobs_begun() == 1, "a job to begin")
