@@ -50,7 +50,7 @@ _N_CALLS = 8
 #: calls that wait come back after so long: those of searches that were killed stay until then
 _WAIT_S = 20.0
 #: after a slot that could not be made ready none is asked for, for so long at first, and at most
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
 #: between tries to reach a slot that cannot be reached
 _AGAIN_S = 1.0
 _READ_BYTES = 64 * 1024
@@ -338,8 +338,11 @@ class Bridge:
         self._slots.pop(slot.key, None)
         self._survey.set()
         is_unfit = isinstance(error, RuntimeEnvSetupError)
-        if is_unfit or (isinstance(error, RayActorError) and error.actor_init_failed):
-            self._create_at_s = time.monotonic() + self._pause_s
+        is_unfit |= isinstance(error, RayActorError) and error.actor_init_failed
+        now_s = time.monotonic()
+        # those that fail together are one: others of the same moment may be about to begin
+        if is_unfit and now_s >= self._create_at_s:
+            self._create_at_s = now_s + self._pause_s
             self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
             # the reason stands at the end of what Ray says
             self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
