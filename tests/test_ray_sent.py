@@ -56,6 +56,10 @@ class Sent(OnRay):
     def words(self, *options: str) -> list[str]:
         return super().words("--ray-files", "sent", *PATTERN, *options)
 
+    def without_checkpoints(self, *options: str) -> "subprocess.Popen[str]":
+        """Start a search that carries nothing from job to job."""
+        return self.searches.start_argv(super().words("--ray-files", "sent", *options))
+
     def log(self, logs: str = "logs") -> str:
         return (self.searches.folder / logs / "study" / "hyperband.log").read_text()
 
