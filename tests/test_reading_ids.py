@@ -115,7 +115,7 @@ def test_a_get_config_that_never_comes_back_holds_slots_up_for_some_seconds(sear
     """At an id of the first 512, before any job runs."""
     ran = run(
         searches,
-        "    time.sleep(10**6 if n == 30 else 0)\n    return {'x': float(config_id[2:])}",
+        "    time.sleep(10**6 if n == 100 else 0)\n    return {'x': float(config_id[2:])}",
         "--max-trials",
         "20",
     )
