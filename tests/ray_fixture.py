@@ -180,6 +180,10 @@ class RayCluster:
         """Whether Ray's daemon is there."""
         return any(b"raylet/raylet" in _cmdline(pid) for pid in self.pids(machine))
 
+    def raylet(self, machine: str) -> int:
+        """Ray's daemon."""
+        return next(pid for pid in self.pids(machine) if b"raylet/raylet" in _cmdline(pid))
+
     def kill_ray(self, machine: str) -> None:
         """Kill all that is of Ray's own on a machine; keepers and jobs must end by themselves."""
         of_ray = [pid for pid in self.pids(machine) if _is_of_ray(_cmdline(pid))]
@@ -257,8 +261,7 @@ class RayCluster:
     @contextlib.contextmanager
     def hidden(self, machine: str, folder: Path) -> Iterator[None]:
         """Within, what Ray runs on a machine finds nothing in a folder."""
-        raylet = next(pid for pid in self.pids(machine) if b"raylet/raylet" in _cmdline(pid))
-        there = ["nsenter", f"--target={raylet}", "--mount", "--"]
+        there = ["nsenter", f"--target={self.raylet(machine)}", "--mount", "--"]
         subprocess.run([*there, "mount", "-t", "tmpfs", "none", str(folder)], check=True)
         try:
             yield
@@ -268,7 +271,7 @@ class RayCluster:
     def actors(self) -> list[int]:
         """Workers of Ray's that hold a slot."""
         pids = [pid for machine in MACHINES for pid in self.pids(machine)]
-        return [pid for pid in pids if _cmdline(pid).startswith(b"ray::SlotActor")]
+        return [pid for pid in pids if _cmdline(pid).startswith((b"ray::SlotActor", b"ray::SentSlotActor"))]
 
     # inside
 

@@ -138,6 +138,7 @@ class Searches:
         for search in self._started:
             if search.poll() is None:
                 search.kill()
+            if search.stdout is not None and not search.stdout.closed:
                 search.communicate()
 
 

@@ -1,5 +1,6 @@
 """Checkpoints between the jobs of a trial: sealed, and laid out whole or not at all."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -106,6 +107,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def a_job(folder: Path) -> Path:
+    (folder / "runs/x").mkdir(parents=True)
+    (folder / "runs/x/last.pt").symlink_to(folder / "runs/x/model.pt")
+    (folder / "runs/x/latest").symlink_to("a")
     for name in ("runs/x/model.pt", "runs/x/a/b", "runs/y/model.pt", "other"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{name} of {folder.name}")
@@ -130,7 +134,11 @@ def test_what_was_sealed_is_laid_out_again(node: Node, words: dict[str, Any], tm
     asked = {"op": "lay_out", "folder": str(target), **words}
     assert node.ask(attempt="A", manifest_sha256=sha256, **asked) == {"ok": True}
     found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
-    assert found == {"runs/x/model.pt": "runs/x/model.pt of one", "runs/x/a/b": "runs/x/a/b of one"}
+    # links stay what they are, where they lead to what is here
+    model, deep = "runs/x/model.pt of one", "runs/x/a/b of one"
+    assert found == {"runs/x/model.pt": model, "runs/x/last.pt": model, "runs/x/a/b": deep}
+    assert (target / "runs/x/last.pt").readlink() == Path("model.pt")
+    assert (target / "runs/x/latest/b").read_text() == deep
     absent = node.ask(attempt="C", manifest_sha256=sha256, **asked)
     assert (absent["ok"], absent["is_absent"]) == (False, True), absent
     # an older one goes, and then all
@@ -182,3 +190,49 @@ def test_a_storage_that_cannot_be_reached_says_nothing_of_a_checkpoint(
     asked = {"op": "seal", "attempt": "A", "folder": str(tmp_path / "one"), "pattern": PATTERN}
     answer = depot.answer({**asked, **words})
     assert (answer["ok"], answer["is_absent"]) == (False, False), answer
+
+
+def test_a_connection_that_was_lost_between_two_jobs_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    local = importlib.import_module("fsspec.implementations.local")
+    monkeypatch.setattr(depot, "_PAUSES_S", (0.0,))
+    opened: list[Any] = []
+
+    class Lost(local.LocalFileSystem):  # type: ignore[misc, name-defined]
+        """Like a connection: once it is lost, so is this object."""
+
+        is_lost = False
+
+        def __init__(self, **words: object) -> None:
+            super().__init__(**words)
+            opened.append(self)
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.removeprefix("lost:/")
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            if self.is_lost:
+                raise OSError("Socket is closed")
+            super().makedirs(path, exist_ok=exist_ok)
+
+        def cat_file(self, path: str, **words: object) -> bytes:
+            if self.is_lost:
+                raise OSError("Socket is closed")
+            found: bytes = super().cat_file(path, **words)
+            return found
+
+    fsspec.register_implementation("lost", Lost, clobber=True)
+    words = {"disk": "/nowhere", "storage": f"lost:/{tmp_path}/storage", "attempt": "A"}
+    job = {"folder": str(a_job(tmp_path / "one")), "pattern": PATTERN}
+    sealed = depot.answer({"op": "seal", **job, **words})
+    assert sealed["ok"], sealed
+    opened[-1].is_lost = True
+    (tmp_path / "next").mkdir()
+    asked = {"op": "lay_out", "folder": str(tmp_path / "next"), **words}
+    asked["manifest_sha256"] = sealed["sealed"]["manifest_sha256"]
+    assert depot.answer(asked) == {"ok": True}
+    opened[-1].is_lost = True
+    assert depot.answer({"op": "seal", **job, **words})["ok"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hyperband.launch.ray_code import Ignored, code_folder, pack, travelling
 from hyperband.launch.ray_environment import read_runtime_env, refuse_storage
 from hyperband.launch.ray_sent import paths_of, paths_of_all
 from hyperband.machine.checkpoint_pattern import parse
+from hyperband.settings import On, Settings
+from hyperband.study.ray_grounds import SentFiles
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ from hyperband.machine.checkpoint_pattern import parse
         (r"\!x", "!x", False, True),
         ("# x", "# x", False, False),
         ("x  ", "x", False, True),
+        ("[z-a]", "z", False, False),
+        ("[!]", "!", False, False),
     ],
 )
 def test_lines_are_read_as_git_reads_them(line: str, path: str, is_folder: bool, is_out: bool) -> None:
@@ -85,6 +90,36 @@ def test_code_travels_and_the_rest_stays(tmp_path: Path) -> None:
         assert archive.namelist() == files
         assert archive.read("lib/net.py") == b"lib/net.py"
         assert archive.getinfo("train.py").external_attr >> 16 & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("pattern", ["{config_id}/**", "{config_id}.pt", "*/{config_id}*"])
+def test_code_travels_also_where_checkpoints_may_lie_anywhere(tmp_path: Path, pattern: str) -> None:
+    folder = a_folder(tmp_path)
+    (folder / "pretrained.pt").touch()
+    assert {"lib/net.py", "pretrained.pt"} <= {
+        *travelling(folder, but=[], checkpoints=paths_of_all(parse(pattern)))
+    }
+
+
+def test_checkpoints_are_known_by_where_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = a_folder(tmp_path)
+    (folder / "lib/runs").mkdir()
+    (folder / "lib/runs/x.pt").touch()
+    monkeypatch.chdir(folder / "lib")
+    settings = Settings(
+        script=folder / "lib" / "net.py",
+        python=Path(sys.executable),
+        logs=folder / "logs",
+        on=On.RAY,
+        ray_files="sent",
+        ray_working_dir=folder,
+        checkpoints="runs/{config_id}.pt",
+    )
+    SentFiles(settings).baggage(tmp_path / "code.zip", folder / "lib")
+    with zipfile.ZipFile(tmp_path / "code.zip") as archive:
+        names = archive.namelist()
+    assert "lib/net.py" in names
+    assert "lib/runs/x.pt" not in names
 
 
 def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

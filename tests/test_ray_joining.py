@@ -1,6 +1,10 @@
 """Whether a search is in its Ray cluster, which slots it has, and whose fault an error is; without Ray."""
 
+import contextlib
 import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,14 @@ from hyperband.launch import ray_driver
 from hyperband.launch.base import NO_WISH, Slot
 from hyperband.launch.ray_holdings import IDLE_S, Holdings
 from hyperband.launch.ray_joining import Joining
+from hyperband.launch.ray_laying import Laying
+from hyperband.launch.ray_link import bridge_environment
+from hyperband.launch.ray_sent import SentCarriers
+from hyperband.launch.ray_slots import RaySlots
+from hyperband.launch.ray_sync import Sync
 from hyperband.launch.ray_words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+from hyperband.settings import On, Settings
+from hyperband.study.ray_grounds import RayGrounds
 
 JOINED = {"at": "joined", "version": "2.60.0", "address": "a:1", "resources": {"GPU": 1.0}, "has_token": True}
 
@@ -100,6 +111,13 @@ def test_whose_fault_an_error_is_its_innermost_frame_says() -> None:
     assert not failure("elsewhere")["is_ours"]
     assert not failure("Ray's")["is_ours"]
     assert ray_driver.failure_of(ImportError("no module named ray"))["is_ours"]
+
+
+def test_a_token_that_was_given_is_the_one_that_counts() -> None:
+    environment = bridge_environment({"RAY_AUTH_TOKEN": "another"}, Path("/a"))
+    assert "RAY_AUTH_TOKEN" not in environment
+    assert environment["RAY_AUTH_TOKEN_PATH"] == "/a"
+    assert bridge_environment({"RAY_AUTH_TOKEN": "mine"}, None)["RAY_AUTH_TOKEN"] == "mine"
 
 
 def test_what_ray_says_of_tokens_is_told() -> None:
@@ -200,7 +218,67 @@ def test_what_a_job_gets_at_a_slot(
 
 
 def test_a_node_that_was_started_without_care_is_warned_of() -> None:
-    assert warnings_of({"host": "m1", "has_keepalive": True, "nice": 0}) == []
-    without, nice = warnings_of({"host": "m1", "has_keepalive": False, "nice": 15})
+    assert warnings_of({"host": "m1", "has_keepalive": True, "nice": 0, "has_token": True}) == []
+    token, without, nice = warnings_of({"host": "m1", "has_keepalive": False, "nice": 15, "has_token": False})
+    assert "RAY_AUTH_MODE=token" in token
     assert f"RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS}" in without
     assert "RAY_worker_niceness=0" in nice
+
+
+class Job:
+    """A slot as what fetches from it sees it: a job that has ended, and whose result is kept there."""
+
+    def __init__(self) -> None:
+        self.n_asked = 0
+        self.sync = self.forget = self
+
+    def remote(self, *_: object) -> dict[str, object]:
+        self.n_asked += 1
+        parts = {"stdout": b"1\n", "stderr": b""}
+        return {"parts": parts, "keeper": b"", "n_answers": 1, "age_s": 0.0, "result": {}, "has_more": False}
+
+
+def test_what_cannot_be_laid_down_here_is_asked_for_again_after_a_pause(tmp_path: Path) -> None:
+    (tmp_path / "order.json").write_text('{"attempt": "A", "lease_s": 60}')
+    (tmp_path / "stdout").mkdir()
+    job = Job()
+    said: list[str] = []
+    later: list[tuple[float, Callable[[], None]]] = []
+    Sync(
+        job,
+        Laying(tmp_path, "A"),
+        lambda answer, call: call(answer, None),
+        lambda wait_s, call: later.append((wait_s, call)),
+        said.append,
+    ).begin()
+    assert job.n_asked == 1
+    ((wait_s, again),) = later
+    assert wait_s > 0
+    (tmp_path / "stdout").rmdir()
+    again()
+    assert said == [""]
+    assert (tmp_path / "stdout").read_text() == "1\n"
+
+
+def test_two_studies_of_one_name_share_no_folder_in_a_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
+    monkeypatch.setattr(RaySlots, "open", lambda *_: None)
+    where: list[str] = []
+    monkeypatch.setattr(SentCarriers, "__init__", lambda *_, study: where.append(study))
+    for name in ("one", "two"):
+        folder = tmp_path / name / "study"
+        folder.mkdir(parents=True)
+        (tmp_path / "train.py").touch()
+        settings = Settings(
+            script=tmp_path / "train.py",
+            python=Path(sys.executable),
+            logs=folder.parent,
+            on=On.RAY,
+            ray_files="sent",
+        )
+        with contextlib.closing(RayGrounds(settings, study=folder)) as grounds:
+            grounds.open(folder, 0, tmp_path)
+    # the same ids are drawn by the same seed, and what one removes must not be the other's
+    assert len(set(where)) == 2

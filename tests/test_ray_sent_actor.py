@@ -131,6 +131,33 @@ def test_a_job_goes_on_from_the_attempt_that_counts_or_says_that_it_does_not(slo
     assert "is damaged" in third["result"]["checkpoint"]["started_over"]
 
 
+def test_a_checkpoint_that_came_with_the_code_is_none(tmp_path: Path) -> None:
+    other = Slot(tmp_path, name="other")
+    for name in ("x", "y"):
+        (tmp_path / "package-other" / "runs").mkdir(exist_ok=True)
+        (tmp_path / "package-other" / "runs" / name).write_text("stale ")
+    other.begin("A", 0.0)  # in a folder that was made before
+    other.sync("A")
+    other.begin("B", 0.0)
+    assert other.sync("B")["parts"]["stdout"] == "|\n"
+    other.close()
+
+
+def test_a_folder_of_another_container_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts" / "theirs"
+    theirs.mkdir(parents=True)
+    (theirs / "owner").write_text(f"{os.getpid()} 1 4711")
+    (theirs.with_name("gone")).mkdir()
+    (theirs.with_name("gone") / "owner").write_text(
+        f"{os.getpid()} 1 {Path('/proc/self/ns/pid').stat().st_ino}"
+    )
+    found = Slot(tmp_path)
+    found.call("about")
+    found.close()
+    assert theirs.exists()
+    assert not theirs.with_name("gone").exists()
+
+
 def test_a_word_that_overtakes_its_job_ends_it_before_its_first_moment(slot: Slot) -> None:
     slot.call("tell", "A", "stop")
     slot.begin("A", 60.0)

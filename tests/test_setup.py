@@ -32,7 +32,7 @@ def test_every_dependency_is_bounded_below_and_above(setup: ConfigParser) -> Non
     lists = [setup["options"]["install_requires"], *extras.values()]
     requirements = [line for text in lists for line in text.split("\n") if line]
     assert len(requirements) > 10
-    loose = [line for line in requirements if not re.fullmatch(r"[A-Za-z0-9_-]+>=[\d.]+,<[\d.]+", line)]
+    loose = [line for line in requirements if not re.fullmatch(r"[A-Za-z0-9_,\[\]-]+>=[\d.]+,<[\d.]+", line)]
     assert loose == []
 
 

@@ -184,7 +184,9 @@ class _Check:
 
     def _note_settings(self, words: Mapping[str, Any], said: list[dict[str, Any]]) -> None:
         found = [] if words["has_token"] else ["no token: whoever reaches its ports runs what he likes"]
-        found += [line.removeprefix("Warning: ") for one in said for line in warnings_of(one)]
+        # where we have none it was just said
+        nodes = [{**one, "has_token": one["has_token"] or not words["has_token"]} for one in said]
+        found += [line.removeprefix("Warning: ") for one in nodes for line in warnings_of(one)]
         if found:
             fix = "start Ray as docs/ray.md says; a search works as it is, and warns of the same"
             self._report.add("ray_settings", Status.OK, "\n".join(found), fix)

@@ -88,6 +88,7 @@ class SlotActor:
             "nice": os.nice(0),
             "n_cpus": len(os.sched_getaffinity(0)),
             "has_keepalive": all(name in os.environ for name in KEEPALIVE),
+            "has_token": os.environ.get("RAY_AUTH_MODE") == "token",
         }
 
     def heed(self) -> None:
@@ -122,10 +123,10 @@ class SlotActor:
             self._has_ended.notify_all()
         return words
 
-    def wait(self, attempt: str) -> None:
-        """Return when an attempt is over that an earlier search began."""
+    def wait(self, attempt: str, wait_s: float) -> bool:
+        """Return when an attempt is over that an earlier search began, or after so long; which it was."""
         with self._has_ended:
-            self._has_ended.wait_for(lambda: self._attempt != attempt)
+            return self._has_ended.wait_for(lambda: self._attempt != attempt, wait_s)
 
     def tell(self, attempt: str, line: str) -> None:
         """Hand a word of the search on to the keeper of an attempt."""
@@ -133,9 +134,9 @@ class SlotActor:
             if self._job is not None and self._attempt == attempt:
                 self._tell(self._job, line)
 
-    def linger(self) -> None:
-        """Never return: whoever waits for it hears of our death."""
-        self._is_over.wait()
+    def linger(self, wait_s: float) -> None:
+        """Return after so long: whoever waits for it hears of our death."""
+        self._is_over.wait(wait_s)
 
     def _tell(self, keeper: _Keeper, line: str) -> None:
         assert keeper.process.stdin is not None

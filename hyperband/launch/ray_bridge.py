@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import ray
 import ray.cloudpickle
-from ray.exceptions import RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayActorError, RuntimeEnvSetupError
 from ray.util import list_named_actors
 
 from hyperband.launch import ray_actor, ray_sent_actor
@@ -47,6 +47,12 @@ _END_S = 30.0
 _LEAVE_S = 2.0
 #: calls of one slot that run at once: a job, the two that wait, and words
 _N_CALLS = 8
+#: calls that wait come back after so long: those of searches that were killed stay until then
+_WAIT_S = 20.0
+#: after a slot that could not be made ready none is asked for, for so long at first, and at most
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
+#: between tries to reach a slot that cannot be reached
+_AGAIN_S = 1.0
 _READ_BYTES = 64 * 1024
 #: of what Ray says of an environment that it cannot make
 _SAID_LENGTH = 400
@@ -63,6 +69,8 @@ class _Slot:
     handle: _Handle
     #: what the search calls it; empty: it is not there yet
     name: str = ""
+    #: what travelled there is not what travels now
+    is_old: bool = False
 
 
 class Bridge:
@@ -84,7 +92,12 @@ class Bridge:
         self._is_silent = False
         self._heed_at_s = 0.0
         self._is_ending = False
+        self._has_token = os.environ.get("RAY_AUTH_MODE") == "token"
+        #: nothing is created before, since that failed; and for how long it is not after the next failure
+        self._create_at_s, self._pause_s = 0.0, _FIRST_PAUSE_S
         self._survey = threading.Event()
+        #: what is to be done in the thread that talks with the search, and when
+        self._later: list[tuple[float, Callable[[], None]]] = []
 
     def run(self) -> bool:
         """Join, and serve until the socket ends; return whether slots were to be ended.
@@ -126,7 +139,7 @@ class Bridge:
             "address": context.gcs_address,
             "n_nodes": sum(1 for node in nodes if node["Alive"]),
             "resources": resources,
-            "has_token": os.environ.get("RAY_AUTH_MODE") == "token",
+            "has_token": self._has_token,
         }
 
     # The thread that talks with the search.
@@ -134,7 +147,8 @@ class Bridge:
     def _serve(self) -> None:
         while True:
             awaited = [self._line.fileno(), self._wake]
-            ready, _, _ = select.select(awaited, [], [], _SURVEY_S)
+            waits_s = [at_s - time.monotonic() for at_s, _ in self._later]
+            ready, _, _ = select.select(awaited, [], [], max(0.0, min([_SURVEY_S, *waits_s])))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             while not self._calls.empty():
@@ -159,6 +173,10 @@ class Bridge:
             self._heed_at_s = now_s + _HEED_S
             for slot in self._slots.values():
                 slot.handle.heed.remote()
+        due = [call for at_s, call in self._later if at_s <= now_s]
+        self._later = [one for one in self._later if one[0] > now_s]
+        for call in due:
+            call()
 
     def _hear(self, words: Mapping[str, Any]) -> None:
         match words["op"]:
@@ -179,7 +197,7 @@ class Bridge:
                     slot.handle.tell.remote(words["attempt"], words["line"])
             case "drop":
                 if (slot := self._slots.pop(words["key"], None)) is not None:
-                    ray.kill(slot.handle)
+                    self._dismiss(slot)
             case "end":
                 self._is_ending = True
                 self._survey.set()
@@ -203,14 +221,32 @@ class Bridge:
 
         ref.future().add_done_callback(done)
 
+    def _after(self, wait_s: float, call: Callable[[], None]) -> None:
+        """Have `call` done in this thread after a while."""
+        self._later.append((time.monotonic() + wait_s, call))
+
     def _await(self, ref: _Ref, attempt: str) -> None:
         """Tell the end of an attempt; where its slot is gone, that is told of the slot."""
 
         def over(said: str | None, error: BaseException | None) -> None:
+            if isinstance(error, ActorUnavailableError):
+                return  # its slot is met again, and says what became of it
             words = said or "" if error is None else said_by_ray(error)
             self._say({"at": "over", "attempt": attempt, "said": words})
 
         self._when(ref, over)
+
+    def _await_found(self, slot: _Slot, attempt: str) -> None:
+        """Tell the end of an attempt that was running at a slot when that was met."""
+
+        def came(is_over: bool | None, error: BaseException | None) -> None:
+            if error is None and not is_over:
+                self._await_found(slot, attempt)
+            elif not isinstance(error, ActorUnavailableError):
+                words = "" if error is None else said_by_ray(error)
+                self._say({"at": "over", "attempt": attempt, "said": words})
+
+        self._when(slot.handle.wait.remote(attempt, _WAIT_S), came)
 
     def _begin(self, slot: _Slot, words: Mapping[str, Any]) -> None:
         """Send an attempt to its slot, and fetch what there is of it from then on."""
@@ -222,20 +258,28 @@ class Bridge:
         """Fetch what there is of an attempt at a slot that shares no files with us, until its end."""
 
         def over(said: str) -> None:
+            if slot.is_old:
+                self._retire(slot)  # first, so that nothing more is begun there
             self._say({"at": "over", "attempt": attempt, "said": said})
 
-        Sync(slot.handle, Laying(Path(folder), attempt), self._when, over).begin()
+        Sync(slot.handle, Laying(Path(folder), attempt), self._when, self._after, over).begin()
 
     def _meet(self, slot: _Slot) -> None:
         """Ask a slot where it is; that it answers means that it is there."""
 
         def met(about: dict[str, Any] | None, error: BaseException | None) -> None:
             if about is None:
-                self._forget(slot, error)
+                self._part(slot, error)
                 return
             assert self._n_on is not None  # nodes are looked at before slots
+            sent = self._join.sent
+            slot.is_old = sent is not None and about["mark"] != sent["mark"]
+            if slot.is_old and not about["attempt"]:
+                self._retire(slot)
+                return
             gpus = about["gpus"] if self._join.n_gpus > 0 else ""
             place = f"gpu{gpus}" if gpus else "cpu"
+            self._pause_s = _FIRST_PAUSE_S
             slot.name = f"{about['host']}:{place}/{slot.key}"
             self._say(
                 {
@@ -244,20 +288,62 @@ class Bridge:
                     "name": slot.name,
                     "n_on_node": self._n_on.get(about["host"], 1),
                     **about,
+                    # of a search without one it was told already
+                    "has_token": about["has_token"] or not self._has_token,
                 }
             )
-            self._when(slot.handle.linger.remote(), lambda _, error: self._forget(slot, error))
+            self._stay_with(slot)
             if about["attempt"] and self._join.sent is not None:
                 self._sync(slot, about["folder"], about["attempt"])
             elif about["attempt"]:
-                self._await(slot.handle.wait.remote(about["attempt"]), about["attempt"])
+                self._await_found(slot, about["attempt"])
 
         self._when(slot.handle.about.remote(), met)
+
+    def _stay_with(self, slot: _Slot) -> None:
+        """Hear of a slot's end by a call that ends with it."""
+
+        def came(_: None, error: BaseException | None) -> None:
+            if error is None:
+                self._stay_with(slot)
+            else:
+                self._part(slot, error)
+
+        self._when(slot.handle.linger.remote(_WAIT_S), came)
+
+    def _part(self, slot: _Slot, error: BaseException | None) -> None:
+        """Hear that a slot did not answer: it is gone, or cannot be reached for a moment."""
+        if isinstance(error, ActorUnavailableError):
+            # it lives, and so does its job: it says so itself, or Ray that it is gone
+            self._after(_AGAIN_S, lambda: self._meet(slot))
+        else:
+            self._forget(slot, error)
+
+    def _retire(self, slot: _Slot) -> None:
+        """End a slot that an earlier search left, with other code than what travels now."""
+        if self._slots.pop(slot.key, None) is not None:
+            self._survey.set()
+            self._say({"at": "gone", "key": slot.key, "words": "its code or environment is an older one"})
+            self._dismiss(slot)
+
+    def _dismiss(self, slot: _Slot) -> None:
+        """End a slot; one that has folders on its node removes them first."""
+        if self._join.sent is None:
+            ray.kill(slot.handle)
+        else:
+            slot.handle.leave.remote()
+            self._after(_LEAVE_S, lambda: ray.kill(slot.handle))
 
     def _forget(self, slot: _Slot, error: BaseException | None) -> None:
         self._slots.pop(slot.key, None)
         self._survey.set()
-        if isinstance(error, RuntimeEnvSetupError):
+        is_unfit = isinstance(error, RuntimeEnvSetupError)
+        is_unfit |= isinstance(error, RayActorError) and error.actor_init_failed
+        now_s = time.monotonic()
+        # those that fail together are one: others of the same moment may be about to begin
+        if is_unfit and now_s >= self._create_at_s:
+            self._create_at_s = now_s + self._pause_s
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
             # the reason stands at the end of what Ray says
             self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
@@ -316,6 +402,8 @@ class Bridge:
 
         self._call(count)
         there.wait()
+        if time.monotonic() < self._create_at_s:
+            return
         for _ in range(min(_N_AT_ONCE, min(self._n_wanted, capacity) - n_there)):
             self._create()
 
@@ -341,7 +429,7 @@ class Bridge:
         sent = self._join.sent
         what: tuple[Any, ...] = (self._join.script, GIVE_UP_S)
         if sent is not None:
-            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"])
+            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"], sent["mark"])
         handle = self._actor.options(
             name=f"{self._join.study}/{key}",
             namespace=NAMESPACE,
@@ -387,6 +475,9 @@ def serve(line: socket.socket, join: Join, said: bytes) -> bool:
     # what is sent to the nodes goes by value: they have nothing of ours
     for module in (ray_actor, ray_sent_actor):
         ray.cloudpickle.register_pickle_by_value(module)
-    is_ending = Bridge(line, join, said).run()
+    return Bridge(line, join, said).run()
+
+
+def leave() -> None:
+    """Take leave of the cluster: Ray forgets this process."""
     ray.shutdown()
-    return is_ending

@@ -74,7 +74,10 @@ def _rule_of(line: str) -> _Rule | None:
             words += ".*" if is_last else "(?:.*/)?"
         else:
             words += _of_name(piece) + ("" if is_last else "/")
-    return _Rule(re.compile(words, re.DOTALL), is_negated, is_for_folders)
+    try:
+        return _Rule(re.compile(words, re.DOTALL), is_negated, is_for_folders)
+    except re.error:
+        return None  # such as [z-a]: for git, too, it means no file
 
 
 def _of_name(piece: str) -> str:

@@ -88,6 +88,7 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
         if local is None:
             _say(line, {"at": "ended", "n": 0})
             return
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # it has a token of its own
         os.environ.update(local.environment)
         join = replace(join, address=local.address)
     # only now: they import Ray, which reads what the environment says of tokens
@@ -99,7 +100,10 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
         ray_probe.serve(line, join, Probe(**words["probe"]))
         is_over = True
     if is_over and local is not None:
+        # first of all: we are killed when this takes long, and then it must have been told
         local.end()
+        os._exit(0)
+    ray_bridge.leave()
 
 
 def _say(line: socket.socket, words: Mapping[str, Any]) -> None:

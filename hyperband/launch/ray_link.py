@@ -35,6 +35,7 @@ def bridge_environment(environ: Mapping[str, str], token: Path | None) -> dict[s
     """Return the environment of the process: with what notices machines that are cut off, and the token."""
     found = {**dict.fromkeys(KEEPALIVE, KEEPALIVE_MS), **_N_TRIES, **environ}
     if token is not None:
+        found.pop("RAY_AUTH_TOKEN", None)  # Ray would prefer it
         found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     return found
 

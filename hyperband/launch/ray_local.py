@@ -29,6 +29,8 @@ RECORD_FILE, LOG_FILE = "local.json", "local.log"
 IN_USE_FILE, TOKEN_FILE = "in-use", "token"
 #: patience with its start; with its end, of which a job's own grace is a part
 _START_S, _END_S = 60.0, 60.0
+#: of the environment: what says which cluster, and Ray prefers the token to the file with one
+_NOT_FOR_OURS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 _ROOT = Path(__file__).resolve().parents[2]
 _RUN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray_local_keeper import main; "
@@ -154,7 +156,7 @@ def _await(study_ray: Path, folder: Path) -> LocalRay:
 def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return the environment of the keeper, and so of Ray: what docs/ray.md asks of every cluster."""
     return {
-        **{name: value for name, value in environ.items() if not name.startswith("RAY_ADDRESS")},
+        **{name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_OURS)},
         **dict.fromkeys(KEEPALIVE, KEEPALIVE_MS),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / TOKEN_FILE),

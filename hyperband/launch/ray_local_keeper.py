@@ -35,7 +35,7 @@ _GIVE_UP_S = 30.0
 _SEARCH_LOOK_S = 2.0
 #: patience with Ray's end, and then with that of jobs: the lease of one lasts 15 s
 _RAY_ENDS_S, _JOBS_END_S = 15.0, 25.0
-_SLOT = b"ray::SlotActor"
+_SLOTS = (b"ray::SlotActor", b"ray::SentSlotActor")
 
 
 class LocalKeeper:
@@ -131,7 +131,7 @@ class LocalKeeper:
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        if any(_cmdline(pid).startswith(_SLOT) for pid in proc.descendants(os.getpid())):
+        if any(_cmdline(pid).startswith(_SLOTS) for pid in proc.descendants(os.getpid())):
             fcntl.flock(self._in_use, fcntl.LOCK_UN)
             return True
         return False

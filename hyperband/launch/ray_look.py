@@ -30,4 +30,5 @@ def look(script: str, arguments: Sequence[str], keepalive: Sequence[str]) -> dic
         "output": done.stdout.decode(errors="replace"),
         "nice": os.nice(0),
         "has_keepalive": all(name in os.environ for name in keepalive),
+        "has_token": os.environ.get("RAY_AUTH_MODE") == "token",
     }

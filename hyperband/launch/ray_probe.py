@@ -116,4 +116,3 @@ def serve(line: socket.socket, join: Join, probe: Probe) -> None:
     """Try out a cluster for the check that holds the other end of a socket."""
     ray.cloudpickle.register_pickle_by_value(ray_look)
     Prober(line, join, probe).run()
-    ray.shutdown()

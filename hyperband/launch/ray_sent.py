@@ -31,6 +31,9 @@ LEASE_S = 60.0
 #: of the process that carries checkpoints on a node
 DEPOT_FILE = "depot.py"
 _KEY_DIGITS = 32
+#: why nothing is carried to the next job of a trial
+_UNKNOWN = "without --checkpoints it is not known what to carry from node to node"
+_ELSEWHERE = "with its config id the pattern of --checkpoints could lead elsewhere"
 _SOME_ID = "some-config-id"
 
 
@@ -40,12 +43,19 @@ class Baggage:
 
     #: of Ray's runtime environment
     runtime_env: Mapping[str, Any]
+    #: tells it from what travelled earlier
+    mark: str = ""
 
     def words(self) -> dict[str, Any]:
         """Return what the bridge needs of it."""
         files = {name: data.decode() for name, data in node_files((*NODE_MODULES, "depot")).items()}
         files[DEPOT_FILE] = node_files((), "depot")[START_FILE].decode()
-        return {"runtime_env": dict(self.runtime_env), "files": files, "lease_s": LEASE_S}
+        return {
+            "runtime_env": dict(self.runtime_env),
+            "mark": self.mark,
+            "files": files,
+            "lease_s": LEASE_S,
+        }
 
 
 def paths_of(pattern: Pattern, config_id: str) -> str | None:
@@ -64,8 +74,10 @@ def paths_of(pattern: Pattern, config_id: str) -> str | None:
     return words
 
 
-def paths_of_all(pattern: Pattern) -> str:
-    """Return the regular expression of the paths of every trial's files."""
+def paths_of_all(pattern: Pattern) -> str | None:
+    """Return the regular expression of the paths of every trial's files; None: the code's could be such."""
+    if not pattern.prefix:
+        return None  # any id may stand there, so that `{config_id}/**` would be all that lies in folders
     words = paths_of(pattern, _SOME_ID)
     assert words is not None
     return words.replace(sha256_of(_SOME_ID), "[0-9a-f]{64}").replace(re.escape(_SOME_ID), ".+")
@@ -122,11 +134,6 @@ class SentCarriers:
         #: of attempts that are about to start, by their folders: whose checkpoint they go on from
         self._after: dict[Path, Path | None] = {}
 
-    @property
-    def carries_none(self) -> bool:
-        """Whether nothing is known of checkpoints."""
-        return self._pattern is None
-
     def expect(self, order: Order) -> None:
         """Hear what is about to start."""
         self._after[order.folder] = order.after
@@ -157,10 +164,13 @@ class SentCarriers:
         }
         return SentCarrier(self._slots, lease.slot.name, folder, attempt, words)
 
-    def _checkpoint(self, config_id: str, after: Path | None) -> dict[str, Any] | None:
+    def _checkpoint(self, config_id: str, after: Path | None) -> dict[str, Any]:
         pattern = None if self._pattern is None else paths_of(self._pattern, config_id)
         if pattern is None:
-            return None
+            why = _UNKNOWN if self._pattern is None else _ELSEWHERE
+            # the node says so in the job's result: the search that reads it may be another one
+            nothing = None if after is None else {"sealed": None, "why": why}
+            return {"pattern": None, "key": "", "storage": None, "after": nothing}
         key = sha256_of(config_id)[:_KEY_DIGITS]
         storage = self._layout.storage
         return {
@@ -212,16 +222,11 @@ class SentLauncher(RayLauncher):
         self._sent = carriers
         #: what was asked of jobs, by their attempts: a slot may be away when it is
         self._asked: dict[str, StopReason] = {}
-        #: attempts that had a checkpoint to go on from
-        self._goes_on: set[str] = set()
 
     def start(self, order: Order, lease: Lease) -> RemoteJob:
         """Start a job; see RemoteLauncher."""
         self._sent.expect(order)
-        job = super().start(order, lease)
-        if order.after is not None:
-            self._goes_on.add(job.attempt)
-        return job
+        return super().start(order, lease)
 
     def stop(self, job: RemoteJob, reason: StopReason) -> None:
         """Ask for a job's end; a slot that is away is told when it is met."""
@@ -254,25 +259,23 @@ class SentLauncher(RayLauncher):
         if ending is None:
             return None
         self._asked.pop(job.attempt, None)
-        why = self._why_over(job)
-        self._goes_on.discard(job.attempt)
-        if why and not ending.never_ran and ending.exit_status is not None:
-            words = f"{STARTED_OVER}: {why}"
-            ending = replace(ending, note="; ".join(part for part in (ending.note, words) if part))
-        return ending
+        if ending.never_ran or ending.exit_status is None:
+            return ending
+        found = self._of_checkpoint(job)
+        why, why_not = found.get("started_over", ""), found.get("why", "")
+        words = (ending.note, f"{STARTED_OVER}: {why}" if why else "", why_not)
+        return replace(ending, note="; ".join(part for part in words if part))
 
-    def _why_over(self, job: RemoteJob) -> str:
-        """Return why a job trained again what had been trained; empty if it did not."""
+    def _of_checkpoint(self, job: RemoteJob) -> dict[str, Any]:
+        """Return what a job's node says of checkpoints: `started_over` and `why` nothing was sealed."""
         try:
             result = parsed(read_fresh(str(job.folder), RESULT_FILE)[0])
         except FileNotFoundError:
-            return ""
+            return {}
         except OSError as err:
             raise MachineError(f"cannot look at the job in {job.folder}: {err.strerror or err}") from err
-        if result is not None and "checkpoint" in result:
-            return str(result["checkpoint"].get("started_over", ""))
-        is_unknown = job.attempt in self._goes_on and self._sent.carries_none
-        return "without --checkpoints it is not known what to carry from node to node" if is_unknown else ""
+        found: dict[str, Any] = (result or {}).get("checkpoint") or {}
+        return found
 
 
 def python_on_nodes(python: Path) -> str | None:

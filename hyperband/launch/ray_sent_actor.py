@@ -11,6 +11,7 @@ whether its head answers, nor what a job is. It is sent to the nodes as it is. S
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,9 @@ class _Sent:
 class SentSlotActor(SlotActor):
     """One slot. Its methods are called from several threads of Ray's, one job at a time."""
 
-    def __init__(self, study: str, files: Mapping[str, str], give_up_s: float, lease_s: float) -> None:
+    def __init__(
+        self, study: str, files: Mapping[str, str], give_up_s: float, lease_s: float, mark: str = ""
+    ) -> None:
         """Have a keeper wait for a job.
 
         Args:
@@ -71,13 +74,15 @@ class SentSlotActor(SlotActor):
             files: what is run here, by path.
             give_up_s: without a word from a search and without a job it ends after so long.
             lease_s: without a word from a search or Ray's head a job ends after so long.
+            mark: of what travelled here.
         """
+        self._came_with = mark
         #: the code, as Ray unpacked it
         self._package = Path.cwd()
         self._lease_s = lease_s
         self._root = _own_folder(study)
         #: whose a folder is: of this process
-        self._mark = f"{os.getpid()} {_start_ticks(os.getpid())}"
+        self._mark = f"{os.getpid()} {_start_ticks(os.getpid())} {_pid_namespace()}"
         self._known: dict[str, _Sent] = {}
         #: words for attempts that have not come yet: calls overtake each other
         self._early: dict[str, list[str]] = {}
@@ -99,7 +104,7 @@ class SentSlotActor(SlotActor):
         with self._lock:
             kept = list(self._known.values())[-1:]
         names = {"attempt": kept[0].attempt, "folder": kept[0].at_search} if kept else {"attempt": ""}
-        return {**super().about(), **names, "root": str(self._root)}
+        return {**super().about(), **names, "root": str(self._root), "mark": self._came_with}
 
     def begin(self, order: Mapping[str, Any]) -> None:
         """Run an attempt; its end comes by `sync`."""
@@ -213,7 +218,7 @@ class SentSlotActor(SlotActor):
         # a disk that is full is the next attempt's trouble
         with contextlib.suppress(OSError):
             self._next_work = self._prepare()
-        if order.get("checkpoint") is not None:
+        if (order.get("checkpoint") or {}).get("pattern") is not None:
             # what it needs is imported by the time when it is needed; whether that works is told then
             self._ask_depot({"op": "warm"}, "", order["checkpoint"]["storage"])
         keeper.process.wait()
@@ -235,6 +240,8 @@ class SentSlotActor(SlotActor):
     def _lay_out(self, order: Mapping[str, Any], work: Path) -> dict[str, Any]:
         """Lay out the checkpoint that a job goes on from; return what is to be known of that."""
         checkpoint = order.get("checkpoint")
+        if checkpoint is not None and checkpoint["pattern"] is not None:
+            _remove_matching(work / order["order"]["cwd"], checkpoint["pattern"])
         if checkpoint is None or checkpoint["after"] is None:
             return {}
         after = checkpoint["after"]
@@ -265,6 +272,8 @@ class SentSlotActor(SlotActor):
         if result["exit_status"] != 0 or result["asked"] is not None or result["fenced"]:
             return {}
         checkpoint = order["checkpoint"]
+        if checkpoint["pattern"] is None:
+            return {}
         asked = {
             "op": "seal",
             "attempt": order["attempt"],
@@ -313,8 +322,9 @@ class SentSlotActor(SlotActor):
         for owner in self._root.parent.glob(f"*/*/*/{_OWNER_FILE}"):
             # another sweeps, too, or its slot is just leaving
             with contextlib.suppress(OSError, ValueError):
-                pid, ticks = map(int, owner.read_text().split())
-                if _start_ticks(pid) != ticks:
+                pid, ticks, namespace = map(int, owner.read_text().split())
+                # of one in another container nothing can be said
+                if namespace == _pid_namespace() and _start_ticks(pid) != ticks:
                     shutil.rmtree(owner.parent, ignore_errors=True)
 
     # Nobody.
@@ -377,6 +387,10 @@ def _own_folder(study: str) -> Path:
     return top / study
 
 
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
 def _start_ticks(pid: int) -> int:
     """Return when a process began, in the kernel's ticks; 0: it is not there."""
     try:
@@ -384,6 +398,15 @@ def _start_ticks(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(stat.rpartition(b")")[2].split()[19])
+
+
+def _remove_matching(folder: Path, pattern: str) -> None:
+    """Remove what came with the code of a trial's files: of these those count that an attempt sealed."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    for here, folders, names in os.walk(folder):
+        for path in (Path(here, name) for name in (*names, *folders)):
+            if matches(str(path.relative_to(folder))) and (path.is_symlink() or not path.is_dir()):
+                path.unlink()
 
 
 def _read(path: Path, offset: int, most_bytes: int) -> bytes:

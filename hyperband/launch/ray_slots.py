@@ -297,9 +297,12 @@ class RaySlots:
 
     def _note_unfit(self, words: str) -> None:
         self._n_unfit += 1
-        if self._n_unfit == 1:
-            self._news.append(f"Ray could not make a node ready for jobs, and tries again: {words}")
-        if self._n_unfit >= _N_UNFIT:
+        line = f"Ray could not make a node ready for jobs, and tries again: {words}"
+        if self._n_unfit == 1 and line not in self._warned:
+            self._warned.add(line)
+            self._news.append(line)
+        # a node that is not fit is no reason to end what goes on at others
+        if self._n_unfit >= _N_UNFIT and not self._holdings.names():
             self._failure = self._failure or MachineError(
                 f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "
                 "the nodes, and start the same command again: the search goes on where it is"

@@ -16,24 +16,29 @@ _WAIT_S = 2.0
 #: pause when what came cannot be laid down here
 _TROUBLE_S = 1.0
 _Handle: TypeAlias = Any
+_After: TypeAlias = Callable[[float, Callable[[], None]], None]
 _When: TypeAlias = Callable[[Any, Callable[[Any, BaseException | None], None]], None]
 
 
 class Sync:
     """One attempt, until its result is here."""
 
-    def __init__(self, handle: _Handle, laying: Laying, when: _When, over: Callable[[str], None]) -> None:
+    def __init__(
+        self, handle: _Handle, laying: Laying, when: _When, after: _After, over: Callable[[str], None]
+    ) -> None:
         """Fetch nothing yet.
 
         Args:
             handle: of the slot.
             laying: where it goes.
             when: has something done when Ray has an answer.
+            after: has something done after so many seconds.
             over: told that nothing more will come, and what was said of it.
         """
         self._handle = handle
         self._laying = laying
         self._when = when
+        self._after = after
         self._over = over
         self._is_in_trouble = False
         self._is_told = False
@@ -68,7 +73,7 @@ class Sync:
             if not self._is_in_trouble:
                 print(f"{self._laying.attempt}: {err}; trying on", file=sys.stderr, flush=True)  # noqa: T201
             self._is_in_trouble = True
-            self._ask(_TROUBLE_S)
+            self._after(_TROUBLE_S, lambda: self._ask(0.0))
             return
         self._is_in_trouble = False
         if is_all:

@@ -159,6 +159,11 @@ def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variabl
 def warnings_of(about: Mapping[str, Any]) -> list[str]:
     """Return what is worth a warning in what Ray's side says of a slot: how Ray was started on its node."""
     node, found = about["host"], []
+    if not about["has_token"]:
+        found.append(
+            f"Warning: Ray on {node} was started without RAY_AUTH_MODE=token: whoever reaches its ports runs "
+            "what he likes as its user."
+        )
     if not about["has_keepalive"]:
         found.append(
             f"Warning: Ray on {node} was started without RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS} "

@@ -98,6 +98,9 @@ class RemoteLauncher:
             )
             carrier = self._carriers.carry(order.folder, ordered.attempt, lease)
             carrier.write(order.folder)  # before it is told: a later search must find what may claim it
+            if not carrier.is_told:
+                # one that is not there any more has ended, of which the patrol hears
+                carrier.tell(json.dumps({"folder": str(order.folder), "attempt": ordered.attempt}))
         except OSError as err:
             if carrier is not None:
                 self._send_away(carrier)
@@ -108,9 +111,6 @@ class RemoteLauncher:
         finally:
             for descriptor in lease.descriptors:
                 os.close(descriptor)
-        if not carrier.is_told:
-            # one that is not there any more has ended, of which the patrol hears
-            carrier.tell(json.dumps({"folder": str(order.folder), "attempt": ordered.attempt}))
         return self._watch(self._job(order.folder, Lease(lease.slot, ()), ordered, carrier))
 
     def adopt(self, folder: Path, lease: Lease) -> RemoteJob | None:

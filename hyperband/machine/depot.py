@@ -64,6 +64,21 @@ def found_files(folder: str, pattern: str) -> list[str]:
     return sorted(found)
 
 
+def found_links(folder: str, pattern: str) -> list[dict[str, str]]:
+    """Return the links that match and lead to what is below the folder, such as `last.pt`, and where to."""
+    matches = re.compile(pattern, re.DOTALL).fullmatch
+    top = os.path.realpath(folder)
+    found = []
+    for here, folders, names in os.walk(folder):
+        for path in (Path(here, name) for name in (*names, *folders)):
+            name = str(path.relative_to(folder))
+            leads_to = os.path.realpath(path)
+            if path.is_symlink() and matches(name) and leads_to.startswith(f"{top}/") and path.exists():
+                target = os.path.relpath(leads_to, os.path.realpath(here))
+                found.append({"name": name, "target": target})
+    return sorted(found, key=lambda link: link["name"])
+
+
 def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict[str, Any]:
     """Seal what a job left; return what must be known to lay it out again.
 
@@ -82,7 +97,8 @@ def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict
         path = f"{folder}/{name}"
         files.append({"name": name, "sha256": sha256_of(path)})
         n_bytes += Path(path).lstat().st_size
-    manifest = json.dumps({"attempt": attempt, "files": files}).encode()
+    links = found_links(folder, pattern)
+    manifest = json.dumps({"attempt": attempt, "files": files, "links": links}).encode()
     with place.reached():
         for file in files:
             place.put(f"{folder}/{file['name']}", attempt, file["name"])
@@ -108,7 +124,8 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
             manifest = place.manifest(attempt)
             if hashlib.sha256(manifest).hexdigest() != manifest_sha256:
                 raise AbsentError(f"its manifest is not the one that was written ({place.words})")
-            for file in json.loads(manifest)["files"]:
+            content = json.loads(manifest)
+            for file in content["files"]:
                 name = str(file["name"])
                 path = f"{folder}/{name}"
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +133,12 @@ def lay_out(place: Disk | Storage, attempt: str, manifest_sha256: str, folder: s
                 place.get(attempt, name, path)
                 if sha256_of(path) != file["sha256"]:
                     raise AbsentError(f"{name} is damaged: its SHA-256 is another one ({place.words})")
+            # last: nothing is written through one
+            for link in content.get("links", ()):
+                path = f"{folder}/{link['name']}"
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).symlink_to(link["target"])
+                laid.append(path)
     except BaseException:
         for path in laid:
             with contextlib.suppress(FileNotFoundError):
@@ -199,6 +222,8 @@ class Storage:
         except FileNotFoundError as err:
             raise AbsentError(f"it is not {self.words}") from err
         except Exception as err:  # each protocol has its own
+            # a connection that was lost stays so: whoever comes next makes another one
+            self._fs.clear_instance_cache()
             raise UnreachableError(f"{self.words}: {type(err).__name__}: {err}") from err
 
     def put(self, source: str, attempt: str, name: str) -> None:
@@ -229,8 +254,19 @@ class Storage:
 
 def answer(words: dict[str, Any]) -> dict[str, Any]:
     """Do what one line asks for; what cannot be done is in the answer, in words."""
+    found = _answer(words)
+    if not found["ok"] and not found["is_absent"] and words["storage"] is not None and words["op"] != "seal":
+        found = _answer(words)  # between two jobs its connection may have been closed
+    return found
+
+
+def _place(words: dict[str, Any]) -> Disk | Storage:
+    return Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
+
+
+def _answer(words: dict[str, Any]) -> dict[str, Any]:
     try:
-        place = Disk(words["disk"]) if words["storage"] is None else Storage(words["storage"])
+        place = _place(words)
         if words["op"] == "warm":
             return {"ok": True}
         if words["op"] == "lay_out":
@@ -240,20 +276,20 @@ def answer(words: dict[str, Any]) -> dict[str, Any]:
             with place.reached():
                 place.remove("" if words["op"] == "remove_all" else f"/{words['attempt']}")
             return {"ok": True}
-        return {"ok": True, "sealed": _sealed(place, words)}
+        return {"ok": True, "sealed": _sealed(words)}
     except AbsentError as err:
         return {"ok": False, "is_absent": True, "why": str(err)}
     except UnreachableError as err:
         return {"ok": False, "is_absent": False, "why": str(err)}
 
 
-def _sealed(place: Disk | Storage, words: dict[str, Any]) -> dict[str, Any]:
+def _sealed(words: dict[str, Any]) -> dict[str, Any]:
     # a disk that fails will fail again, and some of the files are there already
-    for pause_s in _PAUSES_S if isinstance(place, Storage) else ():
+    for pause_s in _PAUSES_S if words["storage"] is not None else ():
         with contextlib.suppress(UnreachableError):
-            return seal(place, words["attempt"], words["folder"], words["pattern"])
+            return seal(_place(words), words["attempt"], words["folder"], words["pattern"])
         time.sleep(pause_s)
-    return seal(place, words["attempt"], words["folder"], words["pattern"])
+    return seal(_place(words), words["attempt"], words["folder"], words["pattern"])
 
 
 def main() -> None:

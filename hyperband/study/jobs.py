@@ -60,6 +60,8 @@ class JobFiles:
             ContractError: it has not been there for a while.
         """
         script = self._settings.script
+        if self._seen is not None and self._settings.ray_files == "sent":
+            return self._sha256  # jobs run what travelled when the search began
         try:
             stat = script.stat()
             seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)

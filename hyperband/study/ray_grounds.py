@@ -1,6 +1,9 @@
 """A Ray cluster as the place where jobs run: its slots and its launcher, put together."""
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,11 +51,8 @@ class SentFiles:
                 "in a folder of its own on its node, so that the pattern has to be relative to the folder "
                 "in which jobs run"
             )
-        self._files = travelling(
-            self._folder,
-            but=[settings.logs],
-            checkpoints=None if pattern is None else paths_of_all(pattern),
-        )
+        self._checkpoints = None if pattern is None else paths_of_all(pattern)
+        self._files = self._travelling(Path.cwd())
         name = str(settings.script.relative_to(self._folder))
         if name not in self._files:
             raise UsageError(
@@ -78,14 +78,23 @@ class SentFiles:
             "no files: each promotion trains from the beginning."
         ]
 
-    def baggage(self, archive: Path) -> Baggage:
-        """Pack it.
+    def _travelling(self, cwd: Path) -> list[str]:
+        """Return what travels; cwd: where jobs would run here."""
+        where = self._checkpoints
+        if where is not None and cwd.is_relative_to(self._folder) and cwd != self._folder:
+            where = f"{re.escape(str(cwd.relative_to(self._folder)))}/{where}"
+        return travelling(self._folder, but=[self._settings.logs], checkpoints=where)
+
+    def baggage(self, archive: Path, cwd: Path) -> Baggage:
+        """Pack it; cwd: where jobs would run here.
 
         Raises:
             MachineError: that fails.
         """
-        pack(self._folder, self._files, archive)
-        return Baggage({**self._runtime_env, "working_dir": str(archive)})
+        pack(self._folder, self._travelling(cwd), archive)
+        words = json.dumps(self._runtime_env, sort_keys=True).encode()
+        mark = hashlib.sha256(archive.read_bytes() + words).hexdigest()
+        return Baggage({**self._runtime_env, "working_dir": str(archive)}, mark)
 
     def layout(self, cwd: Path) -> Layout:
         """Return where things are in it; cwd: where jobs would run here."""
@@ -157,8 +166,8 @@ class RayGrounds:
             carriers = RayCarriers(self._slots, files.environment)
             self._launcher = RayLauncher(self._slots, carriers, cwd=cwd, grace_s=self._settings.grace_s)
             return self._launcher
-        self._slots.open(files, sent.baggage(files.code).words())
-        of_sent = SentCarriers(self._slots, sent.layout(cwd), study=folder.name)
+        self._slots.open(files, sent.baggage(files.code, cwd).words())
+        of_sent = SentCarriers(self._slots, sent.layout(cwd), study=files.name)
         self._launcher = SentLauncher(self._slots, of_sent, cwd=cwd, grace_s=self._settings.grace_s)
         return self._launcher
 
