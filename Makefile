@@ -8,7 +8,7 @@
 # PYTHON is the interpreter that makes .venv (3.11 or newer, with venv; on Debian: apt install python3-venv).
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3
 IN_VENV := .venv/bin/python
 
 .PHONY: demo digits test lint types lowest clean

@@ -115,11 +115,13 @@ def test_a_get_config_that_never_comes_back_holds_slots_up_for_some_seconds(sear
     """At an id of the first 512, before any job runs."""
     ran = run(
         searches,
-        "    time.sleep(10**6 if n == 300 else 0)\n    return {'x': float(config_id[2:])}",
+        "    time.sleep(10**6 if n == 30 else 0)\n    return {'x': float(config_id[2:])}",
         "--max-trials",
         "20",
     )
-    assert ran.err.count("config ids are read one by one for a while. get_config takes longer than 10 s") == 1
+    assert (
+        ran.err.count("config ids are read one by one for a while. get_config takes longer than 10 s") == 1
+    ), ran.err
     assert len(ran.document["jobs"]) == 20
     assert sources(ran)["model"] > 0
 

@@ -374,7 +374,9 @@ def test_a_setup_line_that_fails_ends_the_search_with_where_to_look(on_slurm: On
 
 
 @pytest.mark.slow
-def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm) -> None:
+def test_jobs_find_what_the_setup_lines_made(on_slurm: OnSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)  # what the user says has precedence
     on_slurm.searches.write(
         script("""
             import os
