@@ -180,6 +180,8 @@ class TrialJobLauncher(RemoteLauncher):
             ) from err
         if ordered is None or sight is None or sight.is_gone or not is_slurms:
             return None
+        if sight.is_ours:
+            return None  # a search saw to it that it never begins, and may have cancelled its job itself
         return self._watch(self._job(folder, lease, ordered, carrier))
 
 
