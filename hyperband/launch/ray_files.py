@@ -113,7 +113,9 @@ class RayFiles:
         self.name = before.name
         about = {"name": self.name, "address": address, "token": None if token is None else str(token)}
         about["files"] = files
-        environment = {"environment": dict(environ)}
+        # what is Ray's is of our side alone, a token among it
+        kept = {name: value for name, value in environ.items() if not name.startswith("RAY_")}
+        environment = {"environment": kept}
         try:
             folder.mkdir(exist_ok=True)
             folder.chmod(0o700)

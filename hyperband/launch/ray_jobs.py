@@ -93,6 +93,8 @@ class RayLauncher(RemoteLauncher):
         self._slots = slots
         #: why what a job ran on is gone
         self._taken: dict[RemoteJob, str] = {}
+        #: whose keepers ended at slots that are there still
+        self._over: set[RemoteJob] = set()
 
     def heed(self) -> None:
         """Take in which keepers and slots have ended."""
@@ -114,6 +116,8 @@ class RayLauncher(RemoteLauncher):
         if ending is None:
             return None
         taken = self._taken.pop(job, "")
+        has_lost_keeper = ending.lost_keeper or job in self._over
+        self._over.discard(job)
         name = job.lease.slot.name
         if ending.never_ran:
             if ending.asked is None and not taken:
@@ -124,8 +128,9 @@ class RayLauncher(RemoteLauncher):
             # Ray may say so only later: nothing is to be started there meanwhile
             self._slots.distrust(name)
             return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
-        if ending.exit_status is None:
+        if ending.exit_status is None and (taken or not has_lost_keeper):
             return replace(ending, was_taken_away=True)
+        # a job that takes its keeper along each time must not be tried for ever
         self._slots.note_run(name)
         return ending
 
@@ -134,5 +139,6 @@ class RayLauncher(RemoteLauncher):
             if job.attempt == over.attempt:
                 if isinstance(job.carrier, RayCarrier):
                     job.carrier.note(over.said)
+                self._over.add(job)
                 # its result is there, or soon will be; if not, nobody else will ever write it
                 self.give_up(job, "its keeper ended without a result")
