@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from undertaker import start_undertaker
 
 MACHINES = ("m1", "m2", "m3")
 #: what the nodes of a cluster with such GPUs declare; here m2 alone does
@@ -32,34 +33,6 @@ _NEEDED = ("ip", "unshare", "nsenter", "mount")
 #: in the environment of all that runs on a machine; begins so that jobs there have it
 _MACHINE_VARIABLE = "RAY_TEST_MACHINE"
 _CLUSTER_VARIABLE = "RAY_TEST_CLUSTER"
-
-_UNDERTAKER = """
-import os, shutil, signal, sys, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-mark = sys.argv[1].encode()
-sys.stdin.buffer.read()
-deadline = time.monotonic() + 20
-while time.monotonic() < deadline:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as stream:
-                    if mark in stream.read().split(b"\\0"):
-                        found.append(int(name))
-            except OSError:
-                pass
-    if not found:
-        break
-    for pid in found:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    time.sleep(0.05)
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-"""
 
 
 def why_no_ray() -> str | None:
@@ -107,11 +80,7 @@ class RayCluster:
         """Make the machines and start Ray on them."""
         self.token.write_text("0123456789abcdef" * 4)
         self.token.chmod(0o600)
-        self._undertaker = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _UNDERTAKER, f"{_CLUSTER_VARIABLE}={self._mark}", self.folder],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._undertaker = start_undertaker(f"{_CLUSTER_VARIABLE}={self._mark}", self.folder)
         self._hold("hub")
         self._in("hub", "ip", "link", "set", "lo", "up")
         self._in("hub", "ip", "link", "add", "br0", "type", "bridge")

@@ -12,11 +12,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from undertaker import start_undertaker
 
 NODES = ("n1", "n2", "n3")
 N_GPUS = 2
@@ -30,33 +31,6 @@ _SYSTEM_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 _NEEDED_FOR_ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
-_UNDERTAKER = """
-import os, shutil, signal, sys, time
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-mark = sys.argv[1].encode()
-sys.stdin.buffer.read()
-deadline = time.monotonic() + 20
-while time.monotonic() < deadline:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as stream:
-                    if mark in stream.read().split(b"\\0"):
-                        found.append(int(name))
-            except OSError:
-                pass
-    if not found:
-        break
-    for pid in found:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    time.sleep(0.05)
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-"""
 
 _CONF = """\
 ClusterName=hyperband
@@ -200,19 +174,7 @@ class SlurmCluster:
         self._write_conf()
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o600)
-        self._undertaker = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                _UNDERTAKER,
-                f"{_CONF_VARIABLE}={self.conf}",
-                str(self.folder),
-            ],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._undertaker = start_undertaker(f"{_CONF_VARIABLE}={self.conf}", self.folder)
         self._run_munged()
         self.start_controller()
         for node in NODES:

@@ -1,0 +1,57 @@
+"""Waits for the end of a pipe, kills what has a mark in its environment, and removes a folder.
+
+Started by clusters of tests, so that nothing of them is left however the test process ends: the pipe is its
+standard input, and ends with whoever holds the other side. Arguments: the mark (`NAME=VALUE`) and the folder.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PATIENCE_S = 20.0
+
+
+def start_undertaker(mark: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """Return one that waits; its end is asked for by closing its standard input."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, mark, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _marked(mark: bytes) -> list[int]:
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue  # it has ended, or is not ours
+            if mark in environment.split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def main(mark: str, folder: str) -> None:
+    """Wait, and bury."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    ends_s = time.monotonic() + _PATIENCE_S
+    while (found := _marked(mark.encode())) and time.monotonic() < ends_s:
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
