@@ -74,11 +74,11 @@ class Study:
         self.finish()
 
     def files(self) -> list[str]:
-        return sorted(
-            str(path.relative_to(self.cwd))
-            for path in self.cwd.rglob("*")
-            if path.is_symlink() or not path.is_dir()
-        )
+        found = []
+        for folder, names, others in os.walk(self.cwd):  # folders may go meanwhile
+            links = [name for name in names if Path(folder, name).is_symlink()]
+            found += [str(Path(folder, name).relative_to(self.cwd)) for name in [*links, *others]]
+        return sorted(found)
 
     def folders(self) -> list[str]:
         return sorted(

@@ -123,25 +123,19 @@ class Waiting(OnRay):
 
 
 @pytest.mark.slow
-def test_jobs_that_kill_who_keeps_them_are_not_tried_for_ever(on_ray: OnRay) -> None:
+def test_a_job_that_kills_its_keeper_each_time_is_not_tried_for_ever(on_ray: OnRay) -> None:
     on_ray.searches.write(
         script("""
             import os, signal, time
-            keeper = os.getppid()
-            warden = int(open(f"/proc/{keeper}/stat").read().rpartition(")")[2].split()[1])
-            killed = {"0": [keeper], "1": [warden, keeper]}
-            for pid in killed.get(os.environ["HYPERBAND_TRIAL"], []):
-                os.kill(pid, signal.SIGKILL)
-                time.sleep(0.001)
-            if os.environ["HYPERBAND_TRIAL"] in killed:
+            if os.environ["HYPERBAND_TRIAL"] == "0":
+                os.kill(os.getppid(), signal.SIGKILL)
                 time.sleep(60)
             print(float(config_id[2:]))
         """)
     )
     ran = on_ray.run(*FEW)
-    for trial in range(2):
-        outcomes = [job["outcome"] for job in ran.document["jobs"] if job["trial"] == trial]
-        assert outcomes == ["Lost", "Lost", "Crashed"], on_ray.log()
+    outcomes = [job["outcome"] for job in ran.document["jobs"] if job["trial"] == 0]
+    assert outcomes == ["Lost", "Lost", "Crashed"], on_ray.log()
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ class _Check:
             environment = default_environment(self._settings.ray_token)
             link.open(self._join, environment, Probe(PROBE, told))
             self._pulse.doing = "Ray"
-            words = self._next(link, began_s + _ANSWER_S, "it is joined")
+            words = self._next(link, began_s + _ANSWER_S, "its head is asked to let us in")
             if words is None or words["at"] != "joined":
                 self._note_refused(words)
                 return

@@ -163,7 +163,7 @@ EXAMPLE = """\
 
 # --- with --slurm-mode jobs: each job of a trial is a job of Slurm's, or a task of an array ---
 # What stands above is of one such job then. So many are queued or running at once as max_allocations says;
-# min_allocations, idle_s, slots_per_allocation and nodes say nothing of them.
+# idle_s says nothing of them; min_allocations is refused, and more than one node or slot for each.
 # So many of them run at once, at most; without this line as many as Slurm starts
 # array_throttle: 8
 
