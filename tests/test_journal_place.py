@@ -393,6 +393,24 @@ def test_of_many_who_open_at_once_each_has_it_in_turn(study: Path) -> None:
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
 
 
+def test_a_journal_that_is_brought_back_at_this_moment_is_not_elsewhere(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Journal.open(study)
+    before = Place.read(study)
+    first.append(EVENTS[0], durable=True)
+    first.close()
+    assert before is not None
+    read = Place.read
+    assert read(study) is None
+    for from_copy in (False, True):
+        seen = [before]
+        monkeypatch.setattr(Place, "read", lambda study, seen=seen: seen.pop() if seen else read(study))
+        again = Journal.open(study, from_copy=from_copy)
+        assert list(again.events()) == EVENTS[:1]
+        again.close()
+
+
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 

@@ -78,6 +78,8 @@ class Home:
                 found = _unplaced(study) if base is None else _taken_out(study, base, environ, None)
             elif place.is_here:
                 found = _entered(study, place, environ)
+            elif not _is_still(place, study):
+                found = None  # it has just been brought back, and is no longer where we looked
             elif from_copy or _is_restarted(place, environ):
                 base = base_for(study, environ)
                 found = _put_back(study) if base is None else _taken_out(study, base, environ, place)
@@ -203,7 +205,7 @@ def refuse_away(study: Path, *, from_copy: bool) -> None:
         JournalError: it is, and it is not to be done without.
     """
     place = Place.read(study)
-    if place is not None and not place.is_here and not from_copy:
+    if place is not None and not place.is_here and not from_copy and _is_still(place, study):
         raise _elsewhere(study, place)
 
 
@@ -239,6 +241,12 @@ def carry_copy(snapshot: Path, study: Path) -> None:
         # what a killed search left there is of the one before: SQLite would play it over this one
         (study / log).unlink(missing_ok=True)
     _carry(snapshot, study / JOURNAL_FILE)
+
+
+def _is_still(place: Place, study: Path) -> bool:
+    """Return whether a journal is said to be where it was a moment ago."""
+    now = Place.read(study)
+    return now is not None and now.token == place.token
 
 
 def _elsewhere(study: Path, place: Place) -> JournalError:
