@@ -281,8 +281,7 @@ def _entered(study: Path, place: Place, environ: Mapping[str, str]) -> Home | No
         return None  # it has just been brought back
     try:
         home = Home(study, place.path, lock, Place.of_us(place.token, place.path, place.file_system, environ))
-        now = Place.read(study)
-        if now is not None and now.token == place.token:
+        if _is_still(place, study):
             home.point(anew=True)
             return home
     except BaseException:
@@ -370,8 +369,7 @@ def _link(study: Path, place: Place) -> bool:
             stream.write(place.to_bytes())
     finally:
         (study / beside).unlink(missing_ok=True)
-    now = Place.read(study)
-    return now is not None and now.token == place.token
+    return _is_still(place, study)
 
 
 def _is_restarted(place: Place, environ: Mapping[str, str]) -> bool:
