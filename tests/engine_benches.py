@@ -17,19 +17,19 @@ from launch_fixture import Bench
 from ray_fixture import RayCluster
 from slurm_cluster import SlurmCluster
 
-from hyperband.launch import ray_link
 from hyperband.launch.base import NO_WISH, Ending, Launcher, Lease
-from hyperband.launch.ray_files import RayFiles
-from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
-from hyperband.launch.ray_slots import RaySlots
-from hyperband.launch.remote import RemoteLauncher
-from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm import SlurmLauncher
-from hyperband.launch.slurm_files import SlurmFiles
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_room import place_of
-from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_steps import SlurmCarriers
+from hyperband.launch.ray import link as ray_link
+from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.launcher import RayCarriers, RayLauncher
+from hyperband.launch.ray.slots import RaySlots
+from hyperband.launch.remote.job import RemoteJob
+from hyperband.launch.remote.launcher import RemoteLauncher
+from hyperband.launch.slurm.files import SlurmFiles
+from hyperband.launch.slurm.held.launcher import SlurmLauncher
+from hyperband.launch.slurm.held.slots import SlurmSlots
+from hyperband.launch.slurm.held.steps import SlurmCarriers
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.room import place_of
 
 _PATIENCE_S = 60.0
 

@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeVar
 from search_fixture import until
 
 from hyperband.launch.base import Ending, Launcher, Lease, Order, RunningJob, Slot
-from hyperband.launch.carrier import Carrier, Room, spawn
 from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.launch.remote import RemoteLauncher
-from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.shipping import ship
+from hyperband.launch.remote.carrier import Carrier, Room, spawn
+from hyperband.launch.remote.job import RemoteJob
+from hyperband.launch.remote.launcher import RemoteLauncher
+from hyperband.launch.remote.shipping import ship
 from hyperband.machine import keeper
 
 SLOT = Slot("cpu:0", ("--gpu", "0"), {})

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.launch.base import NO_WISH, Lease, Order
-from hyperband.launch.remote_job import RemoteJob
-from hyperband.launch.slurm import SlurmLauncher
-from hyperband.launch.slurm_clerk import Pace
-from hyperband.launch.slurm_files import SlurmFiles
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_steps import SlurmCarriers
+from hyperband.launch.remote.job import RemoteJob
+from hyperband.launch.slurm.clerk import Pace
+from hyperband.launch.slurm.files import SlurmFiles
+from hyperband.launch.slurm.held.launcher import SlurmLauncher
+from hyperband.launch.slurm.held.slots import SlurmSlots
+from hyperband.launch.slurm.held.steps import SlurmCarriers
+from hyperband.launch.slurm.profile import Profile
 from hyperband.machine.claim import WAITS
 
 #: a step that waits for its job and never gets to it

@@ -7,28 +7,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hyperband.launch.allocation_events import (
+from hyperband.launch.remote.place import Place
+from hyperband.launch.slurm.held.allocations import Allocations
+from hyperband.launch.slurm.held.cuts import CutOffs
+from hyperband.launch.slurm.held.events import (
     Action,
     Avoid,
     Began,
-    Cancel,
     Ended,
     Event,
-    Fail,
     Lost,
-    Place,
     Ready,
     Rules,
-    Say,
-    Stop,
     Submit,
-    Tick,
     Wanted,
 )
-from hyperband.launch.allocations import Allocations
-from hyperband.launch.slurm_cuts import CutOffs
-from hyperband.launch.slurm_reports import CancelRefused, NotSubmitted, Status, Submitted, Unreachable
-from hyperband.launch.slurm_words import JobLine, JobState, Refusal
+from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
+from hyperband.launch.slurm.reports import CancelRefused, NotSubmitted, Status, Submitted, Unreachable
+from hyperband.launch.slurm.words import JobLine, JobState, Refusal
 
 RULES = Rules(max_allocations=3, n_slots_per_node=2, idle_s=100.0, margin_s=10.0)
 NODE = "n1"

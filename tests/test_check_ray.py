@@ -13,9 +13,9 @@ import pytest
 from ray_fixture import ACCELERATOR, RayCluster
 from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
 
-from hyperband.launch import ray_link
-from hyperband.launch.ray_link import RayLink, bridge_environment
-from hyperband.launch.ray_words import Join, means_other_version
+from hyperband.launch.ray import link as ray_link
+from hyperband.launch.ray.link import RayLink, bridge_environment
+from hyperband.launch.ray.words import Join, means_other_version
 from hyperband.machine import proc
 
 __all__ = ["searches"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from search_fixture import until
 
-from hyperband.launch.shipping import node_files
+from hyperband.launch.remote.shipping import node_files
 from hyperband.machine import depot
 
 PATTERN = r"runs/x/(?:[^/]+/)*[^/]+"

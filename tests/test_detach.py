@@ -10,8 +10,8 @@ from search_fixture import Ran, Searches, script, searches, until
 from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.journal import read_events, writer_of
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_text import search_argv
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.text import search_argv
 from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome
 

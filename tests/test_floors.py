@@ -28,6 +28,14 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
+#: the same inside launch/, whose rooms are folders or single files
+LAUNCH_FLOORS = (
+    {"base", "environment"},
+    {"cpu_slots", "gpu", "warm", "remote"},
+    {"local", "slots", "slurm", "ray"},
+)
+LAUNCH_FLOOR_OF = {room: floor for floor, rooms in enumerate(LAUNCH_FLOORS) for room in rooms}
+
 #: all that deciding may use of the standard library: no clock, file, process, thread, log or random state
 PURE = {
     "array",
@@ -51,9 +59,9 @@ DOORS = {
     "fsspec": ("machine/depot.py",),
     "pynvml": ("machine/nvml.py",),
     # what is sent to a slot asks there whether Ray's head answers
-    "ray": ("launch/ray_bridge.py", "launch/ray_probe.py", "launch/ray_sent_actor.py"),
+    "ray": ("launch/ray/bridge.py", "launch/ray/probe.py", "launch/ray/sent_actor.py"),
     "sqlite3": ("journal/database.py",),
-    "yaml": ("launch/ray_environment.py", "launch/slurm_profile_file.py"),
+    "yaml": ("launch/ray/environment.py", "launch/slurm/profile_file.py"),
 }
 
 
@@ -97,6 +105,21 @@ def climbs(path: str, source: str) -> list[str]:
     return [f"{path} imports {other}" for other in sorted(others) if FLOOR_OF[other] >= FLOOR_OF[own]]
 
 
+def launch_climbs(path: str, source: str) -> list[str]:
+    """The same for the rooms inside launch/."""
+    own = path.removesuffix(".py").split("/")[1]
+    others = {
+        module.split(".")[2]
+        for module in imported(source)
+        if module.startswith("hyperband.launch.") and module.split(".")[2] != own
+    }
+    return [
+        f"{path} imports {other}"
+        for other in sorted(others)
+        if LAUNCH_FLOOR_OF[other] >= LAUNCH_FLOOR_OF[own]
+    ]
+
+
 def impurities(source: str) -> list[str]:
     """What a file of the lowest floor must not have in it."""
     found = [
@@ -121,6 +144,13 @@ def test_every_room_has_a_floor() -> None:
 @pytest.mark.parametrize("path", sources(), ids=place)
 def test_a_room_imports_only_from_lower_floors(path: Path) -> None:
     assert climbs(place(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sources("launch") if place(path) != "launch/__init__.py"], ids=place
+)
+def test_a_room_of_launch_imports_only_from_lower_ones(path: Path) -> None:
+    assert launch_climbs(place(path), path.read_text()) == []
 
 
 @pytest.mark.parametrize("path", sources("search"), ids=place)
@@ -159,6 +189,19 @@ def test_what_runs_under_the_users_interpreter_is_one_file() -> None:
 )
 def test_a_climb_is_found(path: str, source: str, broken: list[str]) -> None:
     assert climbs(path, source) == broken
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "broken"),
+    [
+        ("launch/ray/a.py", "from hyperband.launch.remote.files import x", []),
+        ("launch/ray/a.py", "from hyperband.launch.ray.words import x", []),
+        ("launch/ray/a.py", "from hyperband.launch.slurm.words import x", ["launch/ray/a.py imports slurm"]),
+        ("launch/base.py", "import hyperband.launch.gpu.slots", ["launch/base.py imports gpu"]),
+    ],
+)
+def test_a_climb_inside_launch_is_found(path: str, source: str, broken: list[str]) -> None:
+    assert launch_climbs(path, source) == broken
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from launch_fixture import RemoteBench
 from hyperband.errors import MachineError
 from hyperband.folder import job_folder, lock_study, unlock_study
 from hyperband.launch.base import StopReason
-from hyperband.launch.carrier import Carrier
-from hyperband.launch.remote import RemoteLauncher
+from hyperband.launch.remote.carrier import Carrier
+from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.search.events import JobStarted
 from hyperband.study.rest import end_living_jobs, refuse_living_elsewhere
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from hyperband.errors import UsageError
-from hyperband.launch import ray_code
-from hyperband.launch.ray_code import Ignored, code_folder, pack, travelling
-from hyperband.launch.ray_environment import read_runtime_env, refuse_storage
-from hyperband.launch.ray_sent import paths_of, paths_of_all
+from hyperband.launch.ray import code as ray_code
+from hyperband.launch.ray.code import Ignored, code_folder, pack, travelling
+from hyperband.launch.ray.environment import read_runtime_env, refuse_storage
+from hyperband.launch.ray.sent import paths_of, paths_of_all
 from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import SentFiles

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hyperband.launch.ray_files import RayFiles
+from hyperband.launch.ray.files import RayFiles
 
 
 def test_jobs_get_our_environment_and_nobody_gets_rays_secrets(tmp_path: Path) -> None:

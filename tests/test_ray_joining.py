@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.launch import ray_driver
 from hyperband.launch.base import NO_WISH, Slot
-from hyperband.launch.ray_holdings import IDLE_S, Holdings
-from hyperband.launch.ray_joining import Joining
-from hyperband.launch.ray_laying import Laying
-from hyperband.launch.ray_link import bridge_environment
-from hyperband.launch.ray_sent import SentCarriers
-from hyperband.launch.ray_slots import RaySlots
-from hyperband.launch.ray_sync import Sync
-from hyperband.launch.ray_words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+from hyperband.launch.ray import driver as ray_driver
+from hyperband.launch.ray.holdings import IDLE_S, Holdings
+from hyperband.launch.ray.joining import Joining
+from hyperband.launch.ray.laying import Laying
+from hyperband.launch.ray.link import bridge_environment
+from hyperband.launch.ray.sent import SentCarriers
+from hyperband.launch.ray.slots import RaySlots
+from hyperband.launch.ray.sync import Sync
+from hyperband.launch.ray.words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
 

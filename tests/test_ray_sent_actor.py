@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from search_fixture import until
 
-from hyperband.launch.ray_sent import Baggage
+from hyperband.launch.ray.sent import Baggage
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = """
 import base64, json, sys
 sys.path.insert(0, sys.argv[1])
-from hyperband.launch.ray_sent_actor import SentSlotActor
+from hyperband.launch.ray.sent_actor import SentSlotActor
 actor = SentSlotActor("study", json.loads(sys.stdin.readline()), 60.0, float(sys.argv[2]))
 for line in sys.stdin:
     name, *words = json.loads(line)

@@ -3,7 +3,7 @@
 import pytest
 
 from hyperband.errors import UsageError
-from hyperband.launch.ray_words import (
+from hyperband.launch.ray.words import (
     check_address,
     n_slots_of,
     read_resources,

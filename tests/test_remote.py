@@ -23,11 +23,11 @@ from search_fixture import until
 from hyperband.errors import InternalError, MachineError
 from hyperband.folder import NODE_FOLDER
 from hyperband.launch.base import Lease, StopReason
-from hyperband.launch.carrier import Carrier, Room
-from hyperband.launch.patrol import Patrol
-from hyperband.launch.remote import RemoteLauncher
-from hyperband.launch.remote_files import LeaseWatch, Ordered, Sight, claim_for_search
-from hyperband.launch.shipping import ship
+from hyperband.launch.remote.carrier import Carrier, Room
+from hyperband.launch.remote.files import LeaseWatch, Ordered, Sight, claim_for_search
+from hyperband.launch.remote.launcher import RemoteLauncher
+from hyperband.launch.remote.patrol import Patrol
+from hyperband.launch.remote.shipping import ship
 from hyperband.machine import claim, keeper, proc
 from hyperband.machine.node_keeper import NODE_SIGNALS
 

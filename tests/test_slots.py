@@ -16,8 +16,8 @@ from nvml_stub.cases import built_stub, child_environment, on_old_driver, on_stu
 from hyperband.errors import InternalError, MachineError, UsageError
 from hyperband.launch.base import NO_WISH, Lease, Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
-from hyperband.launch.gpu_sharing import Sharing
-from hyperband.launch.gpu_slots import GpuSlots
+from hyperband.launch.gpu.sharing import Sharing
+from hyperband.launch.gpu.slots import GpuSlots
 from hyperband.launch.slots import make_slots
 from hyperband.machine.leases import Leases, lease_folder
 from hyperband.machine.nvml import Nvml, open_nvml

@@ -13,9 +13,9 @@ from test_slots import Clock, given_back, gpu_slots, made, names, process, taken
 
 from hyperband.errors import UsageError
 from hyperband.launch.base import NO_WISH, Lease, Observation, Slots, Wish
-from hyperband.launch.gpu_processes import in_words
-from hyperband.launch.gpu_sharing import Sharing
-from hyperband.launch.gpu_slots import GpuSlots
+from hyperband.launch.gpu.processes import in_words
+from hyperband.launch.gpu.sharing import Sharing
+from hyperband.launch.gpu.slots import GpuSlots
 from hyperband.machine.gpu import GpuProcess
 from hyperband.settings import WhenShared
 

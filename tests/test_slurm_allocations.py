@@ -11,26 +11,14 @@ from pathlib import Path
 import pytest
 from slurm_fixture import SlurmCluster
 
-from hyperband.launch import slurm_text
-from hyperband.launch.allocation_events import (
-    Action,
-    Began,
-    Cancel,
-    Ended,
-    Event,
-    Fail,
-    Lost,
-    Place,
-    Ready,
-    Rules,
-    Stop,
-    Submit,
-    Wanted,
-)
-from hyperband.launch.allocations import Allocations
-from hyperband.launch.slurm_clerk import Clerk, Pace
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_words import JobState, expanded
+from hyperband.launch.remote.place import Place
+from hyperband.launch.slurm import text as slurm_text
+from hyperband.launch.slurm.clerk import Clerk, Pace
+from hyperband.launch.slurm.held.allocations import Allocations
+from hyperband.launch.slurm.held.events import Action, Began, Ended, Event, Lost, Ready, Rules, Submit, Wanted
+from hyperband.launch.slurm.orders import Cancel, Fail, Stop
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.words import JobState, expanded
 from hyperband.machine import holder
 
 PROFILE = Profile(gpus="2", time="10")

@@ -17,10 +17,11 @@ import pytest
 from slurm_fixture import NODES, SlurmCluster, wait_for
 
 from hyperband.errors import InternalError
-from hyperband.launch import slurm_clerk, slurm_text
-from hyperband.launch.slurm_clerk import Clerk, Pace
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_reports import (
+from hyperband.launch.slurm import clerk as slurm_clerk
+from hyperband.launch.slurm import text as slurm_text
+from hyperband.launch.slurm.clerk import Clerk, Pace
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.reports import (
     CancelRefused,
     FoundSite,
     NotSubmitted,
@@ -29,7 +30,7 @@ from hyperband.launch.slurm_reports import (
     Submitted,
     Unreachable,
 )
-from hyperband.launch.slurm_words import JobLine, JobState, Refusal, Waiting, meaning_of
+from hyperband.launch.slurm.words import JobLine, JobState, Refusal, Waiting, meaning_of
 from hyperband.machine import holder
 
 HOLDER = (sys.executable, "-I", "-S", holder.__file__)

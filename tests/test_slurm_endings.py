@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from hyperband.launch.base import Ending, StopReason
-from hyperband.launch.slurm_endings import Heard, Judged, judged
+from hyperband.launch.slurm.held.endings import Heard, Judged, judged
 
 KILLED, TERMINATED = -signal.SIGKILL, -signal.SIGTERM
 CANCELLED = "slurmstepd-n2: error: *** STEP 2.1 ON n2 CANCELLED AT 2026-11-21T16:04:07 DUE TO PREEMPTION ***"

@@ -11,15 +11,15 @@ import pytest
 from slurm_stub import HANGING_SRUN, StubSlurm
 
 from hyperband.errors import MachineError
-from hyperband.launch import slurm
-from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm.held import launcher as slurm
+from hyperband.launch.slurm.profile import Profile
 from hyperband.machine.limits import allow_open_files
 
 MANY = """
 import os, sys
 from pathlib import Path
 from slurm_stub import WAITING_SRUN, StubSlurm
-from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm.profile import Profile
 folder = Path(sys.argv[1])
 profile = Profile(max_allocations=50, slots_per_allocation=8)
 srun = f"ulimit -S -n >> {folder}/limits; {WAITING_SRUN}"

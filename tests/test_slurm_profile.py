@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from hyperband.errors import UsageError
-from hyperband.launch.slurm_profile import Profile, seconds_of
-from hyperband.launch.slurm_profile_file import read_profile
-from hyperband.launch.slurm_profile_keys import EXAMPLE, KEYS
+from hyperband.launch.slurm.profile import Profile, seconds_of
+from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.profile_keys import EXAMPLE, KEYS
 
 FULL = """\
 partition: gpu

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from hyperband.launch.allocation_events import Place
-from hyperband.launch.slurm_files import SlurmFiles
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_room import gpus_of, rules_of
-from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_starts import FailedStarts
-from hyperband.launch.slurm_words import (
+from hyperband.launch.remote.place import Place
+from hyperband.launch.remote.starts import FailedStarts
+from hyperband.launch.slurm.files import SlurmFiles
+from hyperband.launch.slurm.held.slots import SlurmSlots
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.room import gpus_of, rules_of
+from hyperband.launch.slurm.words import (
     means_cancelled,
     means_cancelled_by_hand,
     means_ending,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hyperband.errors import UsageError
-from hyperband.launch import slurm_text
-from hyperband.launch.slurm_profile import Profile
+from hyperband.launch.slurm import text as slurm_text
+from hyperband.launch.slurm.profile import Profile
 
 DATA = Path(__file__).parent / "slurm"
 PROFILE = Profile(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperband.launch.slurm_words import (
+from hyperband.launch.slurm.words import (
     JobState,
     Refusal,
     Waiting,

@@ -11,12 +11,12 @@ from test_remote import bench, queued, run_node
 
 from hyperband.errors import UsageError
 from hyperband.launch.base import Ending, StopReason
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_words import JobState
-from hyperband.launch.trial_job_endings import judged
-from hyperband.launch.trial_job_events import JobOver
-from hyperband.launch.trial_job_files import TrialJobFiles
-from hyperband.launch.trial_job_slots import TrialJobSlots, profile_of_one
+from hyperband.launch.slurm.jobs.endings import judged
+from hyperband.launch.slurm.jobs.events import JobOver
+from hyperband.launch.slurm.jobs.files import TrialJobFiles
+from hyperband.launch.slurm.jobs.slots import TrialJobSlots, profile_of_one
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.words import JobState
 from hyperband.machine.claim import parse
 
 __all__ = ["bench", "queued"]

@@ -5,10 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hyperband.launch.allocation_events import Cancel, Fail, Say, Stop, Tick
-from hyperband.launch.slurm_reports import CancelRefused, NotSubmitted, Submitted, Unreachable
-from hyperband.launch.slurm_words import JobLine, JobState, Refusal
-from hyperband.launch.trial_job_events import (
+from hyperband.launch.slurm.jobs.events import (
     Action,
     Asked,
     Begun,
@@ -23,8 +20,11 @@ from hyperband.launch.trial_job_events import (
     SubmitJobs,
     Worked,
 )
-from hyperband.launch.trial_job_state import Stage
-from hyperband.launch.trial_jobs import TrialJobs
+from hyperband.launch.slurm.jobs.state import Stage
+from hyperband.launch.slurm.jobs.trial_jobs import TrialJobs
+from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
+from hyperband.launch.slurm.reports import CancelRefused, NotSubmitted, Submitted, Unreachable
+from hyperband.launch.slurm.words import JobLine, JobState, Refusal
 
 NOTHING = Seen(())
 

@@ -14,10 +14,10 @@ import pytest
 from other_pythons import find_python
 from search_fixture import Searches, script, searches, until
 
-from hyperband.launch import warm_ahead
 from hyperband.launch.base import Ending, Lease, Order, Slot, StopReason
 from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm import ahead as warm_ahead
+from hyperband.launch.warm.hosting import WarmHost
 from hyperband.machine import proc
 
 __all__ = ["searches"]
@@ -611,7 +611,7 @@ SEARCH = """
 import fcntl, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm.hosting import WarmHost
 lock = os.open("lock", os.O_RDWR | os.O_CLOEXEC)
 host = WarmHost(python=Path(sys.executable), script=Path("script.py").resolve(), script_args=(),
                 cwd=Path.cwd(), lock=lock, errors=Path("keepers.err"), environment={{}})

@@ -17,7 +17,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import NO_WISH, Ending, Lease, Order, Slot, Slots, StopReason
 from hyperband.launch.environment import job_environment
 from hyperband.launch.local import LocalJob, LocalLauncher
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm.hosting import WarmHost
 from hyperband.report.text import duration
 from hyperband.script.contract import Reading, job_argv, last_lines, shortened
 from hyperband.settings import Settings

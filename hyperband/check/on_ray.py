@@ -26,8 +26,8 @@ from hyperband.check.on_nodes import (
 )
 from hyperband.check.pulse import Pulse
 from hyperband.errors import MachineError
-from hyperband.launch.ray_link import RayLink, default_environment
-from hyperband.launch.ray_words import Join, Probe, means_other_version, slot_resources, warnings_of
+from hyperband.launch.ray.link import RayLink, default_environment
+from hyperband.launch.ray.words import Join, Probe, means_other_version, slot_resources, warnings_of
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 

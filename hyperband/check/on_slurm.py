@@ -30,13 +30,13 @@ from hyperband.check.on_nodes import (
 )
 from hyperband.check.pulse import Pulse
 from hyperband.errors import MachineError
-from hyperband.launch import slurm_text
-from hyperband.launch.slurm_clerk import Clerk
-from hyperband.launch.slurm_files import described
-from hyperband.launch.slurm_profile import Profile
-from hyperband.launch.slurm_profile_file import read_profile
-from hyperband.launch.slurm_reports import FoundSite, Unreachable
-from hyperband.launch.slurm_words import said_by_srun
+from hyperband.launch.slurm import text as slurm_text
+from hyperband.launch.slurm.clerk import Clerk
+from hyperband.launch.slurm.files import described
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.reports import FoundSite, Unreachable
+from hyperband.launch.slurm.words import said_by_srun
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 

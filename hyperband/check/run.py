@@ -20,9 +20,9 @@ from hyperband.check.traces import Places
 from hyperband.check.training import Training
 from hyperband.launch.cpu_slots import default_n_slots
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray_link import require_ray
+from hyperband.launch.ray.link import require_ray
 from hyperband.launch.slots import make_slots
-from hyperband.launch.slurm_commands import require_commands
+from hyperband.launch.slurm.commands import require_commands
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.machine.process import require_pidfd
 from hyperband.script.host import check_readable

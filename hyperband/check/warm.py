@@ -9,7 +9,7 @@ from hyperband.check.findings import Status
 from hyperband.check.parts import SECOND, History, Parts, loss_of
 from hyperband.check.resuming import is_same
 from hyperband.launch.environment import job_environment
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm.hosting import WarmHost
 from hyperband.machine.process import JobRequest
 
 #: a host that takes longer to import what the script imports is not waited for

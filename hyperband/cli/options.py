@@ -28,9 +28,9 @@ from hyperband.cli.groups import Parser
 from hyperband.cli.where import refuse_unsent, refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
-from hyperband.launch.ray_environment import refuse_storage
-from hyperband.launch.ray_words import check_address, slot_resources
-from hyperband.launch.slurm_profile_file import read_profile
+from hyperband.launch.ray.environment import refuse_storage
+from hyperband.launch.ray.words import check_address, slot_resources
+from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm

@@ -9,7 +9,7 @@ from hyperband.cli.output import complain, is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study
 from hyperband.journal import read_events, where, writer_of
-from hyperband.launch.slurm_search import SearchJob
+from hyperband.launch.slurm.search import SearchJob
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import report_text

@@ -3,7 +3,7 @@
 from hyperband.cli.commands import SlurmInitOptions
 from hyperband.cli.output import print_out
 from hyperband.errors import UsageError
-from hyperband.launch.slurm_profile_keys import EXAMPLE
+from hyperband.launch.slurm.profile_keys import EXAMPLE
 from hyperband.report.text import shown
 
 

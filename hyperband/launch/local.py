@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm.hosting import WarmHost
 from hyperband.machine import keeper, proc
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.process import ForkServer, JobRequest, ProcessId, end_strays, wait_for_end

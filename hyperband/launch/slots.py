@@ -10,8 +10,8 @@ from dataclasses import replace
 from hyperband.errors import UsageError
 from hyperband.launch.base import Slots
 from hyperband.launch.cpu_slots import CpuSlots, default_n_slots
-from hyperband.launch.gpu_sharing import Sharing
-from hyperband.launch.gpu_slots import GpuSlots
+from hyperband.launch.gpu.sharing import Sharing
+from hyperband.launch.gpu.slots import GpuSlots
 from hyperband.machine.gpu import NoGpus
 from hyperband.machine.leases import Leases, lease_folder
 from hyperband.machine.nvml import open_nvml

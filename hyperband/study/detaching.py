@@ -15,8 +15,8 @@ from pathlib import Path
 from hyperband.errors import MachineError, StudyBusyError
 from hyperband.folder import SEARCH_LOG_FILE, has_study
 from hyperband.journal import Journal, writer_of
-from hyperband.launch.slurm_profile_file import read_profile
-from hyperband.launch.slurm_search import SearchJob, look_at, start_again, submit_search
+from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.search import SearchJob, look_at, start_again, submit_search
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.settings import On, Settings

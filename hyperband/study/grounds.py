@@ -15,7 +15,7 @@ from hyperband.launch.base import Launcher, Slot, Slots
 from hyperband.launch.environment import job_environment
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.slots import make_slots
-from hyperband.launch.warm import WarmHost
+from hyperband.launch.warm.hosting import WarmHost
 from hyperband.settings import Settings
 from hyperband.study.wake import HasDescriptor
 

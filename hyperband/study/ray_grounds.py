@@ -10,12 +10,12 @@ from pathlib import Path
 from hyperband.errors import HyperbandError, MachineError, UsageError
 from hyperband.launch.base import Slot, Slots
 from hyperband.launch.environment import THREAD_VARIABLES
-from hyperband.launch.ray_code import code_folder, pack, travelling
-from hyperband.launch.ray_environment import read_runtime_env, require_fsspec
-from hyperband.launch.ray_files import RayFiles
-from hyperband.launch.ray_jobs import RayCarriers, RayLauncher
-from hyperband.launch.ray_link import require_ray
-from hyperband.launch.ray_sent import (
+from hyperband.launch.ray.code import code_folder, pack, travelling
+from hyperband.launch.ray.environment import read_runtime_env, require_fsspec
+from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.launcher import RayCarriers, RayLauncher
+from hyperband.launch.ray.link import require_ray
+from hyperband.launch.ray.sent import (
     Baggage,
     Layout,
     SentCarriers,
@@ -24,8 +24,8 @@ from hyperband.launch.ray_sent import (
     paths_of_all,
     python_on_nodes,
 )
-from hyperband.launch.ray_slots import RaySlots
-from hyperband.launch.ray_words import slot_resources
+from hyperband.launch.ray.slots import RaySlots
+from hyperband.launch.ray.words import slot_resources
 from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting

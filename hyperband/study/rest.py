@@ -8,12 +8,12 @@ from typing import Any
 from hyperband.errors import MachineError
 from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
-from hyperband.launch.carrier import Carrier, Room
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray_end import end_slots, shares_no_files
-from hyperband.launch.remote import RemoteLauncher
-from hyperband.launch.remote_files import Ordered
-from hyperband.launch.slurm_end import end_allocations, what_is_held
+from hyperband.launch.ray.end import end_slots, shares_no_files
+from hyperband.launch.remote.carrier import Carrier, Room
+from hyperband.launch.remote.files import Ordered
+from hyperband.launch.remote.launcher import RemoteLauncher
+from hyperband.launch.slurm.end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.process import wait_for_end

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
-from hyperband.launch.slurm import SlurmLauncher
-from hyperband.launch.slurm_commands import require_commands
-from hyperband.launch.slurm_end import end_other_mode
-from hyperband.launch.slurm_files import SlurmFiles
-from hyperband.launch.slurm_profile_file import read_profile
-from hyperband.launch.slurm_room import environ_for_jobs
-from hyperband.launch.slurm_slots import SlurmSlots
-from hyperband.launch.slurm_steps import SlurmCarriers
+from hyperband.launch.slurm.commands import require_commands
+from hyperband.launch.slurm.end import end_other_mode
+from hyperband.launch.slurm.files import SlurmFiles
+from hyperband.launch.slurm.held.launcher import SlurmLauncher
+from hyperband.launch.slurm.held.slots import SlurmSlots
+from hyperband.launch.slurm.held.steps import SlurmCarriers
+from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.room import environ_for_jobs
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.wake import HasDescriptor, earliest

@@ -11,7 +11,7 @@ from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
 from hyperband.journal.home import ask_to_stop, withdraw_stop
 from hyperband.journal.place import Place
-from hyperband.launch.slurm_search import SearchJob, end_search
+from hyperband.launch.slurm.search import SearchJob, end_search
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine

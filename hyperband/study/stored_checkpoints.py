@@ -21,7 +21,7 @@ from typing import Any
 
 import hyperband
 from hyperband.folder import job_folder
-from hyperband.launch.ray_sent import sealed_by
+from hyperband.launch.ray.sent import sealed_by
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
 from hyperband.search.events import CheckpointsRemoved, Event, JobEnded, JobStarted

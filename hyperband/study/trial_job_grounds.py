@@ -1,6 +1,6 @@
 """A cluster as the place where jobs run, each a Slurm job of its own: its slots and its launcher together.
 
-Owns nothing else: what is submitted when is decided in launch/trial_jobs.py.
+Owns nothing else: what is submitted when is decided in launch/slurm/jobs/trial_jobs.py.
 """
 
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Slot, Slots
-from hyperband.launch.slurm_commands import require_commands
-from hyperband.launch.slurm_end import end_other_mode
-from hyperband.launch.slurm_profile_file import read_profile
-from hyperband.launch.slurm_room import environ_for_jobs
-from hyperband.launch.trial_job_files import TrialJobFiles
-from hyperband.launch.trial_job_launcher import TrialJobLauncher
-from hyperband.launch.trial_job_slots import TrialJobSlots, profile_of_one
+from hyperband.launch.slurm.commands import require_commands
+from hyperband.launch.slurm.end import end_other_mode
+from hyperband.launch.slurm.jobs.files import TrialJobFiles
+from hyperband.launch.slurm.jobs.launcher import TrialJobLauncher
+from hyperband.launch.slurm.jobs.slots import TrialJobSlots, profile_of_one
+from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.room import environ_for_jobs
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.wake import HasDescriptor, earliest

@@ -1,0 +1,1 @@
+"""Slots of this machine's GPUs: which are free, which are shared, and what is said of them."""

@@ -1,0 +1,139 @@
+"""Whether a search is in its Ray cluster, decided: what Ray's side says goes in; when to try again comes out.
+
+Pure: no clock, no process, no Ray. Times are seconds of one monotonic clock, given with what was said. Must
+not know: slots and jobs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperband.errors import HyperbandError, InternalError, MachineError
+from hyperband.launch.ray.words import means_other_version
+
+#: between tries to join a cluster again: at first, and in the end
+_FIRST_TRY_S, _LAST_TRY_S = 1.0, 30.0
+#: so often in a row Ray's side may fail in the same way soon after it joined: then it is no absence of Ray's
+_N_SAME = 5
+#: what failed later than that after it joined is not the same again
+_SOON_S = 60.0
+
+
+class Joining:
+    """One search's way into one cluster, and back into it. `hear` is the only door."""
+
+    def __init__(self, address: str) -> None:
+        """Be outside; address: of the cluster, as it was given."""
+        self._address = address
+        #: where the tracebacks of Ray's side are, for messages
+        self.log = "its log"
+        #: it was in the cluster once
+        self.has_joined = False
+        #: Ray's head is there, and does not answer
+        self.is_silent = False
+        #: why it is not in the cluster; empty: it is, or is on its way for the first time
+        self.trouble = ""
+        #: slots that there is room for if nobody else is there
+        self.capacity = 0
+        #: why it will never be
+        self.failure: HyperbandError | None = None
+        #: when to try again; None: not needed
+        self.try_at_s: float | None = None
+        self._pause_s = _FIRST_TRY_S
+        self._joined_s = 0.0
+        self._n_same, self._same = 0, ""
+
+    def hear(self, words: Mapping[str, Any], now_s: float) -> list[str]:
+        """Take in what Ray's side said; return what is worth saying of it. Of slots it is silent."""
+        match words["at"]:
+            case "joined":
+                return self._note_joined(words, now_s)
+            case "refused":
+                self._note_refused(words["words"])
+            case "failed":
+                self._note_failed(words, now_s)
+            case "silent":
+                self.is_silent = words["is_silent"]
+                verb = "does not answer" if self.is_silent else "answers again"
+                return [f"Ray's head at {self._address} {verb}"]
+            case "capacity":
+                self.capacity = words["n_slots"]
+                n_nodes = words["n_nodes"]
+                return [
+                    f"Ray: {n_nodes} node{'s' if n_nodes != 1 else ''}, room for {self.capacity} "
+                    f"slot{'s' if self.capacity != 1 else ''}"
+                ]
+        return []
+
+    def close(self, now_s: float) -> list[str]:
+        """Hear that Ray's side has ended although it was not told to; return what is worth saying."""
+        if self.failure is not None:
+            return []
+        self.is_silent = False
+        self.trouble = self.trouble or "it ended our side of it, as it does where its head is gone"
+        pause_s, self._pause_s = self._pause_s, min(_LAST_TRY_S, 2 * self._pause_s)
+        self.try_at_s = now_s + pause_s
+        return [
+            f"Ray at {self._address} is away: {self.trouble}; the search waits, and joins again in "
+            f"{pause_s:g} s"
+        ]
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to try again; True once for each try."""
+        if self.failure is not None or self.try_at_s is None or now_s < self.try_at_s:
+            return False
+        self.try_at_s = None
+        return True
+
+    def why_none(self) -> str:
+        """One line on why there are no slots, as far as the cluster is the reason; else empty."""
+        if self.trouble:
+            return f"Ray at {self._address} is away: {self.trouble}"
+        if not self.has_joined:
+            return f"joining Ray at {self._address}"
+        if self.is_silent:
+            return f"Ray's head at {self._address} does not answer"
+        return "" if self.capacity else "no node of the Ray cluster has what a slot takes"
+
+    def _note_joined(self, words: Mapping[str, Any], now_s: float) -> list[str]:
+        again = " again" if self.has_joined else ""
+        self.has_joined, self.is_silent, self.trouble = True, False, ""
+        self._joined_s = now_s
+        self._pause_s = _FIRST_TRY_S
+        takes = ", ".join(f"{amount:g} {name}" for name, amount in words["resources"].items() if amount > 0)
+        news = [f"joined Ray {words['version']} at {words['address']}{again}; each slot takes {takes}"]
+        if not words["has_token"] and not again:
+            news.append(
+                "Warning: this Ray cluster asks for no token: whoever reaches its ports runs what he likes "
+                "as its user. Start Ray with RAY_AUTH_MODE=token, and give --ray-token FILE."
+            )
+        return news
+
+    def _note_refused(self, words: str) -> None:
+        self.trouble = words
+        if means_other_version(words):
+            self.failure = self.failure or MachineError(
+                f"Ray at {self._address} is of another version than ours: {words}. Start hyperband with the "
+                "cluster's versions of Ray and Python; then the same command goes on where it is"
+            )
+        elif not self.has_joined:
+            self.failure = self.failure or MachineError(
+                f"cannot join Ray at {self._address}: {words}. Is it running, and is its token right "
+                "(--ray-token)? Then start the same command again"
+            )
+
+    def _note_failed(self, words: Mapping[str, Any], now_s: float) -> None:
+        self.trouble = said = words["words"]
+        if words["is_ours"]:
+            self.failure = self.failure or InternalError(
+                f"Ray's side of the search failed by an error of ours: {said}. Its traceback is in "
+                f"{self.log}: please report it. The same command goes on where it is."
+            )
+            return
+        is_same = said == self._same and now_s < self._joined_s + _SOON_S
+        self._n_same, self._same = self._n_same + 1 if is_same else 1, said
+        if self._n_same >= _N_SAME:
+            self.failure = self.failure or MachineError(
+                f"Ray's side of the search failed {_N_SAME} times in the same way although Ray at "
+                f"{self._address} could be joined: {said}. Its tracebacks are in {self.log}; start the "
+                "same command again when that is mended"
+            )

@@ -1,0 +1,178 @@
+"""A Ray of one machine that a search starts for itself: `--ray-address local`.
+
+Owns the way to it: what is written of it, how it is found again, started and ended. What keeps it, and ends
+it when nobody searches any more, is a process of its own (local_keeper.py). Must not know: slots, jobs.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperband.launch.ray.actor import KEEPALIVE
+from hyperband.launch.ray.words import KEEPALIVE_MS
+from hyperband.machine.claim import parse
+from hyperband.machine.process import ProcessId, wait_for_end
+
+#: in the folder `ray/` of a study
+RECORD_FILE, LOG_FILE = "local.json", "local.log"
+#: in its own folder: whoever searches holds a lock on it
+IN_USE_FILE, TOKEN_FILE = "in-use", "token"
+#: patience with its start; with its end, of which a job's own grace is a part
+_START_S, _END_S = 60.0, 60.0
+#: of the environment: what says which cluster, and Ray prefers the token to the file with one
+_NOT_FOR_OURS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+_ROOT = Path(__file__).resolve().parents[3]
+_RUN = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.launch.ray.local_keeper import main; "
+    "main()"
+)
+
+
+class LocalRayError(Exception):
+    """It could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRay:
+    """One that runs, as its record says."""
+
+    address: str
+    #: its own, on this machine's disk
+    folder: Path
+    keeper: ProcessId
+
+    @classmethod
+    def find(cls, study_ray: Path) -> "LocalRay | None":
+        """Return the one that an earlier search started on this machine, if it runs."""
+        try:
+            found = parse((study_ray / RECORD_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        if found is None:
+            return None
+        keeper = ProcessId(**found["keeper"])
+        return cls(found["address"], Path(found["folder"]), keeper) if keeper.is_alive() else None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What whoever joins it needs."""
+        return {
+            **dict.fromkeys(KEEPALIVE, KEEPALIVE_MS),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / TOKEN_FILE),
+        }
+
+    def end(self) -> None:
+        """End it, and see it gone; jobs that still run there are asked to stop."""
+        pidfd = self.keeper.open()
+        if pidfd is None:
+            return
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            wait_for_end(pidfd, _END_S)
+        finally:
+            os.close(pidfd)
+
+
+def enter(study_ray: Path, *, may_start: bool) -> LocalRay | None:
+    """Return the Ray of a study, held for as long as this process lives; started if it has to be.
+
+    Args:
+        study_ray: the folder `ray/` of the study.
+        may_start: without it None is returned where none runs.
+
+    Raises:
+        LocalRayError: it cannot be started.
+    """
+    found = LocalRay.find(study_ray)
+    if found is not None:
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            _hold(found.folder)
+            if LocalRay.find(study_ray) == found:
+                return found
+    return _start(study_ray) if may_start else None
+
+
+def _hold(folder: Path) -> None:
+    """Lock it, for good; waits for one that is about to end."""
+    fcntl.flock(os.open(folder / IN_USE_FILE, os.O_RDWR | os.O_CLOEXEC), fcntl.LOCK_SH)
+
+
+def _start(study_ray: Path) -> LocalRay:
+    # a short path on a local disk: sockets lie there
+    folder = Path(tempfile.mkdtemp(prefix="hb-ray-"))
+    try:
+        (folder / IN_USE_FILE).touch()
+        token = os.open(folder / TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(token, os.urandom(32).hex().encode())
+        os.close(token)
+        _hold(folder)
+        return _await(study_ray, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _await(study_ray: Path, folder: Path) -> LocalRay:
+    """Start the keeper; return when Ray is there."""
+    reader, writer = os.pipe()
+    with (study_ray / LOG_FILE).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _RUN, str(_ROOT), str(study_ray), str(folder), str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=keeper_environment(os.environ, folder),
+            pass_fds=(writer,),
+            start_new_session=True,
+        )
+    os.close(writer)
+    try:
+        ready, _, _ = select.select([reader], [], [], _START_S)
+        said = os.read(reader, 4096).decode() if ready else f"it took more than {_START_S:g} s"
+    finally:
+        os.close(reader)
+    found = LocalRay.find(study_ray)
+    if said != "up" or found is None:
+        process.send_signal(signal.SIGTERM)
+        log_file = study_ray / LOG_FILE
+        raise LocalRayError(
+            f"Ray could not be started on this machine: {said or 'it ended'}; {log_file} says more"
+        )
+    return found
+
+
+def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the environment of the keeper, and so of Ray: what docs/ray.md asks of every cluster."""
+    return {
+        **{name: value for name, value in environ.items() if not name.startswith(_NOT_FOR_OURS)},
+        **dict.fromkeys(KEEPALIVE, KEEPALIVE_MS),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / TOKEN_FILE),
+        "RAY_worker_niceness": "0",
+        # what still runs in the end has its own grace, by its keeper
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "3",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def record_of(address: str, folder: Path, keeper: ProcessId) -> bytes:
+    """Return what is written of one that runs."""
+    about = {
+        "pid": keeper.pid,
+        "start_ticks": keeper.start_ticks,
+        "boot_id": keeper.boot_id,
+        "pid_namespace": keeper.pid_namespace,
+    }
+    return json.dumps({"address": address, "folder": str(folder), "keeper": about}).encode()

@@ -1,0 +1,320 @@
+"""The slots that a search holds in a Ray cluster: what was decided of them, carried out.
+
+Owns the line to Ray's side of the search (link.py). Whether the cluster is there is decided in
+joining.py, who has which slot in holdings.py. Must not know: how a job is run at one.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperband.errors import HyperbandError, InternalError, MachineError
+from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
+from hyperband.launch.environment import THREAD_VARIABLES
+from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.holdings import Holdings, Over
+from hyperband.launch.ray.joining import Joining
+from hyperband.launch.ray.link import RayLink, default_environment
+from hyperband.launch.ray.words import GIVE_UP_S, Join, slot_of, warnings_of
+
+#: patience with the end of slots
+_END_S = 40.0
+#: so many slots in a row that cannot be made ready are no accident
+_N_UNFIT = 3
+
+
+class RaySlots:
+    """Slots `NODE:gpuK/KEY` and `NODE:cpu/KEY`. `open` first; before that only `describe` and `n_slots`."""
+
+    def __init__(
+        self,
+        address: str,
+        resources: Mapping[str, float],
+        *,
+        token: Path | None,
+        max_slots: int | None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            address: `auto`, `local` or HOST:PORT.
+            resources: of one slot, as far as they were said.
+            token: file with the cluster's token.
+            max_slots: jobs at once; None: as many as there is room for.
+        """
+        self._address = address
+        self._resources = dict(resources)
+        self._token = token
+        self._max_slots = max_slots
+        self._joining = Joining(address)
+        self._holdings = Holdings(max_slots)
+        self._news: list[str] = []
+        #: slots in a row for which Ray could not make ready what travels to nodes
+        self._n_unfit = 0
+        self._warned: set[str] = set()
+        self._n_waiting = 0
+        self._n_asked = 0
+        self._n_ended: int | None = None
+        self._failure: HyperbandError | None = None
+        self._open: tuple[RayLink, RayFiles] | None = None
+        self._sent: Mapping[str, Any] | None = None
+
+    def open(self, files: RayFiles, sent: Mapping[str, Any] | None = None) -> None:
+        """Begin to join the cluster; sent: what travels to its nodes, see ray_words.Join."""
+        self._sent = sent
+        self._open = RayLink(files.log), files
+        self._joining.log = str(files.log)
+        self._join()
+
+    # What the search asks of slots.
+
+    def describe(self) -> str:
+        """One line: which cluster, and what a slot takes of it."""
+        takes = ", ".join(f"{amount:g} {name}" for name, amount in self._resources.items() if amount > 0)
+        most = "" if self._max_slots is None else f"up to {self._max_slots} slots, "
+        return f"Ray at {self._address}: {most}{takes or 'a GPU, where there are any,'} each"
+
+    def n_slots(self) -> int:
+        """How many jobs may run at once if nobody else uses the cluster."""
+        n_slots = max(1, self._joining.capacity)
+        return n_slots if self._max_slots is None else min(n_slots, self._max_slots)
+
+    def take(self, wish: Wish) -> Lease | None:
+        """Lease a free slot that the wish does not avoid."""
+        return self._holdings.take(wish, time.monotonic())
+
+    def names(self) -> tuple[str, ...]:
+        """Every slot that is there."""
+        return self._holdings.names()
+
+    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
+        """Never: what a job has of a node is said by its resources."""
+        return None
+
+    def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
+        """Count a slot as used by a job of an earlier search, also before it was found again.
+
+        Raises:
+            InternalError: it is taken.
+        """
+        return self._holdings.adopt(slot_name)
+
+    def release(self, lease: Lease) -> None:
+        """Count the slot as free.
+
+        Raises:
+            InternalError: it was not taken.
+        """
+        self._holdings.release(lease.slot.name, time.monotonic())
+
+    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
+        """Nothing: its GPU is on another machine."""
+        return Observation()
+
+    def news(self) -> tuple[str, ...]:
+        """What happened to the cluster since the last call."""
+        news, self._news = self._news, []
+        return tuple(news)
+
+    def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 (of a GPU on another machine its job tells)
+        """False."""
+        return False
+
+    def next_look_s(self) -> float | None:
+        """Seconds after which a slot may be free that was held back; of all else the grounds tell."""
+        return self._holdings.held_back_s(time.monotonic())
+
+    def why_none(self) -> str:
+        """One line: what the search waits for."""
+        words = self._holdings.why_held_back(time.monotonic()) or self._joining.why_none()
+        return words or "Ray has not given the slots yet: others use the cluster"
+
+    # What the grounds and the launcher ask.
+
+    @property
+    def link(self) -> RayLink:
+        """Its descriptor is readable when there is something to heed."""
+        return self._opened()[0]
+
+    @property
+    def failure(self) -> HyperbandError | None:
+        """Why there will be no slots any more."""
+        return self._failure or self._joining.failure
+
+    def heed(self) -> None:
+        """Take in what Ray's side said; join again if it is gone.
+
+        Raises:
+            MachineError: it cannot be started again.
+        """
+        for words in self.link.heard():
+            self._hear(words)
+        if self._joining.is_due(time.monotonic()):
+            self._join()
+        self._ask()
+
+    def want(self, n_jobs: int) -> None:
+        """Hear how many jobs wait for a slot."""
+        self._n_waiting = n_jobs
+        self._ask()
+
+    def wait_s(self) -> float | None:
+        """Return seconds until `heed` has something to do although nothing is said; None: never."""
+        now_s = time.monotonic()
+        try_at_s = self._joining.try_at_s
+        waits_s = [] if try_at_s is None else [max(0.0, try_at_s - now_s)]
+        if self._n_waiting == 0 and (surplus_s := self._holdings.surplus_in_s(now_s)) is not None:
+            waits_s.append(surplus_s)
+        return min(waits_s, default=None)
+
+    def take_over(self) -> list[Over]:
+        """Return the attempts whose keepers ended since the last call."""
+        return self._holdings.take_over()
+
+    def take_lost(self) -> list[tuple[str, str]]:
+        """Return the names of taken slots that were lost since the last call, and how; see Holdings."""
+        return self._holdings.take_lost()
+
+    def take_met(self) -> list[tuple[str, str]]:
+        """Return the names of slots that were found since the last call with an attempt there, and which."""
+        return self._holdings.take_met()
+
+    def begin(self, name: str, folder: str, attempt: str, order: Mapping[str, Any] | None = None) -> bool:
+        """Have an attempt run at a slot; return False if it is not there.
+
+        order: all of it, where the slot cannot read the folder.
+        """
+        key = self._holdings.key_of(name)
+        words = {"op": "run", "key": key, "folder": folder, "attempt": attempt}
+        if key is None or not self.link.say(words if order is None else {**words, "order": order}):
+            return False
+        self._holdings.begin(name, attempt)
+        return True
+
+    def tell(self, name: str, attempt: str, line: str) -> bool:
+        """Hand a word on to the keeper of an attempt; return False if nobody can."""
+        key = self._holdings.key_of(name)
+        return key is not None and self.link.say({"op": "tell", "key": key, "attempt": attempt, "line": line})
+
+    def distrust(self, name: str) -> None:
+        """Hear that what ran at a slot was ended with it, whatever Ray says: have it ended for good."""
+        if (key := self._holdings.drop(name)) is not None:
+            self.link.say({"op": "drop", "key": key})
+
+    def note_failed_start(self, name: str, words: str) -> None:
+        """Hear that a job could not be started at a slot."""
+        fault = self._holdings.note_failed_start(name, words, time.monotonic())
+        if fault is not None:
+            self._failure = self._failure or MachineError(
+                f"jobs cannot be started on slots that Ray gave: {fault}. Mend it (the study's "
+                "folder and the script must be at the same path on every node), and start the same "
+                "command again: the search goes on where it is"
+            )
+
+    def note_run(self, name: str) -> None:
+        """Hear that a job ran at a slot to its end."""
+        self._holdings.note_run(name)
+
+    def end(self) -> list[str]:
+        """Give every slot back; return what must be said if that fails."""
+        if self._open is None:
+            return []
+        link, files = self._open
+        has_joined = self._joining.has_joined
+        words = self._joining.trouble or ("" if has_joined else "it was not joined")
+        if not words and link.say({"op": "end"}):
+            until_s = time.monotonic() + _END_S
+            while self._n_ended is None and link.is_open and (left_s := until_s - time.monotonic()) > 0:
+                select.select([link], [], [], left_s)
+                for said in link.heard():
+                    self._hear(said)
+            words = self._joining.trouble or "it did not answer in time"
+        if self._n_ended is not None or (files.is_new and not has_joined):
+            files.clear()
+            return []
+        return [
+            f"The slots in Ray at {self._address} could not be given back ({words}); they end by themselves "
+            f"after {GIVE_UP_S:g} s without a search, or by `hyperband stop {files.study}`."
+        ]
+
+    def close(self) -> None:
+        """Leave the cluster; slots and jobs go on."""
+        if self._open is not None:
+            self._open[0].close()
+            self._open = None
+
+    # Inside.
+
+    def _opened(self) -> tuple[RayLink, RayFiles]:
+        if self._open is None:
+            raise InternalError("Ray's slots were used before they were opened: please report it.")
+        return self._open
+
+    def _join(self) -> None:
+        link, files = self._opened()
+        folder = str(files.log.parent)
+        join = Join(self._address, files.name, self._resources, str(files.script), folder, self._sent)
+        link.open(join, default_environment(self._token))
+        self._n_asked = 0
+
+    def _hear(self, words: Mapping[str, Any]) -> None:
+        now_s = time.monotonic()
+        match words["at"]:
+            case "closed":
+                self._holdings.note_away()
+                if self._n_ended is None:
+                    self._news += self._joining.close(now_s)
+            case "found":
+                self._holdings.note_found(words["keys"])
+            case "slot":
+                self._note_slot(words, now_s)
+            case "unfit":
+                self._note_unfit(words["words"])
+            case "gone":
+                name = self._holdings.note_gone(words["key"], words["words"])
+                if name is not None:
+                    self._news.append(f"the slot {name} is gone: {words['words']}")
+            case "over":
+                self._holdings.note_over(words["attempt"], words["said"], now_s)
+            case "ended":
+                self._n_ended = words["n"]
+            case _:
+                self._news += self._joining.hear(words, now_s)
+                if words["at"] == "joined":
+                    # a cluster that has lost its GPUs for a moment must not change what a slot is
+                    self._resources = dict(words["resources"])
+
+    def _note_slot(self, words: Mapping[str, Any], now_s: float) -> None:
+        share = {name for name in THREAD_VARIABLES if name not in os.environ}
+        slot = slot_of(words, self._resources, share if THREAD_VARIABLES[0] in share else ())
+        self._n_unfit = 0
+        self._news += [line for line in warnings_of(words) if line not in self._warned]
+        self._warned.update(warnings_of(words))
+        self._holdings.note_slot(words["key"], slot, words["attempt"], now_s)
+
+    def _note_unfit(self, words: str) -> None:
+        self._n_unfit += 1
+        line = f"Ray could not make a node ready for jobs, and tries again: {words}"
+        if self._n_unfit == 1 and line not in self._warned:
+            self._warned.add(line)
+            self._news.append(line)
+        # a node that is not fit is no reason to end what goes on at others
+        if self._n_unfit >= _N_UNFIT and not self._holdings.names():
+            self._failure = self._failure or MachineError(
+                f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "
+                "the nodes, and start the same command again: the search goes on where it is"
+            )
+
+    def _ask(self) -> None:
+        """Ask for as many slots as can be used; give back those that nothing waits for."""
+        n_wanted = self._holdings.n_wanted(self._n_waiting)
+        may_ask = self._joining.has_joined and n_wanted != self._n_asked
+        if may_ask and self.link.say({"op": "want", "n": n_wanted}):
+            self._n_asked = n_wanted
+        if self._n_waiting == 0:
+            for held in self._holdings.give_up_surplus(time.monotonic()):
+                self.link.say({"op": "drop", "key": held.key})
+                self._news.append(f"the slot {held.slot.name} is given back: nothing waits for it")

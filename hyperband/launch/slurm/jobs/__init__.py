@@ -1,0 +1,1 @@
+"""One Slurm job, or array task, for each job of a trial (`--slurm-mode jobs`)."""

@@ -1,0 +1,128 @@
+"""What Slurm runs and reads in a study's folder where each job of a trial is a Slurm job of its own.
+
+Owns `slurm/tasks/`: one file for each submission, with the command of each of its tasks, and so whose they
+are. Must not know: what is submitted when.
+"""
+
+import contextlib
+import json
+import shutil
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hyperband.folder import SLURM_FOLDER
+from hyperband.launch.remote.shipping import ship
+from hyperband.launch.slurm import text as slurm_text
+from hyperband.launch.slurm.files import forget_name, open_folder
+from hyperband.launch.slurm.profile import Profile
+from hyperband.machine.claim import read_fresh, write_whole
+
+_SCRIPT_FILE = "job.sh"
+_LOG_FILE = "jobs.log"
+_TASKS_FOLDER = "tasks"
+
+
+class TrialJobFiles:
+    """One study's folder for jobs of Slurm's that run one attempt each."""
+
+    def __init__(self, study: Path, profile: Profile, cwd: Path) -> None:
+        """Make it, or find it.
+
+        Args:
+            study: its folder, shared with the nodes.
+            profile: what a job is.
+            cwd: where jobs run.
+
+        Raises:
+            MachineError: it cannot be written to, or the study has allocations.
+        """
+        self.study = study
+        self.folder = study / SLURM_FOLDER
+        self.log = self.folder / _LOG_FILE
+        self._tasks = self.folder / _TASKS_FOLDER
+        self._profile = profile
+        self._cwd = cwd
+        self.name = open_folder(study, profile, mode="jobs", script=_SCRIPT_FILE, within=(_TASKS_FOLDER,))
+        self._python = (sys.executable, "-I", "-S")
+        self._holder = ship(study, modules=("holder",), main="holder")
+        self._node = ship(study)
+        #: attempts of each submission that was looked at, in the order of their tasks
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def write_tasks(self, folders: Mapping[str, Path]) -> str:
+        """Write down what is about to be submitted together; return the word by which it is found again.
+
+        Args:
+            folders: of each attempt, by its name, in the order of their tasks.
+
+        Raises:
+            OSError: that cannot be written.
+        """
+        word = uuid.uuid4().hex
+        commands = [self._command(folder, attempt) for attempt, folder in folders.items()]
+        write_whole(str(self._tasks), f"{word}.json", json.dumps(commands).encode())
+        self._known[word] = tuple(folders)
+        return word
+
+    def argv(self, word: str, folders: Mapping[str, Path]) -> tuple[str, ...]:
+        """Return the arguments of sbatch for what was written down under this word."""
+        comment = f"hyperband {self.study} {word}"
+        script = self.folder / _SCRIPT_FILE
+        if len(folders) == 1:
+            [(attempt, folder)] = folders.items()
+            return slurm_text.job_argv(
+                self._profile,
+                name=self.name,
+                comment=comment,
+                log=self.log,
+                cwd=self._cwd,
+                script=script,
+                command=self._command(folder, attempt),
+            )
+        return slurm_text.array_argv(
+            self._profile,
+            n_tasks=len(folders),
+            name=self.name,
+            comment=comment,
+            log=self.log,
+            cwd=self._cwd,
+            script=script,
+            command=(*self._python, str(self._holder), "task", str(self._tasks / f"{word}.json")),
+        )
+
+    def attempt_of(self, job_id: str, comment: str) -> str | None:
+        """Return the attempt that a job was submitted for; None: this study knows of none.
+
+        Args:
+            job_id: as squeue lists it, `15_3` for a task.
+            comment: of the job.
+
+        Raises:
+            OSError: the folder cannot be read now.
+        """
+        word = comment.rpartition(" ")[2]
+        if word not in self._known and (names := self._read(word)) is not None:
+            self._known[word] = names
+        names = self._known.get(word, ())
+        task = job_id.partition("_")[2]
+        number = int(task) if task.isdigit() else 0
+        return names[number] if number < len(names) else None
+
+    def clear(self) -> None:
+        """Note that no job of Slurm's is left."""
+        forget_name(self.study)
+        shutil.rmtree(self._tasks, ignore_errors=True)
+
+    def _command(self, folder: Path, attempt: str) -> Sequence[str]:
+        return (*self._python, str(self._node), str(folder), attempt)
+
+    def _read(self, word: str) -> tuple[str, ...] | None:
+        if not word.isalnum():
+            return None
+        with contextlib.suppress(FileNotFoundError, ValueError):  # somebody removed or damaged it
+            found = read_fresh(str(self._tasks), f"{word}.json")[0]
+            if found is not None:
+                return tuple(str(command[-1]) for command in json.loads(found))
+        return None

@@ -1,0 +1,126 @@
+"""What is known of the Slurm jobs of one search's attempts, and what may be said and ordered of them.
+
+Must not know: what follows from it; that is for TrialJobs and its parts to decide.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hyperband.launch.remote.place import Place
+from hyperband.launch.remote.starts import FailedStarts
+from hyperband.launch.slurm.jobs.events import Action
+from hyperband.launch.slurm.orders import Cancel, Fail, Say
+from hyperband.launch.slurm.words import JobState
+
+#: tasks of one array; Slurm's own limit is 1000 unless a site says otherwise
+MOST_TASKS = 500
+#: failures are counted over all nodes: which one a job gets is Slurm's to say
+ANYWHERE = Place("", "", 0)
+
+
+def array_of(job_id: str) -> str:
+    """Return the array that a job is a task of; empty: of none."""
+    whole, task, _ = job_id.partition("_")
+    return whole if task else ""
+
+
+class Stage(StrEnum):
+    """Where an attempt is on its way."""
+
+    WAITING = "not submitted"
+    ASKED = "being submitted"
+    #: Slurm may or may not have a job for it: the next status tells
+    UNSURE = "perhaps submitted"
+    QUEUED = "queued"
+    RUNNING = "running"
+
+
+@dataclass(slots=True)
+class TrialAttempt:
+    """One attempt that is not done."""
+
+    name: str
+    stage: Stage
+    #: of its job; empty: it has none, or it is not known
+    job_id: str = ""
+    #: why that waits, as Slurm says
+    reason: str = ""
+    #: in the queue since then
+    since_s: float = 0.0
+    #: seen there then
+    listed_s: float = 0.0
+    has_begun: bool = False
+
+
+@dataclass(slots=True)
+class Unwanted:
+    """A job of Slurm's that has nothing to do any more."""
+
+    since_s: float
+    state: JobState
+    #: it was there as long after that
+    lingers: bool = False
+
+
+@dataclass(slots=True)
+class TrialJobState:
+    """One owner: TrialJobs, which shares it with its parts."""
+
+    #: so many jobs run at once, at most; None: as many as there are
+    n_at_once: int | None
+    #: where the output of their scripts is, for messages
+    log_of: str
+    attempts: dict[str, TrialAttempt] = field(default_factory=dict)
+    #: what was submitted and not answered, by ticket
+    asked: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    #: tasks of each array, in order
+    arrays: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unwanted: dict[str, Unwanted] = field(default_factory=dict)
+    #: jobs that we cancelled, and jobs whose end was told
+    cancelled: set[str] = field(default_factory=set)
+    over: set[str] = field(default_factory=set)
+    n_tickets: int = 0
+    #: of one array: fewer while it is found out how many Slurm takes
+    most_tasks: int = MOST_TASKS
+    has_arrays: bool = True
+    #: counted over all nodes, at ANYWHERE
+    starts: FailedStarts = field(default_factory=FailedStarts)
+    #: until then nothing is submitted
+    not_before_s: float = 0.0
+    has_looked: bool = False
+    #: jobs in the last status that were neither over nor about to be
+    n_live: int = 0
+    is_reachable: bool = True
+    is_stopping: bool = False
+    has_failed: bool = False
+    said: set[str] = field(default_factory=set)
+
+    def note_done(self, attempt: str, now_s: float) -> None:
+        """Take in that an attempt is over, or will never begin."""
+        one = self.attempts.pop(attempt, None)
+        if one is not None and one.job_id and one.job_id not in self.over:
+            is_queued = one.stage == Stage.QUEUED and not one.has_begun
+            self.unwanted[one.job_id] = Unwanted(now_s, JobState.WAITING if is_queued else JobState.RUNNING)
+
+    def cancel(self, job_ids: list[str], why: str, actions: list[Action]) -> None:
+        """Order the end of those jobs of which it was not ordered before."""
+        if new := tuple(job_id for job_id in job_ids if job_id not in self.cancelled):
+            self.cancelled |= set(new)
+            actions.append(Cancel(new, why))
+
+    def queued(self) -> list[TrialAttempt]:
+        """Attempts that wait in Slurm's queue, or for others of ours to be over."""
+        waits = [Stage.QUEUED] if self.n_at_once is None else [Stage.QUEUED, Stage.WAITING]
+        return [one for one in self.attempts.values() if one.stage in waits and not one.has_begun]
+
+    def fail(self, words: str, actions: list[Action]) -> None:
+        """Say, once, that the search cannot go on."""
+        if not self.has_failed:
+            self.has_failed = True
+            actions.append(Fail(words))
+
+    def say_once(self, words: str, actions: list[Action]) -> None:
+        """Say something, the first time that it is so."""
+        if words not in self.said:
+            self.said.add(words)
+            actions.append(Say(words))

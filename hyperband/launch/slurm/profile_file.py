@@ -1,0 +1,107 @@
+"""Reading a Slurm profile: from a YAML file and from `KEY=VALUE` words, refused early with the line.
+
+Owns the file's form, which word counts, and which values go together. Must not know: what a value means.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hyperband.errors import UsageError
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.profile_keys import checked
+
+
+def read_profile(path: Path | None, overrides: Sequence[str] = ()) -> Profile:
+    """The profile of a file, with `KEY=VALUE` words over it; the later word counts, `setup` words add up.
+
+    Args:
+        path: A YAML file with one mapping; None: all defaults.
+        overrides: Words of `--slurm-set`.
+
+    Raises:
+        UsageError: The file cannot be read, is no such mapping, has a key twice or one that is unknown, or
+            a value is none of those expected; with the line.
+    """
+    found: dict[str, object] = {}
+    if path is not None:
+        for key, (value, line) in _entries(path).items():
+            found[key] = checked(key, value, f"{path}, line {line}")
+    set_here: dict[str, str | list[str]] = {}
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        where = f"--slurm-set {word}"
+        if not equals:
+            raise UsageError(f"{where}: expected KEY=VALUE, such as time=4:00:00.")
+        lines = set_here.setdefault(key, []) if key == "setup" else None
+        if isinstance(lines, list):
+            lines.append(value)
+        else:
+            set_here[key] = value
+        found[key] = checked(key, set_here[key], where)
+    profile = Profile(**found)  # type: ignore[arg-type] # each was checked under its own name
+    _check_together(profile, "the Slurm profile" if path is None else str(path))
+    return profile
+
+
+def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
+    """Keys of a YAML mapping with their values as written and their lines: `4:00:00` is no number here."""
+    try:
+        import yaml
+    except ImportError as err:
+        raise UsageError(
+            f"--slurm-profile {path} needs PyYAML, which is not installed: pip install 'hyperband[slurm]'. "
+            "Without it, every key can be given as --slurm-set KEY=VALUE."
+        ) from err
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError) as err:
+        raise UsageError(
+            f"--slurm-profile {path} cannot be read ({err}); `hyperband slurm init` writes a commented one."
+        ) from err
+    except yaml.YAMLError as err:
+        raise UsageError(f"--slurm-profile {path} is no YAML: {' '.join(str(err).split())}.") from err
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"--slurm-profile {path}: expected lines such as `partition: gpu`.")
+    found: dict[str, tuple[str | list[str], int]] = {}
+    for key_node, value_node in root.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key in found:
+            raise UsageError(f"{path}, line {line}: {key} is there twice, first in line {found[key][1]}.")
+        if isinstance(value_node, yaml.SequenceNode):
+            value: str | list[str] = [
+                str(node.value) if isinstance(node, yaml.ScalarNode) else "\0" for node in value_node.value
+            ]
+        elif isinstance(value_node, yaml.ScalarNode):
+            value = str(value_node.value)
+        else:
+            raise UsageError(f"{path}, line {line}: {key} is a mapping, expected a value or a list.")
+        found[key] = (value, line)
+    return found
+
+
+def _check_together(profile: Profile, where: str) -> None:
+    if profile.gpus is not None and profile.gres is not None:
+        raise UsageError(
+            f"{where} has gpus ({profile.gpus}) and gres ({profile.gres}); expected one of them."
+        )
+    if profile.min_allocations > profile.max_allocations:
+        raise UsageError(
+            f"{where}: min_allocations is {profile.min_allocations} and max_allocations is "
+            f"{profile.max_allocations}; expected the first to be at most the second."
+        )
+    if profile.n_slots % profile.nodes:
+        raise UsageError(
+            f"{where}: slots_per_allocation is {profile.n_slots} and nodes is {profile.nodes}; expected a "
+            "multiple of it, the same number on each node."
+        )
+    if (
+        profile.n_gpus
+        and profile.n_gpus % profile.n_slots_per_node
+        and profile.n_slots_per_node % profile.n_gpus
+    ):
+        raise UsageError(
+            f"{where}: {profile.n_slots_per_node} jobs at once on {profile.n_gpus} GPUs of a node; expected "
+            "whole GPUs for each job, or the same number of jobs on each GPU: change slots_per_allocation."
+        )

@@ -1,0 +1,69 @@
+"""What the clerk reports of Slurm: a closed set of values, without a clock or a command."""
+
+from dataclasses import dataclass
+
+from hyperband.launch.slurm.words import JobLine, Refusal, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job is in Slurm's queue."""
+
+    #: what whoever submitted calls it
+    ticket: int
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSubmitted:
+    """sbatch did not take a job."""
+
+    ticket: int
+    refusal: Refusal
+    #: Slurm's own
+    words: str
+    #: it may have been taken all the same: sbatch was ended while it waited for an answer
+    is_unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All jobs that Slurm knows under our name, and all that we asked for and that it no longer knows.
+
+    It was asked for after everything that was reported before it. A job that is not in it is not over: each
+    end is reported, at least once, also where Slurm forgets it.
+    """
+
+    jobs: tuple[JobLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """Nobody answered; it is asked again, ever less often. Said once, until there is an answer."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSite:
+    """How the site is set up: whether there is accounting, and which version this is. Said once."""
+
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRefused:
+    """scancel failed for another reason than that nobody answered; it is not tried again."""
+
+    job_ids: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepOver:
+    """A step is over, and with it every process of it: its node said so, and its allocation goes on."""
+
+    name: str
+
+
+Report = Submitted | NotSubmitted | Status | Unreachable | FoundSite | CancelRefused | StepOver

@@ -1,0 +1,171 @@
+"""A search as a job of Slurm's: submitted, looked at, ended and started again, by its id.
+
+Owns `slurm/search.json` and `slurm/search.sh` in the study's folder. Must not know: what a search is, or the
+allocations in which its jobs run.
+"""
+
+import contextlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hyperband.errors import MachineError
+from hyperband.folder import SLURM_FOLDER
+from hyperband.launch.slurm.commands import Answer, Commands
+from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.text import engine_environment, search_argv, squeue_argv
+from hyperband.launch.slurm.words import JobLine, JobState, Refusal, job_id_of, jobs_in_squeue
+from hyperband.machine.claim import parse, write_whole
+
+_ABOUT_FILE = "search.json"
+_SCRIPT_FILE = "search.sh"
+_SCRIPT = '#!/bin/bash\nexec "$@"\n'
+_NAME_LENGTH = 40
+#: patience with one command, and with the end of a search that was asked for it
+_COMMAND_S = 20.0
+_END_S = 150.0
+_LOOK_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SearchJob:
+    """A search that was submitted."""
+
+    job_id: str
+    #: of Slurm's job, unlike any other
+    name: str
+    submitted_at: float
+
+    @classmethod
+    def read(cls, study: Path) -> "SearchJob | None":
+        """Return the job that was submitted last and has not ended in order; None: there is none."""
+        try:
+            found = parse((study / SLURM_FOLDER / _ABOUT_FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        return None if found is None else cls(found["job_id"], found["name"], found["submitted_at"])
+
+    def forget(self, study: Path) -> None:
+        """Note that it has ended, unless another one was submitted since."""
+        if SearchJob.read(study) == self:
+            (study / SLURM_FOLDER / _ABOUT_FILE).unlink(missing_ok=True)
+
+
+def submit_search(
+    study: Path, profile: Profile, *, log: Path, cwd: Path, environ: Mapping[str, str], command: Sequence[str]
+) -> SearchJob:
+    """Have Slurm run a search, and note it in the study's folder.
+
+    Args:
+        study: its folder, which is there.
+        profile: says where the search runs.
+        log: file for what it prints.
+        cwd: where it runs.
+        environ: its environment.
+        command: runs the search.
+
+    Raises:
+        MachineError: Slurm does not take it, or does not answer; or the folder cannot be written to.
+    """
+    name = f"hb-search-{re.sub(r'[^A-Za-z0-9_.-]+', '-', study.name)[:_NAME_LENGTH]}-{uuid.uuid4().hex[:8]}"
+    folder = study / SLURM_FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
+        write_whole(str(folder), _SCRIPT_FILE, _SCRIPT.encode(), mode=0o700)
+        argv = search_argv(
+            profile,
+            name=name,
+            comment=f"hyperband {study}",
+            log=log,
+            cwd=cwd,
+            script=folder / _SCRIPT_FILE,
+            command=command,
+        )
+        answer = _ask(argv, environ)
+        if answer.code != 0:
+            raise MachineError(f"Slurm did not take the search as a job of its own: {answer.words}")
+        job_id = job_id_of(answer.out)
+        if job_id is None:
+            raise MachineError(f"Slurm took the search, but did not say as which job: {answer.words}")
+        job = SearchJob(job_id, name, time.time())
+        write_whole(str(folder), _ABOUT_FILE, json.dumps(asdict(job)).encode())
+    except OSError as err:
+        raise MachineError(
+            f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or make the "
+            "study's folder writable, and start the same command again"
+        ) from err
+    return job
+
+
+def look_at(job: SearchJob, environ: Mapping[str, str]) -> JobLine | None:
+    """Return what Slurm says of the job of a search while it is waiting or runs; None: it is over.
+
+    Raises:
+        MachineError: Slurm does not answer: nothing is known.
+    """
+    answer = _ask(squeue_argv(job.name), environ)
+    if answer.code != 0:
+        raise MachineError(
+            f"the search was submitted as Slurm's job {job.job_id}, and Slurm does not say whether it is "
+            f"over: {answer.words}. Try again when it answers"
+        )
+    # one that is ending may be queued again in a moment
+    lines = [line for line in jobs_in_squeue(answer.out) if line.job_id == job.job_id]
+    return next((line for line in lines if not line.state.is_over), None)
+
+
+def end_search(job: SearchJob, environ: Mapping[str, str]) -> bool:
+    """End the job of a search in order, and wait for that; return whether there was anything to end.
+
+    Raises:
+        MachineError: Slurm does not answer, or the search does not end.
+    """
+    is_asked = False
+    until_s = time.monotonic() + _END_S
+    while (line := look_at(job, environ)) is not None:
+        if line.state is JobState.WAITING:
+            _cancel(job, ("scancel", "--quiet", job.job_id), environ)
+            is_asked = True
+        elif not is_asked:
+            # to the search itself, which ends its jobs and allocations; scancel alone would leave it no time
+            _cancel(job, ("scancel", "--quiet", "--signal=TERM", "--batch", job.job_id), environ)
+            is_asked = True
+        if time.monotonic() > until_s:
+            raise MachineError(
+                f"the search in Slurm's job {job.job_id} was asked to end, and has not within {_END_S:g} s; "
+                f"`scancel {job.job_id}` ends it the hard way, and after that `hyperband stop` what it leaves"
+            )
+        # a job that ends is no event for anybody else
+        time.sleep(_LOOK_S)
+    return is_asked
+
+
+def start_again(environ: Mapping[str, str]) -> None:
+    """Have Slurm queue the job again in which we run, and end us.
+
+    Raises:
+        MachineError: it does not.
+    """
+    job_id = environ.get("SLURM_JOB_ID", "")
+    answer = _ask(("scontrol", "requeue", job_id), environ)
+    if answer.code != 0:
+        raise MachineError(
+            f"Slurm does not start its job {job_id} again ({answer.words}): the search is over for now, its "
+            "jobs and allocations go on. Start the same command again, which takes them over"
+        )
+
+
+def _cancel(job: SearchJob, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    answer = _ask(argv, environ)
+    if answer.refusal is Refusal.UNREACHABLE:
+        raise MachineError(f"Slurm's job {job.job_id} cannot be ended: {answer.words}. Try again later")
+
+
+def _ask(argv: Sequence[str], environ: Mapping[str, str]) -> Answer:
+    with contextlib.closing(Commands(engine_environment(environ), _COMMAND_S)) as commands:
+        return commands.run(argv)

@@ -1,0 +1,1 @@
+"""Warm starts: a host under the user's interpreter that has imported ahead, and forks jobs."""
