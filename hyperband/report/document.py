@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from hyperband.report.again import trained_twice
 from hyperband.report.failures import failures_of
 from hyperband.report.view import JobView, StudyView, study_view
 from hyperband.search.events import Event, JobEnded
@@ -32,6 +33,8 @@ JOB_COLUMNS = (
     "gpu_utilisation_percent",
     "source",
 )
+#: jobs that could not go on from a checkpoint, and the epochs that were trained again for that
+_TRAINED_TWICE = ("n_jobs", "n_epochs")
 #: those from `retry` to the measurements, for a job that runs
 _NOT_ENDED = (False, None, None, None, None, None)
 
@@ -99,6 +102,7 @@ def document_of(study: StudyView) -> dict[str, object]:
             for event in study.quarantined
         ],
         "checkpoints_freed_bytes": study.checkpoints_freed_bytes,
+        "trained_twice": dict(zip(_TRAINED_TWICE, trained_twice(study), strict=True)),
     }
 
 
@@ -118,6 +122,7 @@ def planned_document(
         "failures": [],
         "quarantined": [],
         "checkpoints_freed_bytes": 0,
+        "trained_twice": dict.fromkeys(_TRAINED_TWICE, 0),
     }
 
 

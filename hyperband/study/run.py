@@ -44,6 +44,7 @@ from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
+from hyperband.study.pace import Pace
 from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
@@ -271,6 +272,7 @@ def _run(
                 files=files,
                 health=Health([*events, *begin]),
                 packing=packing,
+                pace=Pace(engine, events),
                 checkpoints=checkpoints,
                 voice=voice,
                 console=console,

@@ -29,7 +29,7 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
-from hyperband.search.trial import Progress, Start, TrialState
+from hyperband.search.trial import Progress, TrialState
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
@@ -38,7 +38,7 @@ from hyperband.study.finish import Finish, Verdict
 from hyperband.study.grounds import Grounds, Waiting
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
-from hyperband.study.pace import Pace
+from hyperband.study.pace import Pace, epochs_before
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Ids
 from hyperband.study.starting import Chosen, Starting, room_wish
@@ -70,6 +70,7 @@ class Search:
         files: JobFiles,
         health: Health,
         packing: Packing,
+        pace: Pace,
         checkpoints: Checkpoints | StoredCheckpoints,
         voice: Voice,
         console: Console,
@@ -95,7 +96,7 @@ class Search:
         self._watched: tuple[HasDescriptor, ...] = ()
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
-        self._pace = Pace()
+        self._pace = pace
         self._starting = Starting(
             settings=settings,
             engine=engine,
@@ -268,15 +269,8 @@ class Search:
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
-        self._pace.see(event, started.epochs - self._epochs_before(started))
+        self._pace.see(started, event)
         self._finish.count(started, event)
-
-    def _epochs_before(self, started: JobStarted | Start) -> int:
-        """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
-        if started.rung == 0:
-            return 0
-        bracket = self._engine.trial(started.trial).bracket
-        return self._engine.plan.brackets[bracket].rungs[started.rung - 1].epochs
 
     def _watch_ids(self) -> None:
         self._watched = self._ids.watched
@@ -330,7 +324,7 @@ class Search:
         queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
         # a promotion that is only proposed is none of them
         n_queued = max(1, sum(1 for _ in islice(queued, most)))
-        n_epochs = start.epochs - self._epochs_before(start)
+        n_epochs = start.epochs - epochs_before(self._engine, start)
         return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
     def _heed_health(self, events: list[Event]) -> None:
