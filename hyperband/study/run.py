@@ -15,6 +15,7 @@ from hyperband.folder import LOG_FILE, has_study, job_folder
 from hyperband.journal import Journal
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
+from hyperband.report.completions import Completions
 from hyperband.report.ladder import why_complete
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
@@ -273,6 +274,7 @@ def _run(
                 health=Health([*events, *begin]),
                 packing=packing,
                 pace=Pace(engine, events),
+                completions=_completions(engine, events) if settings.asynchronous else None,
                 checkpoints=checkpoints,
                 voice=voice,
                 console=console,
@@ -289,6 +291,10 @@ def _run(
         verdict.error,
         is_handed_over=verdict.is_handed_over,
     )
+
+
+def _completions(engine: Engine, events: Sequence[Event]) -> Completions:
+    return Completions(lambda: engine.plan, lambda trial: engine.trial(trial).bracket, events)
 
 
 def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Journal, voice: Voice) -> Verdict:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
 from hyperband.launch.base import Wish
+from hyperband.report.completions import Completed, Completions
 from hyperband.report.screen import Console, Status
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
@@ -71,6 +72,7 @@ class Search:
         health: Health,
         packing: Packing,
         pace: Pace,
+        completions: Completions | None,
         checkpoints: Checkpoints | StoredCheckpoints,
         voice: Voice,
         console: Console,
@@ -97,6 +99,9 @@ class Search:
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
         self._pace = pace
+        #: None: complete rungs are decisions
+        self._completions = completions
+        self._complete: list[Completed] = []
         self._starting = Starting(
             settings=settings,
             engine=engine,
@@ -174,6 +179,9 @@ class Search:
         self._unsaid += [partial(self._voice.ended, *one) for one in ended]
         self._unsaid += self._of_slots  # after the ends that they follow from
         self._of_slots.clear()
+        complete = [one for one in self._complete if not one.is_told_by(decisions)]
+        self._complete.clear()
+        self._unsaid += [partial(self._voice.complete, one.bracket, one.words) for one in complete]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
         proposed = [event for event in events if isinstance(event, IdProposed)]
         self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
@@ -262,6 +270,8 @@ class Search:
             self._packing.see(event)
             events.append(event)
             judged.append((started, event, self._engine.progress()))
+            complete = None if self._completions is None else self._completions.see(started, event)
+            self._complete += [] if complete is None else [complete]
         for started, event, _ in judged:
             self._count(started, event)
             self._files.note_end(started.trial, event)
