@@ -38,7 +38,7 @@ class SlurmGrounds:
         """
         self._study = study
         self._grace_s = settings.grace_s
-        self._profile = read_profile(settings.slurm_profile, settings.slurm_set)
+        self._profile = read_profile(settings.slurm_profile, settings.slurm_set, mode=settings.slurm_mode)
         require_commands()
         self._slots = SlurmSlots(self._profile, max_slots=settings.max_slots)
         self._launcher: SlurmLauncher | None = None

@@ -36,7 +36,9 @@ class TrialJobGrounds:
             MachineError: Slurm's commands are not here.
         """
         self._grace_s = settings.grace_s
-        self._profile = profile_of_one(read_profile(settings.slurm_profile, settings.slurm_set))
+        self._profile = profile_of_one(
+            read_profile(settings.slurm_profile, settings.slurm_set, mode=settings.slurm_mode)
+        )
         require_commands()
         self._slots = TrialJobSlots(self._profile, max_slots=settings.max_slots)
         self._launcher: TrialJobLauncher | None = None
