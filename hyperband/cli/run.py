@@ -14,6 +14,7 @@ from hyperband.cli.output import is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
 from hyperband.folder import has_study
 from hyperband.journal import read_events, writer_of
+from hyperband.launch.slurm.search_time import refuse_short_job
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
 from hyperband.report.results import result_text
@@ -48,6 +49,8 @@ def run(settings: Settings, *, cwd: Path) -> int:
         if settings.detach is not None:
             return _detach(settings, settings.detach, console)
         detached = Detached.take(os.environ)
+        if detached is not None and detached.is_in_slurm:
+            refuse_short_job(os.environ)
         try:
             result = run_search(
                 settings,
@@ -110,7 +113,9 @@ def _show_result(result: SearchResult, settings: Settings, console: Console, cwd
         console.line(f"\n{result.state}: {result.reason}")
     width = width_of(sys.stderr if settings.json else sys.stdout)
     console.line(f"\n{result_text(study, result.folder, cwd=cwd, width=width)}")
-    if result.state == "stopped":
+    if result.is_handed_over:
+        console.line("Slurm is asked to queue it again, and it goes on from here by itself")
+    elif result.state == "stopped":
         console.line("the same command goes on from here")
     console.drain()
     if settings.json:

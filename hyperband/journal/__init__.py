@@ -3,7 +3,8 @@
 It stores events and gives them back; what they mean is the engine's business. `store` is the door of whoever
 writes, `reading` of whoever only reads; `database` has all the SQL, `copy` the plain copy, and `belief` says
 which of the two is believed where they differ. Where the files are is `place`'s to say and `home`'s to bring
-about; the `courier` copies them into the study's folder if they are elsewhere.
+about; the `courier` copies them into the study's folder if they are elsewhere, and `spare` removes what was
+left of a move that was cut off.
 """
 
 from hyperband.journal.home import refuse_away, removing

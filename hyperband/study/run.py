@@ -38,7 +38,7 @@ from hyperband.search.trial import Plan
 from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.clearing import clear_folder
-from hyperband.study.detaching import Detached, refuse_submitted
+from hyperband.study.detaching import Detached
 from hyperband.study.finish import Verdict, spent_s
 from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
@@ -47,6 +47,7 @@ from hyperband.study.opening import Opened, continued, created_of, last_settings
 from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
+from hyperband.study.submitted import refuse_submitted
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
 from hyperband.study.warnings import cost_of_not_resuming, warnings_of
@@ -111,7 +112,7 @@ def run_search(
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
-        refuse_submitted(opened.folder, os.environ)
+        refuse_submitted(opened.folder, console.line)
         clear_folder(settings, opened.folder, console=console, confirm=confirm)
         guidance = None
         if not has_study(opened.folder):

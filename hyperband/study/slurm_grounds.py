@@ -77,7 +77,7 @@ class HeldGrounds(SlurmGrounds[SlurmSlots, SlurmLauncher]):
             UsageError: the profile is wrong.
             MachineError: Slurm's commands are not here.
         """
-        profile = read_profile(settings.slurm_profile, settings.slurm_set)
+        profile = read_profile(settings.slurm_profile, settings.slurm_set, mode=settings.slurm_mode)
         super().__init__(settings, profile, SlurmSlots(profile, max_slots=settings.max_slots))
         self._carriers: SlurmCarriers | None = None
 

@@ -28,7 +28,9 @@ class TrialJobGrounds(SlurmGrounds[TrialJobSlots, TrialJobLauncher]):
             UsageError: the profile is wrong, or says something of allocations.
             MachineError: Slurm's commands are not here.
         """
-        profile = profile_of_one(read_profile(settings.slurm_profile, settings.slurm_set))
+        profile = profile_of_one(
+            read_profile(settings.slurm_profile, settings.slurm_set, mode=settings.slurm_mode)
+        )
         super().__init__(settings, profile, TrialJobSlots(profile, max_slots=settings.max_slots))
 
     def open(self, folder: Path, lock: int, cwd: Path) -> TrialJobLauncher:  # noqa: ARG002

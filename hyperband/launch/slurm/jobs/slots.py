@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hyperband.errors import UsageError
 from hyperband.launch.base import NO_WISH, Lease, Wish
 from hyperband.launch.remote.slots import Booked
 from hyperband.launch.slurm.clerk import Pace
@@ -44,23 +43,7 @@ SLOT_PREFIX = "slurm/"
 
 
 def profile_of_one(profile: Profile) -> Profile:
-    """Return what is asked for one job of a trial.
-
-    Raises:
-        UsageError: the profile says something that is for allocations.
-    """
-    said = {
-        "slots_per_allocation": profile.slots_per_allocation not in (None, 1),
-        "nodes": profile.nodes != 1,
-        "min_allocations": profile.min_allocations != 0,
-    }
-    for key in [key for key, is_said in said.items() if is_said]:
-        raise UsageError(
-            f"{key} of the Slurm profile is {getattr(profile, key)}, which is for allocations that are held: "
-            "with --slurm-mode jobs each job of a trial has a Slurm job of its own on one node, and as many "
-            f"of its GPUs as the profile asks for. Leave {key} out (--slurm-set {key}="
-            f"{0 if key == 'min_allocations' else 1}), or leave --slurm-mode out"
-        )
+    """Return what is asked for one job of a trial, from a profile that was read for this mode."""
     return replace(profile, slots_per_allocation=1)
 
 
