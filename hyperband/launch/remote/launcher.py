@@ -182,6 +182,17 @@ class RemoteLauncher:
         """
         self._patrol.give_up(job, why, is_proven=is_proven)
 
+    def heed(self) -> None:
+        """Take in what the engine said of what jobs run in; each turn.
+
+        Raises:
+            MachineError: the folder of a job cannot be written to.
+        """
+
+    def next_look_s(self) -> float | None:
+        """Return seconds until `heed` has something to do although nothing is said; None: never."""
+        return None
+
     def finish(self, job: RemoteJob) -> Ending | None:
         """Give back what a job that is over still takes here, and tell how it ended; None: not over yet.
 
