@@ -12,7 +12,7 @@ from pathlib import Path
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
 from hyperband.folder import LOG_FILE, has_study, job_folder
-from hyperband.journal import Journal
+from hyperband.journal import Journal, StartsMayWait
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
 from hyperband.report.completions import Completions
@@ -200,7 +200,9 @@ def _run(
         begin += [IdsDrawn(0, created.start_with_ids)] if created.start_with_ids and not events else []
         for event in begin:
             engine.handle(event)
-        journal.append(*begin, durable=True)
+        # where starts are orders, whoever reads the journal must know
+        orders = [] if launcher.bell is None else [StartsMayWait(time.time())]
+        journal.append(*begin, *orders, durable=True)
         if detached is not None:
             detached.say_begun()
         before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
@@ -248,6 +250,7 @@ def _run(
             files=files,
             log=log,
             wake=wake,
+            beginnings=journal.beginnings,
             is_timed=settings.has_time_limit,
         )
         ids = ids_of(
@@ -307,7 +310,7 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
             grounds.give_back()
         raise  # there is nothing left to write to
     except HyperbandError as err:
-        going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
+        going_on = f" {attempts.words()} go on by themselves." if len(attempts) else ""
         verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
     journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
     if len(attempts) == 0 and not verdict.is_handed_over:

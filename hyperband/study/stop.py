@@ -91,7 +91,15 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
         for started in engine.running():
             ending = read_ended(job_folder(folder, started.job, started.attempt), folder, journal.lock)
             ending = as_timed(ending, is_timed=is_timed)
-            found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            found = ended_event(
+                engine,
+                folder,
+                started,
+                ending,
+                began_at=journal.beginnings.when(started),
+                gpu_is_lost=False,
+                search_alive=False,
+            )
             ended = judged_end(health, started, found, retries=retries)
             engine.handle(ended)
             health.see(ended)
