@@ -214,6 +214,79 @@ def test_after_a_kill_the_journal_is_whole_here_and_its_copy_elsewhere(study: Pa
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
 
 
+#: kills itself at the moment that is named, on the way out of the study's folder or back
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from hyperband.folder import PLACE_FILE
+from hyperband.journal import Journal, home
+from hyperband.search.events import IdsDrawn
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def then_die(function):
+    def both(*words, **named):
+        function(*words, **named)
+        die()
+    return both
+
+def unlink_place(path, **named):
+    (dies if path.name == PLACE_FILE else unlink)(path, **named)
+
+study, moment = Path(sys.argv[1]), sys.argv[2]
+unlink, dies = Path.unlink, die
+if moment == "made":
+    home.lock_study = die
+elif moment == "before it is said":
+    home.Home.point = die
+elif moment == "after it is said":
+    home.Home.point = then_die(home.Home.point)
+journal = Journal.open(study)
+journal.append(IdsDrawn(10, ("id 10",)), durable=True)
+if moment == "before it is back":
+    Path.unlink = unlink_place
+elif moment == "when it is back":
+    dies = then_die(unlink)
+    Path.unlink = unlink_place
+elif moment == "while it is removed":
+    shutil.rmtree = die
+journal.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "n_events"),
+    [
+        ("made", 10),
+        ("before it is said", 10),
+        ("after it is said", 10),
+        ("before it is back", 11),
+        ("when it is back", 11),
+        ("while it is removed", 11),
+    ],
+)
+def test_who_is_killed_while_a_journal_moves_leaves_nothing_for_ever(
+    study: Path, tmp_path: Path, moment: str, n_events: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study, *EVENTS[:10])
+    # of another study, and of one that somebody has gone on with from its copy: perhaps the only ones
+    for name in ("other-0123456789ab", "study-0123456789ab"):
+        (tmp_path / "local" / name).mkdir()
+        (tmp_path / "local" / name / JOURNAL_FILE).touch()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(study), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path / "local")) == 3
+    monkeypatch.setattr("hyperband.journal.spare.EMPTY_FOR_S", 0.0)
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.events() == EVENTS[:n_events]
+        assert not journal.was_restored
+        journal.append(*EVENTS[n_events:20], durable=True)
+    assert read_events(study) == EVENTS[:20]
+    assert names(tmp_path / "local") == ["other-0123456789ab", "study-0123456789ab"]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
 def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) -> None:
     write(study, *EVENTS[:10])
     writer = start_writer(study, 10, 20)

@@ -15,7 +15,6 @@ from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
 from hyperband.launch.base import Wish
 from hyperband.report.screen import Console, Status
-from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -146,6 +145,7 @@ class Search:
     def _turn(self, ready: set[object]) -> None:
         events, self._unwritten = self._unwritten, []
         decisions: list[Decision] = []
+        began = self._attempts.began()
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
         self._receive_ids(ready, events, decisions)
         self._finish.heed()
@@ -158,10 +158,10 @@ class Search:
         self._grounds.want(self._waiting)
         events += self._starting.take_events()
         decisions += self._starting.take_decisions()
-        if events:
+        if began or events:
             # files go after decisions, also after those that no end brought about
             is_sure = bool(ended or decisions or (chosen and self._grounds.outlive_us))
-            self._journal.append(*events, durable=is_sure)
+            self._journal.append(*began, *events, durable=is_sure)
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         for event in events:
@@ -235,8 +235,10 @@ class Search:
             self._ids.see(event)
         self._checkpoints.note((started.trial for started, _, _ in ended), decisions)
         if ended or len(self._attempts):
-            n_alive = counted(len(self._attempts), "running job")
-            self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")
+            n_ended = len(ended)
+            self._voice.says(
+                f"Taken over: {self._attempts.words()}; {n_ended} ended while no search was there."
+            )
         for one in ended:
             self._voice.ended(*one)
         for decision in decisions:
@@ -380,6 +382,7 @@ class Search:
             Status(
                 progress=progress,
                 n_slots=n_slots,
+                n_queued=self._attempts.n_queued,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
                 why_idle=self._why_idle(),
                 draining=self._finish.is_near,

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
@@ -11,7 +12,7 @@ from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
 from hyperband.journal.home import ask_to_stop, withdraw_stop
 from hyperband.journal.place import Place
-from hyperband.launch.slurm.search import SearchJob, end_search
+from hyperband.launch.slurm.search import SearchJob
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -21,30 +22,30 @@ from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
 from hyperband.study.rest import Rest, end_held, end_living_jobs, read_ended
+from hyperband.study.submitted import end_submitted
 from hyperband.study.verdict import ended_event
 
 _LOOK_S = 0.3
 
 
-def stop_study(folder: Path, *, from_copy: bool = False) -> str:
+def stop_study(folder: Path, *, from_copy: bool = False, say: Callable[[str], None] = lambda _: None) -> str:
     """End what runs of the study in `folder`, and wait until it has ended; return what was done, in words.
 
     Args:
         folder: of the study.
         from_copy: also if its journal is on a machine that is lost.
+        say: told what is waited for.
 
     Raises:
         JournalError: there is no study, or its journal is on another machine.
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
-    words = ""
-    if (job := SearchJob.read(folder)) is not None:
-        if end_search(job, os.environ):
-            words = f"Ended the search, Slurm's job {job.job_id}. "
-        job.forget(folder)
-        if not has_study(folder):
-            return f"{words}It had not begun." if words else "Nothing of the study was running."
+    was_submitted = SearchJob.read(folder) is not None
+    job_id = end_submitted(folder, say)
+    words = "" if job_id is None else f"Ended the search, Slurm's job {job_id}. "
+    if was_submitted and not has_study(folder):
+        return f"{words}It had not begun." if words else "Nothing of the study was running."
     return words + _stop_study(folder, from_copy=from_copy, was_ended=bool(words))
 
 
@@ -94,7 +95,15 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]
         for started in engine.running():
             ending = read_ended(job_folder(folder, started.job, started.attempt), folder, journal.lock)
             ending = as_timed(ending, is_timed=is_timed)
-            found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            found = ended_event(
+                engine,
+                folder,
+                started,
+                ending,
+                began_at=journal.beginnings.when(started),
+                gpu_is_lost=False,
+                search_alive=False,
+            )
             ended = judged_end(health, started, found, retries=retries)
             engine.handle(ended)
             health.see(ended)

@@ -86,7 +86,8 @@ class Voice:
             self._best = best
         if self._console.is_live and event.outcome is Outcome.LOSS and not is_best:
             return  # the live line counts it
-        took = duration(event.ended_at - event.started_at)
+        took_s = event.ended_at - event.started_at
+        took = duration(took_s) if took_s or event.loss is not None else "it had not begun"
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
         note += "; it is tried again" if event.retry else ""

@@ -157,7 +157,10 @@ class Bridge:
             while not self._calls.empty():
                 self._calls.get()()
             if self._line.fileno() in ready:
-                part = self._line.recv(_READ_BYTES)
+                part = b""
+                # a search that ends with words of ours unread: so it hangs up, too
+                with contextlib.suppress(ConnectionResetError):
+                    part = self._line.recv(_READ_BYTES)
                 if not part:
                     return
                 self._said += part
