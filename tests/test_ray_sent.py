@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ray_fixture import RayCluster, wait_for
+from cluster_fixture import wait_for
+from ray_fixture import RayCluster
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
