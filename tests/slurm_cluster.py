@@ -1,5 +1,5 @@
-"""A real Slurm of three nodes with two GPUs each on this machine, for tests and benchmarks: no systemd, no GPU,
-and cgroups only where a test wants jobs to be ended for their memory by them.
+"""A real Slurm of three nodes with two GPUs each on this machine, for tests and benchmarks: no systemd, no
+GPU, and cgroups only where a test wants jobs to be ended for their memory by them.
 
 Every daemon is a child of the process that starts it. A process beside them waits for the end of a pipe and
 then kills what has the SLURM_CONF of the cluster in its environment: so nothing is left, however it ends.
@@ -13,11 +13,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from undertaker import start_undertaker
+from cluster_fixture import in_own_folder, signal_all, wait_for
+from undertaker import marked, start_undertaker
 
 NODES = ("n1", "n2", "n3")
 N_GPUS = 2
@@ -163,14 +163,6 @@ def why_no_cgroups() -> str | None:
     return why_no_slurm() if is_there else "cgroups of version 1 do not limit memory here"
 
 
-def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = "") -> None:
-    """Return once this is true; fail when it does not become so."""
-    until_s = time.monotonic() + patience_s
-    while not what():
-        assert time.monotonic() < until_s, f"waited {patience_s} s for {words or what}"
-        time.sleep(0.05)
-
-
 class SlurmCluster:
     """The daemons of one cluster. `environment` is what leads Slurm's commands to it."""
 
@@ -201,6 +193,7 @@ class SlurmCluster:
 
     def start(self) -> None:
         """Start everything; return when all nodes are idle."""
+        self.folder.chmod(0o755)
         for name in ("state", "spool", "dev", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir()
         for node in NODES:
@@ -305,8 +298,8 @@ class SlurmCluster:
         slurmd = self._daemons.pop(node)
         # the shepherds of the steps first and all at once: one that lives reports its script as failed
         shepherds = [slurmd.pid, *self._marked(f"{_NODE_VARIABLE}={node}")]
-        _signal_all(shepherds, signal.SIGSTOP)
-        _signal_all([*self._marked(f"SLURMD_NODENAME={node}"), *shepherds], signal.SIGKILL)
+        signal_all(shepherds, signal.SIGSTOP)
+        signal_all([*self._marked(f"SLURMD_NODENAME={node}"), *shepherds], signal.SIGKILL)
         slurmd.wait()
 
     def stop_node(self, node: str) -> None:
@@ -330,7 +323,7 @@ class SlurmCluster:
             slurmd = self._daemons.get(node)
             keeping = self._marked(f"{_NODE_VARIABLE}={node}")
             keeping = [pid for pid in keeping if slurmd is None or pid != slurmd.pid]
-            _signal_all(keeping, signal.SIGKILL)
+            signal_all(keeping, signal.SIGKILL)
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
             self.run("scontrol", "update", f"nodename={node}", "state=resume")
 
@@ -441,14 +434,7 @@ class SlurmCluster:
 
     def _marked(self, mark: str) -> list[int]:
         """Pids of this cluster with this variable in their environment."""
-        wanted = {mark.encode(), f"{_CONF_VARIABLE}={self.conf}".encode()}
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted <= set((process / "environ").read_bytes().split(b"\0")):
-                        found.append(int(process.name))
-        return found
+        return marked(mark, f"{_CONF_VARIABLE}={self.conf}")
 
     def _write_conf(self) -> None:
         host = os.uname().nodename.split(".")[0]
@@ -471,12 +457,6 @@ class SlurmCluster:
                 nodes=nodes,
             )
         )
-
-
-def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def _take_ports() -> tuple[socket.socket, int]:
@@ -508,12 +488,9 @@ def _is_free(port: int) -> bool:
 @contextlib.contextmanager
 def running_cluster(*, ends_for_memory_by: str | None = None) -> Iterator[SlurmCluster]:
     """A cluster in a folder of its own, ended with everything on it; see SlurmCluster."""
-    folder = Path(tempfile.mkdtemp(prefix="hyperband-slurm-"))
-    folder.chmod(0o755)
-    cluster = SlurmCluster(folder, ends_for_memory_by=ends_for_memory_by)
-    try:
-        cluster.start()
+
+    def make(folder: Path) -> SlurmCluster:
+        return SlurmCluster(folder, ends_for_memory_by=ends_for_memory_by)
+
+    with in_own_folder(make, SlurmCluster.start, prefix="hyperband-slurm-") as cluster:
         yield cluster
-    finally:
-        cluster.end()
-        shutil.rmtree(folder, ignore_errors=True)
