@@ -21,7 +21,7 @@ from hyperband.search.health import Health
 from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
-from hyperband.study.rest import end_held, end_living_jobs, read_ended
+from hyperband.study.rest import Rest, end_held, end_living_jobs, read_ended
 from hyperband.study.submitted import end_submitted
 from hyperband.study.verdict import ended_event
 
@@ -58,24 +58,28 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
     found = writer_of(folder)
     stopped = None if found is None else _stop_search(folder, found, from_copy=from_copy)
     # also when a search was there: it may have been killed meanwhile
-    n_ended, held = _end_what_is_left(folder, from_copy=from_copy)
-    ended = " and ".join([counted(n_ended, "job"), *held])
+    rest, held = _end_what_is_left(folder, from_copy=from_copy)
+    ended = " and ".join([*([] if held and not rest.n_ended else [counted(rest.n_ended, "job")]), *held])
+    results = "the result" if rest.n_fetched == 1 else "the results"
+    fetched = ""
+    if rest.n_fetched:
+        fetched = f" Fetched {results} of {counted(rest.n_fetched, 'job')} that had ended by then."
     if stopped is not None:
-        return f"{stopped} {ended} of it ended." if n_ended or held else stopped
-    if n_ended == 0 and not held:
-        if was_ended:
-            return "The same command goes on with it."
+        return (f"{stopped} {ended} of it ended." if rest.n_ended or held else stopped) + fetched
+    if rest.n_ended == 0 and not held:
+        if was_ended or fetched:
+            return f"The same command goes on with it.{fetched}"
         return f"Nothing of the study in {folder} was running."
-    return f"No search was running; ended {ended} that an earlier one had left running."
+    return f"No search was running; ended {ended} that an earlier one had left running.{fetched}"
 
 
-def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]:
+def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]]:
     """End living jobs and what is held of clusters, and journal the end of every attempt that no search saw.
 
-    Return how many jobs lived, and what was held, counted.
+    Return what became of jobs, and what was held, counted.
     """
     with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
-        n_ended = end_living_jobs(folder, journal.lock)
+        rest = end_living_jobs(folder, journal.lock)
         journal.settle()
         engine = Engine()
         before = journal.events()
@@ -107,8 +111,9 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
-        held = end_held(folder)
-    return n_ended, held
+        held = [counted(rest.n_slots, "slot")] if rest.n_slots else []
+        held += end_held(folder)
+    return rest, held
 
 
 def _stop_elsewhere(folder: Path, found: Holder, place: Place, *, from_copy: bool) -> str | None:
