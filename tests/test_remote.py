@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,37 @@ def test_a_warden_that_hangs_ends_the_job(bench: RemoteBench) -> None:
     os.kill(warden, signal.SIGCONT)
 
 
+def test_a_job_that_stops_its_warden_or_keeper_is_told_from_a_node_in_trouble(bench: RemoteBench) -> None:
+    """Lost for ever it must not be, nor keep its slot: both count as those that kill them."""
+    for who in ("os.getppid()", "int(open(f'/proc/{os.getppid()}/stat').read().split()[3])"):
+        # the parent of a job is its keeper, and the keeper's the warden
+        job = bench.python(f"import os, signal\nos.kill({who}, signal.SIGSTOP)\n{TICKS}")
+        warden, keeper_pid, job_pid = pids(bench)
+        ending = bench.wait(job)
+        assert (ending.exit_status, ending.never_ran, ending.lost_keeper) == (None, False, True), who
+        assert "stopped" in ending.note
+        assert is_gone(job_pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(warden, signal.SIGCONT)
+        until(partial(is_gone, keeper_pid), "the keeper to go")
+
+
+def test_a_node_that_stood_still_is_not_taken_for_a_job_that_stops_its_warden(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    until(lambda: n_ticks(bench) > 0, "the job to run")
+    stopped = pids(bench)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(LEASE_S + 0.1)  # the clock of leases goes on
+    n = n_ticks(bench)
+    for pid in reversed(stopped):  # the warden last
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: n_ticks(bench) > n + 10, "the job to go on")
+    bench.launcher.stop(job, StopReason.STOP)
+    ending = bench.wait(job)
+    assert (ending.asked, ending.lost_keeper) == (StopReason.STOP, False)
+
+
 def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> None:
     job = bench.python(TICKS)
     until(lambda: n_ticks(bench) > 0, "the job to run")
@@ -270,13 +302,13 @@ def test_a_job_that_was_stopped_with_its_keeper_goes_on_when_nobody_gave_it_up(
     bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench.launcher, "_is_excused", lambda *_: True)
-    job = bench.python(f"import os, time\nwhile not os.path.exists('off'):\n  {TICKS.splitlines()[2][4:]}")
+    job = bench.python(TICKS)
     frozen = stopped_for(bench, LEASE_S + 2 * MARGIN_S)
     n, lease = n_ticks(bench), (job.folder / claim.LEASE_FILE).read_bytes()
     for pid in reversed(frozen):  # the job first: its keeper holds it until its lease is renewed
         os.kill(pid, signal.SIGCONT)
+    until(lambda: (job.folder / claim.LEASE_FILE).read_bytes() != lease, "its lease to be renewed")
     until(lambda: n_ticks(bench) > n + 20, "the job to go on")
-    assert (job.folder / claim.LEASE_FILE).read_bytes() != lease
     # from then on it is a job like any other: a warden that hangs ends it
     os.kill(frozen[0], signal.SIGSTOP)
     until(lambda: is_gone(frozen[2]), "the keeper to end it")

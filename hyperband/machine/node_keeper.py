@@ -20,7 +20,7 @@ import time
 
 from hyperband.machine.claim import FENCE
 from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper, prctl
-from hyperband.machine.proc import descendants
+from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
@@ -43,6 +43,9 @@ _WARNING = signal.SIGUSR1
 BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
 NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
+
+#: a warden that was suspended with us goes on within this part of a lease, and how often that is looked at
+_GOES_ON, _LOOK_AGAIN_S = 0.02, 0.01
 
 _PR_SET_PDEATHSIG = 1
 _STAMP = struct.Struct("d")
@@ -128,6 +131,7 @@ class NodeKeeper(Keeper):
         self._awake_s: float | None = None
         #: the job is kept stopped
         self._is_held = False
+        self._met_stopped_warden = False
 
     def _more_about(self) -> dict[str, object]:
         return {**self._marks, "environment": {}, "lease_s": self._lease_s}
@@ -136,7 +140,7 @@ class NodeKeeper(Keeper):
         return {
             **self._marks,
             "fenced": self._fenced,
-            "lost_warden": self._has_lost_warden,
+            "lost_warden": self._has_lost_warden or self._was_warden_stopped(),
             "never_ran": not self._shared.has_word,
         }
 
@@ -158,6 +162,18 @@ class NodeKeeper(Keeper):
     def _has_lost_warden(self) -> bool:
         return os.getppid() != self._warden
 
+    def _was_warden_stopped(self) -> bool:
+        """Return whether somebody stopped the warden alone, so that the lease ran out: most likely the job.
+
+        Where all of a node stood still, or all of a job was suspended, the warden soon goes on as we did.
+        """
+        until_s = time.monotonic() + _GOES_ON * self._lease_s
+        while self._met_stopped_warden and is_stopped(self._warden):
+            if time.monotonic() >= until_s:
+                return True
+            time.sleep(_LOOK_AGAIN_S)  # that a process goes on is no event for its child
+        return False
+
     def _fence_at_s(self) -> float:
         return self._shared.renewed_s + self._lease_s
 
@@ -167,7 +183,9 @@ class NodeKeeper(Keeper):
         while True:
             lasts_s = self._calm_s()
             if lasts_s <= 0:
-                self._fence(f"its lease could not be renewed for {self._lease_s:g} s")
+                self._met_stopped_warden = not self._has_lost_warden and is_stopped(self._warden)
+                stopped = ": the process that renews it was stopped" if self._met_stopped_warden else ""
+                self._fence(f"its lease could not be renewed for {self._lease_s:g} s{stopped}")
                 return 0
             wakes_s = min(until_s, time.monotonic() + lasts_s)
             number = super()._next_signal(wanted, wakes_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hyperband.launch.base import Ending, StopReason
 from hyperband.launch.slurm.jobs.events import JobOver
-from hyperband.launch.slurm.words import JobState
+from hyperband.launch.slurm.words import JobState, means_out_of_memory
 
 #: how a job ends that is ended from outside, also as a shell says it
 _ENDED_FROM_OUTSIDE = frozenset(
@@ -45,13 +45,14 @@ def may_be_slurms(ending: Ending, *, is_asked: bool) -> bool:
     return ending.exit_status is None or ending.exit_status in _ENDED_FROM_OUTSIDE
 
 
-def judged(ending: Ending, word: JobOver | None, *, is_asked: bool) -> Judged:
+def judged(ending: Ending, word: JobOver | None, *, is_asked: bool, said: str = "") -> Judged:
     """Return how an attempt ended.
 
     Args:
         ending: as the keeper saw it, or as far as the search knows.
         word: Slurm's on the job that ran it, or should have; None: it says nothing.
         is_asked: a search asked for its end.
+        said: what Slurm printed of it.
     """
     if not may_be_slurms(ending, is_asked=is_asked):
         return Judged(ending, has_run=not ending.never_ran)
@@ -62,8 +63,14 @@ def judged(ending: Ending, word: JobOver | None, *, is_asked: bool) -> Judged:
         return Judged(replace(ending, exit_status=None, asked=None, note=note, was_cancelled=True))
     if ending.never_ran:
         is_failure = state is None or state in _BY_ITSELF
-        said = [ending.note] if word is None else [ending.note, words]
-        return Judged(ending, failure="; ".join(dict.fromkeys(said)) if is_failure else "")
+        why = [ending.note] if word is None else [ending.note, words]
+        return Judged(ending, failure="; ".join(dict.fromkeys(why)) if is_failure else "")
+    if state == JobState.FAILED and ending.exit_status is None:
+        # its script, the keeper's warden, was killed where nothing was taken away: by the job, or with it
+        ending = replace(ending, lost_keeper=True)
+        if means_out_of_memory(said):
+            # where Slurm looks at the memory of jobs now and then, and not by cgroups, its state does not say
+            state, words = JobState.OUT_OF_MEMORY, said
     if state == JobState.OUT_OF_MEMORY:
         # with a job that takes too much some sites end all of it, our keeper included
         killed = replace(ending, exit_status=-signal.SIGKILL, asked=None, note=words)

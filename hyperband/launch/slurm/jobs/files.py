@@ -6,6 +6,8 @@ are. Must not know: what is submitted when.
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import sys
 import uuid
@@ -22,6 +24,9 @@ from hyperband.machine.claim import read_fresh, write_whole
 _SCRIPT_FILE = "job.sh"
 _LOG_FILE = "jobs.log"
 _TASKS_FOLDER = "tasks"
+#: so much of the end of what jobs print is looked through for what Slurm said of one
+_SAID_BYTES = 1 << 18
+_BY_SLURM = re.compile(r"slurmstepd\S*: (?:error: )?")
 
 
 class TrialJobFiles:
@@ -109,6 +114,22 @@ class TrialJobFiles:
         task = job_id.partition("_")[2]
         number = int(task) if task.isdigit() else 0
         return names[number] if number < len(names) else None
+
+    def said_of(self, job_id: str) -> str:
+        """Return what Slurm itself printed of a job, on one line; empty if nothing, or it cannot be read now.
+
+        Args:
+            job_id: as squeue lists it, `15_3` for a task.
+        """
+        about = re.compile(rf"\b(?:StepId=|JobId=|Job |Step )?{re.escape(job_id)}(?:\.\w+)?\b")
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _SAID_BYTES))
+                lines = stream.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""  # of the jobs themselves their folders tell
+        found = [line.strip() for line in lines if _BY_SLURM.match(line) and about.search(line)]
+        return "; ".join(dict.fromkeys(_BY_SLURM.sub("", line) for line in found))
 
     def clear(self) -> None:
         """Note that no job of Slurm's is left."""

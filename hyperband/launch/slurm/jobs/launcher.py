@@ -146,7 +146,8 @@ class TrialJobLauncher(RemoteLauncher):
         if job.has_begun:
             self._slots.note_begun(job.attempt)
         self._slots.note_done(job.attempt)
-        found = judged(ending, word, is_asked=was_asked(job.folder))
+        said = "" if word is None or ending.exit_status is not None else self._slots.said_of(word.job_id)
+        found = judged(ending, word, is_asked=was_asked(job.folder), said=said)
         if found.has_run:
             self._slots.note_run()
         if found.failure:

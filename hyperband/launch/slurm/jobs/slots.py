@@ -77,6 +77,10 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
         self._begin(files, environ, pace)
 
+    def said_of(self, job_id: str) -> str:
+        """Return what Slurm itself printed where the output of jobs goes, of this one."""
+        return self._opened()[1].said_of(job_id)
+
     # What the search asks of slots.
 
     def describe(self) -> str:
