@@ -17,6 +17,10 @@ __all__ = ["ray_cluster", "ray_session", "slurm", "slurm_accounting", "slurm_ses
 
 MARK = "HYPERBAND_TEST_MARK"
 
+# no test depends on how fast this machine is
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
 # A shell starts what runs in the background with these ignored, and children inherit that: tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT):
     if signal.getsignal(_number) is signal.SIG_IGN:
