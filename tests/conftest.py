@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster_fixture import cmdline
+from hypothesis import HealthCheck, settings
 from ray_fixture import ray_cluster, ray_session
 from slurm_fixture import slurm, slurm_accounting, slurm_session
 from undertaker import marked
