@@ -1,7 +1,7 @@
 """Taking a journal out of its study's folder, onto a local disk, and bringing it back. Where: see place.py.
 
-How its files are moved is carrying.py's. Who has a study is decided by `link()` onto `journal.place`. It is complete before that, so a journal that
-was taken out is whole, and one that was not is where it was.
+Who has a study is decided by `link()` onto `journal.place`. It is complete before that, so a journal that
+was taken out is whole, and one that was not is where it was. How files are moved is for carrying.py to know.
 """
 
 import contextlib
