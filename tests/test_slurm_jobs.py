@@ -184,13 +184,17 @@ def test_what_somebody_cancels_is_over_and_says_so(
     those = [in_jobs.in_queue("RUNNING")[0], *([] if accounting else in_jobs.in_queue("PENDING")[:1])]
     trials = {in_jobs.job_of(path): int(path.name.split("-")[0]) for path in in_jobs.attempts()}
     in_jobs.cluster.run("scancel", *those)
-    until(lambda: in_jobs.log().count(": Cancelled after ") == len(those), "their ends")
+    until(lambda: ": Cancelled after " in in_jobs.log(), "the end of what ran")
+    if not accounting:
+        until(lambda: ": Cancelled before it began" in in_jobs.log(), "the end of what waited")
     assert f"somebody cancelled its Slurm job {those[0]}" in in_jobs.log()
     in_jobs.go()
     ran = in_jobs.searches.wait(search)
     assert ran.exit_code == 0, ran.err
     cancelled = {job["trial"] for job in ran.document["jobs"] if job["outcome"] == "Cancelled"}
     assert cancelled == {trials[job_id] for job_id in those}
+    began = [job["started_at"] for job in ran.document["jobs"] if job["outcome"] == "Cancelled"]
+    assert sorted(at is None for at in began) == ([False] if accounting else [False, True])
     assert outcomes(ran).count("Lost") == 0
     until(lambda: in_jobs.queue() == [], "nodes that are free", 90.0)
 

@@ -332,18 +332,16 @@ def test_in_the_end_everything_is_cancelled_and_seen_to_end(queued: Story) -> No
 # words
 
 
-def test_it_says_how_many_wait_and_why_but_not_each_time(queued: Story) -> None:
+def test_it_says_how_many_wait_and_why(queued: Story) -> None:
     waits = [("7_0", JobState.WAITING, "a"), ("7_1", JobState.WAITING, "b"), ("8", JobState.WAITING, "c")]
     queued.tell(seen(*waits, reason="Priority"))
     assert queued.jobs.why_waiting(queued.now_s) == "", "the scheduler takes turns"
     assert queued.jobs.next_look_s(queued.now_s) == 5.0
     queued.now_s += 5
-    words = "3 jobs wait in Slurm's queue (Priority)"
-    assert queued.jobs.why_waiting(queued.now_s) == words
-    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Priority"))
-    assert queued.jobs.why_waiting(queued.now_s) == words, "a line for each job would be too many"
-    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Resources"))
-    assert queued.jobs.why_waiting(queued.now_s) == "2 jobs wait in Slurm's queue (Resources)"
+    assert queued.jobs.why_waiting(queued.now_s) == "3 jobs wait in Slurm's queue (Priority)"
+    queued.tell(seen(("7_0", JobState.SUSPENDED, "a"), *waits[1:], reason="Resources"))
+    said = "2 jobs wait in Slurm's queue (Resources); 1 job suspended by Slurm"
+    assert queued.jobs.why_waiting(queued.now_s) == said
     queued.tell(seen(*((job_id, JobState.RUNNING, attempt) for job_id, _, attempt in waits)))
     assert queued.jobs.why_waiting(queued.now_s) == ""
 

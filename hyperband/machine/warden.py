@@ -234,18 +234,17 @@ class Warden:
         # the moment before: whoever sees a renewal must not be the first for whom it runs out
         before_s = now_s()
         try:
-            found, stop, fenced = read_fresh(self._folder, CLAIM_FILE, STOP_FILE, FENCED_FILE)
-            claimed = parse(found)
-            word = "" if stop is None else stop.decode(errors="replace") or ASKED[STOP_SIGNAL]
-            if claimed is None or claimed.get("token") != self._marks["token"]:
-                word = FENCE  # the folder was emptied: it is another attempt's now
-            elif fenced is not None:
-                word = FENCE
+            word = self._word()
             if word != FENCE and self._may_renew(before_s):
+                is_revived = before_s >= self._shared.renewed_s + self._lease_s
                 write_lease(self._folder, self._counter + 1, before_s - self._began_s)
                 self._counter += 1
-                self._shared.renewed_s = before_s
-                self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
+                if is_revived:
+                    # who gives it up writes that before its last look at the lease: one of us sees the other
+                    word = self._word()
+                if word != FENCE:
+                    self._shared.renewed_s = before_s
+                    self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
             if word:
                 self._hand_on(word)
         except OSError as err:
@@ -254,9 +253,21 @@ class Warden:
             self._is_in_trouble = True
         self._look_at_s = before_s + min(_LOOK_S, self._lease_s / _N_RENEWALS)
 
+    def _word(self) -> str:
+        """Return what the search wants of this attempt; empty: nothing but that it goes on."""
+        found, stop, fenced = read_fresh(self._folder, CLAIM_FILE, STOP_FILE, FENCED_FILE)
+        claimed = parse(found)
+        if claimed is None or claimed.get("token") != self._marks["token"]:
+            return FENCE  # the folder was emptied: it is another attempt's now
+        if fenced is not None:
+            return FENCE
+        return "" if stop is None else stop.decode(errors="replace") or ASKED[STOP_SIGNAL]
+
     def _may_renew(self, before_s: float) -> bool:
-        """Return whether a renewal is due; a lease that ran out never comes back."""
-        return self._renew_at_s <= before_s < self._shared.renewed_s + self._lease_s
+        """Return whether a renewal is due; a lease that ran out only comes back for who was stopped."""
+        if before_s < self._renew_at_s:
+            return False
+        return before_s < max(self._shared.renewed_s + self._lease_s, self._shared.revive_by_s)
 
     def _write_end(self, note: str, *, was_killed: bool = False) -> None:
         """Write down what the keeper did not; that this may fail changes nothing: the lease runs out.

@@ -147,6 +147,7 @@ class TrialJobNews:
             self._all.unwanted.pop(line.job_id, None)
             one.job_id = line.job_id
             actions.append(Given(one.name, line.job_id))
+        one.is_suspended = line.state == JobState.SUSPENDED
         if not waits:
             one.stage, one.reason = Stage.RUNNING, ""
             return

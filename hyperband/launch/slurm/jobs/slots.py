@@ -220,6 +220,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
 
     def _hear(self, report: Stop | Report) -> None:
         if isinstance(report, Status):
+            self._news += self._suspended.note(report)
             if (seen := self._seen(report)) is not None:
                 self._tell(seen)
             return

@@ -51,6 +51,7 @@ class TrialAttempt:
     #: seen there then
     listed_s: float = 0.0
     has_begun: bool = False
+    is_suspended: bool = False
 
 
 @dataclass(slots=True)

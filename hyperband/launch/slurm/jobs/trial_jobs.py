@@ -47,8 +47,6 @@ from hyperband.launch.slurm.words import JobState
 
 #: of a job that has waited for less nothing is said: Slurm's scheduler takes turns
 _WORTH_TELLING_S = 5.0
-#: the same words about the queue stand for so long, unless the reasons change
-_SAME_WORDS_S = 60.0
 
 
 class TrialJobs:
@@ -63,10 +61,6 @@ class TrialJobs:
         """
         self._all = TrialJobState(n_at_once=n_at_once, log_of=log_of)
         self._news = TrialJobNews(self._all)
-        #: what is said of the queue, why, and since when
-        self._words = ""
-        self._words_of: frozenset[str] = frozenset()
-        self._words_at_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Action]:
         """Take what happened; return what is to be done, in order."""
@@ -148,24 +142,17 @@ class TrialJobs:
         return min(waits_s, default=None)
 
     def why_waiting(self, now_s: float) -> str:
-        """One line on attempts that wait in Slurm's queue; empty: none does, or not for long.
-
-        The number in it is not told anew each time: that would be a line for each job.
-        """
+        """One line on attempts that wait in Slurm's queue, or are suspended; empty: none, or not for long."""
+        words = []
         queued = self._all.queued()
-        late = [one for one in queued if now_s >= one.since_s + _WORTH_TELLING_S]
-        if not late:
-            self._words = ""
-            return ""
-        reasons = frozenset(
-            "array_throttle" if one.stage == Stage.WAITING else one.reason for one in queued
-        ) - {""}
-        if not self._words or reasons != self._words_of or now_s >= self._words_at_s + _SAME_WORDS_S:
+        if any(now_s >= one.since_s + _WORTH_TELLING_S for one in queued):
             n = len(queued)
-            why = f" ({', '.join(sorted(reasons))})" if reasons else ""
-            self._words = f"{n} job{'s' if n > 1 else ''} wait{'s' if n == 1 else ''} in Slurm's queue{why}"
-            self._words_of, self._words_at_s = reasons, now_s
-        return self._words
+            reasons = {"array_throttle" if one.stage == Stage.WAITING else one.reason for one in queued}
+            why = f" ({', '.join(sorted(reasons - {''}))})" if reasons - {""} else ""
+            words.append(f"{n} job{'s' if n > 1 else ''} wait{'s' if n == 1 else ''} in Slurm's queue{why}")
+        if n := sum(one.is_suspended for one in self._all.attempts.values()):
+            words.append(f"{n} job{'s' if n > 1 else ''} suspended by Slurm")
+        return "; ".join(words)
 
     def why_none(self, now_s: float) -> str:
         """One line on why no attempt is chosen."""
