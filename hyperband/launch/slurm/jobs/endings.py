@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hyperband.launch.base import Ending, StopReason
 from hyperband.launch.slurm.jobs.events import JobOver
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.words import JobState, means_out_of_memory
 
 #: how a job ends that is ended from outside, also as a shell says it
@@ -43,6 +44,25 @@ def may_be_slurms(ending: Ending, *, is_asked: bool) -> bool:
         # only a search ends what has not begun
         return ending.asked is StopReason.STOP and not is_asked and not ending.never_ran
     return ending.exit_status is None or ending.exit_status in _ENDED_FROM_OUTSIDE
+
+
+def fate_of(seen: Ending, ending: Ending, word: JobOver | None) -> Fate | None:
+    """Return what the end of an attempt says of its node; None: nothing.
+
+    Args:
+        seen: as the keeper saw it, or as far as the search knows.
+        ending: as it was judged.
+        word: Slurm's on its job; None: it says nothing.
+    """
+    if ending.never_ran or ending.asked is not None or ending.was_cancelled:
+        return None
+    if ending.exit_status is not None:
+        return Fate.WELL if ending.exit_status == 0 else Fate.FAILED
+    if word is not None and word.state == JobState.NODE_FAILURE:
+        return Fate.LOST
+    # without a word of Slurm's it was its lease
+    is_silent = word is None and seen.exit_status is None and seen.asked is None
+    return Fate.LOST if is_silent and ending.was_taken_away else None
 
 
 def judged(ending: Ending, word: JobOver | None, *, is_asked: bool, said: str = "") -> Judged:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hyperband.folder import SLURM_FOLDER
@@ -71,14 +72,19 @@ class TrialJobFiles:
         self._known[word] = tuple(folders)
         return word
 
-    def argv(self, word: str, folders: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return the arguments of sbatch for what was written down under this word."""
+    def argv(self, word: str, folders: Mapping[str, Path], exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of sbatch for what was written down under this word.
+
+        exclude: nodes that none of it is to get, besides those that the profile excludes.
+        """
+        excluded = ",".join(filter(None, (self._profile.exclude, *exclude)))
+        profile = replace(self._profile, exclude=excluded or None)
         comment = f"hyperband {self.study} {word}"
         script = self.folder / _SCRIPT_FILE
         if len(folders) == 1:
             [(attempt, folder)] = folders.items()
             return slurm_text.job_argv(
-                self._profile,
+                profile,
                 name=self.name,
                 comment=comment,
                 log=self.log,
@@ -87,7 +93,7 @@ class TrialJobFiles:
                 command=self._command(folder, attempt),
             )
         return slurm_text.array_argv(
-            self._profile,
+            profile,
             n_tasks=len(folders),
             name=self.name,
             comment=comment,

@@ -12,7 +12,7 @@ from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered, Sight, claim_for_search, ending_of, was_asked
 from hyperband.launch.remote.job import RemoteJob
 from hyperband.launch.remote.launcher import RemoteLauncher
-from hyperband.launch.slurm.jobs.endings import judged, may_be_slurms
+from hyperband.launch.slurm.jobs.endings import fate_of, judged, may_be_slurms
 from hyperband.launch.slurm.jobs.events import JobOver
 from hyperband.launch.slurm.jobs.slots import TrialJobSlots
 from hyperband.machine.limits import allow_open_files
@@ -145,9 +145,11 @@ class TrialJobLauncher(RemoteLauncher):
         word = self._words.pop(job, None)
         if job.has_begun:
             self._slots.note_begun(job.attempt)
-        self._slots.note_done(job.attempt)
         said = "" if word is None or ending.exit_status is not None else self._slots.said_of(word.job_id)
         found = judged(ending, word, is_asked=was_asked(job.folder), said=said)
+        if (fate := fate_of(ending, found.ending, word)) is not None:
+            self._slots.note_fate(job.attempt, fate)
+        self._slots.note_done(job.attempt)
         if found.has_run:
             self._slots.note_run()
         if found.failure:

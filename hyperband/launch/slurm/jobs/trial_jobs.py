@@ -9,7 +9,7 @@ costs at most a job that finds nothing to do. What Slurm does not say changes no
 """
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import assert_never
 
 from hyperband.errors import InternalError
@@ -20,6 +20,7 @@ from hyperband.launch.slurm.jobs.events import (
     Done,
     Event,
     Failed,
+    Fared,
     Found,
     Seen,
     SubmitJobs,
@@ -66,9 +67,9 @@ class TrialJobs:
         """Take what happened; return what is to be done, in order."""
         actions: list[Action] = []
         match event:
-            case Asked(attempts):
-                for attempt in attempts:
-                    self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s)
+            case Asked(attempts, of):
+                for attempt, job in zip_longest(attempts, of, fillvalue=""):
+                    self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s, of=job)
             case Found(attempt, job_id):
                 self._all.attempts[attempt] = TrialAttempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
             case Begun(attempt):
@@ -76,6 +77,8 @@ class TrialJobs:
                     one.has_begun = True
                     if one.stage != Stage.QUEUED:  # of which job it is that runs Slurm tells
                         one.stage = Stage.RUNNING
+            case Fared(attempt, fate):
+                self._news.note_fate(attempt, fate, now_s, actions)
             case Done(attempt):
                 self._all.note_done(attempt, now_s)
             case Failed(words):
@@ -198,7 +201,16 @@ class TrialJobs:
         if now_s < self._all.not_before_s or self._all.starts.are_held_back(ANYWHERE, now_s):
             return
         n_free = self._n_free()
-        waiting = iter([one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free])
+        waiting = [one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free]
+        alike: dict[tuple[str, ...], list[TrialAttempt]] = {}
+        for one in waiting:
+            alike.setdefault(self._all.excluded(one, now_s), []).append(one)
+        for exclude, those in alike.items():
+            self._submit(those, exclude, actions)
+
+    def _submit(self, those: list[TrialAttempt], exclude: tuple[str, ...], actions: list[Action]) -> None:
+        """Submit attempts that exclude the same nodes, together as far as Slurm takes that."""
+        waiting = iter(those)
         # while it is found out how many Slurm takes, or so many may run, one order at a time
         is_open = self._all.most_tasks == MOST_TASKS and self._all.n_at_once is None
         while (is_open or not self._all.asked) and (
@@ -209,7 +221,8 @@ class TrialJobs:
             self._all.asked[self._all.n_tickets] = names
             for one in batch:
                 one.stage = Stage.ASKED
-            actions.append(SubmitJobs(self._all.n_tickets, names))
+            self._all.excluding[self._all.n_tickets] = exclude
+            actions.append(SubmitJobs(self._all.n_tickets, names, exclude))
 
     def _n_free(self) -> int | None:
         """How many jobs may be submitted now; None: all that there are.
