@@ -1,18 +1,18 @@
 """Attempts in Slurm jobs of their own, from one search to the next; on a stub of Slurm."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from search_fixture import until
 
-from hyperband.launch.base import NO_WISH, Lease, Order, StopReason
+from hyperband.launch.base import NO_WISH, Lease, Order, Slot
 from hyperband.launch.slurm.clerk import Pace
 from hyperband.launch.slurm.jobs.files import TrialJobFiles
 from hyperband.launch.slurm.jobs.launcher import TrialJobLauncher
 from hyperband.launch.slurm.jobs.slots import TrialJobSlots
 from hyperband.launch.slurm.profile import Profile
+from hyperband.study.rest import launchers_of_rest
 
 #: Slurm takes every job, lists it as what the file `state` says, and cancels it when it is told to
 STUB = {
@@ -67,7 +67,7 @@ class Start:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "tools").mkdir()
     for name, words in STUB.items():
         path = tmp_path / "tools" / name
@@ -77,25 +77,25 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     return tmp_path
 
 
-def test_what_a_search_took_back_before_it_was_killed_is_tried_again_and_nobody_cancelled_it(
-    folder: Path,
-) -> None:
-    """The search claims what waits, and cancels its job; it is killed before its journal has that."""
+def test_what_a_start_kept_from_beginning_is_tried_again_and_nobody_cancelled_it(folder: Path) -> None:
+    """A start with another --on claims what waits and gives its job back; it is killed before it tells."""
     first = Start(folder)
     attempt = folder / "000003-0"
     attempt.mkdir()
-    job = first.launcher.start(Order(attempt, ("/bin/true",), {}), first.lease())
+    first.launcher.start(Order(attempt, ("/bin/true",), {}), first.lease())
     first.until(attempt / "carrier.json", '"label": "7"')
-    first.launcher.take_back()
-    until(lambda: job.is_over, "it to be over")
-    assert first.launcher.finish(job) is not None
-    first.until(folder / "state", "CANCELLED")
     first.close()
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    for other in launchers_of_rest(folder / "study", lock, but="local"):
+        assert not other.knows(attempt) or other.adopt(attempt, Lease(Slot("slurm/0", (), {}), ())) is None
+        other.close()
+    os.close(lock)
+    (folder / "state").write_text("CANCELLED")
     second = Start(folder)
     try:
         adopted = second.launcher.adopt(attempt, second.slots.adopt("slurm/0"))
         assert adopted is None, "only Slurm's word would be heard of it, which is that it was cancelled"
         ending = second.launcher.read(attempt)
-        assert (ending.asked, ending.never_ran, ending.was_cancelled) == (StopReason.STOP, True, False)
+        assert (ending.asked, ending.never_ran, ending.was_cancelled) == (None, True, False)
     finally:
         second.close()
