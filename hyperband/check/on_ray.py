@@ -37,6 +37,8 @@ _ANSWER_S = 90.0
 #: nodes that do not answer so long after the first one did are busy
 _BUSY_S = 20.0
 _LOG_FILE = "ray.log"
+#: what Ray's side says before it has joined, or was refused
+_ON_THE_WAY = ("starts", "waits")
 
 
 def check_ray(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:
@@ -122,7 +124,10 @@ class _Check:
         """Return the next that Ray's side says; None: it took too long."""
         while True:
             if (found := link.heard_one()) is not None:
-                return found
+                if found["at"] not in _ON_THE_WAY:
+                    return found
+                waits = found.get("words", "a Ray of this machine is started")
+                continue
             left_s = ends_s - time.monotonic()
             if left_s <= 0:
                 return None

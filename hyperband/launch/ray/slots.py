@@ -67,6 +67,7 @@ class RaySlots(RemoteSlots):
         self._sent = sent
         self._open = RayLink(files.log), files
         self._joining.log = str(files.log)
+        self._news += self._joining.begin(time.monotonic())
         self._join()
 
     # What the search asks of slots.
@@ -139,6 +140,7 @@ class RaySlots(RemoteSlots):
         """
         for words in self.link.heard():
             self._hear(words)
+        self._news += self._joining.look(time.monotonic())
         if self._joining.is_due(time.monotonic()):
             self._join()
         self._ask()
@@ -151,8 +153,8 @@ class RaySlots(RemoteSlots):
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although nothing is said; None: never."""
         now_s = time.monotonic()
-        try_at_s = self._joining.try_at_s
-        waits_s = [] if try_at_s is None else [max(0.0, try_at_s - now_s)]
+        of_joining_s = (self._joining.try_at_s, self._joining.look_at_s())
+        waits_s = [max(0.0, at_s - now_s) for at_s in of_joining_s if at_s is not None]
         if self._n_waiting == 0 and (surplus_s := self._holdings.surplus_in_s(now_s)) is not None:
             waits_s.append(surplus_s)
         return min(waits_s, default=None)

@@ -13,6 +13,8 @@ from hyperband.launch.base import Slot
 
 #: the cluster is one of this machine alone, which the search starts, and which ends with it
 LOCAL = "local"
+#: the cluster that this machine is part of
+AUTO = "auto"
 #: of all slots of all studies, in Ray's own names
 NAMESPACE = "hyperband"
 #: milliseconds for the settings by which machines that are cut off are noticed; Ray takes minutes
@@ -67,7 +69,7 @@ def check_address(address: str) -> None:
     """
     host, colon, port = address.rpartition(":")
     is_one = bool(colon and host and "/" not in host) and port.isdigit() and 0 < int(port) < 1 << 16
-    if not (is_one or address in ("auto", LOCAL)):
+    if not (is_one or address in (AUTO, LOCAL)):
         raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
 
 
