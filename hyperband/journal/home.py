@@ -25,7 +25,14 @@ from hyperband.folder import (
     remove_study_files,
     unlock_study,
 )
-from hyperband.journal.place import ABOUT_FILE, Place, base_for, slurm_run, words_from_elsewhere
+from hyperband.journal.place import (
+    ABOUT_FILE,
+    Place,
+    base_for,
+    refuse_living,
+    slurm_run,
+    words_from_elsewhere,
+)
 from hyperband.journal.spare import mark, remove, sweep, unmark
 from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
@@ -82,6 +89,8 @@ class Home:
             elif not _is_still(place, study):
                 found = None  # it has just been brought back, and is no longer where we looked
             elif from_copy or _is_restarted(place, environ):
+                if not _is_restarted(place, environ):
+                    refuse_living(study, FROM_COPY)
                 base = base_for(study, environ)
                 found = _put_back(study) if base is None else _taken_out(study, base, environ, place)
                 if found is not None:
@@ -206,11 +215,14 @@ def refuse_away(study: Path, *, from_copy: bool) -> None:
     """Refuse to do what needs the journal of a study, where that is out of reach.
 
     Raises:
-        JournalError: it is, and it is not to be done without.
+        JournalError: it is, and it is not to be done without, or its writer lives.
     """
     place = Place.read(study)
-    if place is not None and not place.is_here and not from_copy and _is_still(place, study):
+    if place is None or place.is_here or not _is_still(place, study):
+        return
+    if not from_copy:
         raise _elsewhere(study, place)
+    refuse_living(study, FROM_COPY)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hyperband.journal import Beginnings
+from hyperband.report.again import trained_twice
 from hyperband.report.failures import failures_of
 from hyperband.report.view import JobView, StudyView, study_view
 from hyperband.search.events import Event, JobEnded
@@ -35,6 +36,8 @@ JOB_COLUMNS = (
     "state",
     "ordered_at",
 )
+#: jobs that could not go on from a checkpoint, and the epochs that were trained again for that
+_TRAINED_TWICE = ("n_jobs", "n_epochs")
 #: those from `retry` to the measurements, for a job that runs
 _NOT_ENDED = (False, None, None, None, None, None)
 
@@ -105,6 +108,7 @@ def document_of(study: StudyView) -> dict[str, object]:
             for event in study.quarantined
         ],
         "checkpoints_freed_bytes": study.checkpoints_freed_bytes,
+        "trained_twice": dict(zip(_TRAINED_TWICE, trained_twice(study), strict=True)),
     }
 
 
@@ -124,6 +128,7 @@ def planned_document(
         "failures": [],
         "quarantined": [],
         "checkpoints_freed_bytes": 0,
+        "trained_twice": dict.fromkeys(_TRAINED_TWICE, 0),
     }
 
 

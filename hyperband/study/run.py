@@ -15,6 +15,7 @@ from hyperband.folder import LOG_FILE, has_study, job_folder
 from hyperband.journal import Journal, StartsMayWait
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
+from hyperband.report.completions import Completions
 from hyperband.report.ladder import why_complete
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
@@ -44,6 +45,7 @@ from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
+from hyperband.study.pace import Pace
 from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
@@ -274,6 +276,8 @@ def _run(
                 files=files,
                 health=Health([*events, *begin]),
                 packing=packing,
+                pace=Pace(engine, events),
+                completions=_completions(engine, events) if settings.asynchronous else None,
                 checkpoints=checkpoints,
                 voice=voice,
                 console=console,
@@ -290,6 +294,10 @@ def _run(
         verdict.error,
         is_handed_over=verdict.is_handed_over,
     )
+
+
+def _completions(engine: Engine, events: Sequence[Event]) -> Completions:
+    return Completions(lambda: engine.plan, lambda trial: engine.trial(trial).bracket, events)
 
 
 def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Journal, voice: Voice) -> Verdict:

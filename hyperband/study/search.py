@@ -14,6 +14,7 @@ from pathlib import Path
 from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
 from hyperband.launch.base import Wish
+from hyperband.report.completions import Completed, Completions
 from hyperband.report.screen import Console, Status
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
@@ -28,7 +29,7 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
-from hyperband.search.trial import Progress, Start, TrialState
+from hyperband.search.trial import Progress, TrialState
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
@@ -37,7 +38,7 @@ from hyperband.study.finish import Finish, Verdict
 from hyperband.study.grounds import Grounds, Waiting
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
-from hyperband.study.pace import Pace
+from hyperband.study.pace import Pace, epochs_before
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Ids
 from hyperband.study.starting import Chosen, Starting, room_wish
@@ -69,6 +70,8 @@ class Search:
         files: JobFiles,
         health: Health,
         packing: Packing,
+        pace: Pace,
+        completions: Completions | None,
         checkpoints: Checkpoints | StoredCheckpoints,
         voice: Voice,
         console: Console,
@@ -94,7 +97,10 @@ class Search:
         self._watched: tuple[HasDescriptor, ...] = ()
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
-        self._pace = Pace()
+        self._pace = pace
+        #: None: complete rungs are decisions
+        self._completions = completions
+        self._complete: list[Completed] = []
         self._starting = Starting(
             settings=settings,
             engine=engine,
@@ -173,6 +179,9 @@ class Search:
         self._unsaid += [partial(self._voice.ended, *one) for one in ended]
         self._unsaid += self._of_slots  # after the ends that they follow from
         self._of_slots.clear()
+        complete = [one for one in self._complete if not one.is_told_by(decisions)]
+        self._complete.clear()
+        self._unsaid += [partial(self._voice.complete, one.bracket, one.words) for one in complete]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
         proposed = [event for event in events if isinstance(event, IdProposed)]
         self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
@@ -263,6 +272,8 @@ class Search:
             self._packing.see(event)
             events.append(event)
             judged.append((started, event, self._engine.progress()))
+            complete = None if self._completions is None else self._completions.see(started, event)
+            self._complete += [] if complete is None else [complete]
         for started, event, _ in judged:
             self._count(started, event)
             self._files.note_end(started.trial, event)
@@ -270,15 +281,8 @@ class Search:
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
-        self._pace.see(event, started.epochs - self._epochs_before(started))
+        self._pace.see(started, event)
         self._finish.count(started, event)
-
-    def _epochs_before(self, started: JobStarted | Start) -> int:
-        """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
-        if started.rung == 0:
-            return 0
-        bracket = self._engine.trial(started.trial).bracket
-        return self._engine.plan.brackets[bracket].rungs[started.rung - 1].epochs
 
     def _watch_ids(self) -> None:
         self._watched = self._ids.watched
@@ -332,7 +336,7 @@ class Search:
         queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
         # a promotion that is only proposed is none of them
         n_queued = max(1, sum(1 for _ in islice(queued, most)))
-        n_epochs = start.epochs - self._epochs_before(start)
+        n_epochs = start.epochs - epochs_before(self._engine, start)
         return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
     def _heed_health(self, events: list[Event]) -> None:

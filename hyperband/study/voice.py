@@ -125,6 +125,11 @@ class Voice:
             case _:
                 pass  # of single trials: the log has them
 
+    def complete(self, bracket: int, words: str) -> None:
+        """Say that a rung, for which nobody waits, has all of its results."""
+        self._log.line(f"rung   bracket {bracket}: {words}")
+        self._of_bracket(bracket, words)
+
     def _of_bracket(self, bracket: int, words: str) -> None:
         self._console.line(f"bracket {bracket}: {words}" if self._has_brackets else words)
 
