@@ -233,7 +233,7 @@ def _run(
         warnings += cost_of_not_resuming(
             settings, identity=opened.identity, script_sha256=files.script_sha256(), plan=engine.plan
         )
-        for warning in warnings:
+        for warning in (*warnings, *grounds.news()):
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots.describe()}")
         checkpoints = checkpoints_of(settings, Path(created.cwd), engine, journal.folder)

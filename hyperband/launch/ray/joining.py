@@ -21,8 +21,8 @@ _LONG_S, _MOST_S = 10.0, 90.0
 #: Ray's words for a machine that is part of no cluster, and what they mean here
 _NO_RAY = "Could not find any running Ray instance"
 _NO_RAY_HERE = (
-    "this machine is part of no cluster; start Ray here (`ray start`), name another cluster with --ray-address "
-    "HOST:PORT, or have one of this machine alone started by --ray-address local."
+    "this machine is part of no cluster; start Ray here (`ray start`), name another cluster with "
+    "--ray-address HOST:PORT, or have one of this machine alone started by --ray-address local."
 )
 
 
@@ -62,19 +62,19 @@ class Joining:
         return [f"joining the Ray cluster {where} ..."]
 
     def look(self, now_s: float) -> list[str]:
-        """Return what is worth saying of an answer that takes long; one that takes too long ends the search."""
+        """Return what is worth saying of an answer that takes long; in the end it is waited for no more."""
         if self._asked_s is None or self.has_joined or self.failure is not None:
             return []
         if now_s >= self._asked_s + _MOST_S:
             self.failure = MachineError(
-                f"Ray at {self._address} did not answer within {_MOST_S:g} s. Is that where its head is (`ray "
-                "start --head` prints it, mostly port 6379), and is its token right (--ray-token)? Then start "
-                "the same command again"
+                f"Ray at {self._address} did not answer within {_MOST_S:g} s. Is its head there (`ray "
+                "start --head` prints it, mostly port 6379), and is its token right (--ray-token)? Then "
+                "start the same command again"
             )
         elif now_s >= self._asked_s + _LONG_S and not self._has_said_long:
             self._has_said_long = True
             return [
-                f"Ray at {self._address} has not answered for {_LONG_S:g} s; it is given up after {_MOST_S:g} s"
+                f"Ray at {self._address} has not answered for {_LONG_S:g} s; given up after {_MOST_S:g} s"
             ]
         return []
 

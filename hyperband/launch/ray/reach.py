@@ -1,4 +1,4 @@
-"""Whether anybody listens at a cluster's address, found out before Ray is asked, which takes minutes to say so.
+"""Whether anybody listens at a cluster's address, found out before Ray is asked, which takes minutes for it.
 
 Must not know Ray, nor what listens there. Standard library only.
 """
@@ -34,7 +34,9 @@ def reach(address: str, say: Callable[[str], None]) -> None:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=_TRY_S):
                 return
         except socket.gaierror as err:
-            raise UnreachableError(f"the name {host} is not known here ({err.strerror}); correct it.") from err
+            raise UnreachableError(
+                f"the name {host} is not known here ({err.strerror}); correct it."
+            ) from err
         except ConnectionRefusedError as err:
             raise UnreachableError(
                 f"nothing listens there (connection refused); start Ray on {host} with `ray start --head "

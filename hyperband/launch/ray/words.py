@@ -129,6 +129,16 @@ def with_gpus(asked: Mapping[str, float], has_gpus: bool) -> dict[str, float]:
     return {name: amount for name, amount in whole.items() if amount > 0 or name == "GPU"}
 
 
+def described(asked: Mapping[str, float]) -> str:
+    """Return in words what a slot takes, as far as it was said before the cluster is known."""
+    takes = [f"{amount:g} {name}" for name, amount in asked.items() if amount > 0]
+    if "GPU" not in asked:
+        takes.insert(
+            0, "a GPU where there are any" if "CPU" in asked else "a GPU, or a core if there are none"
+        )
+    return " and ".join(takes) or "a core"
+
+
 def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
     """Return how many slots a node has room for if nobody else is there."""
     # parts of a GPU are of one GPU: three of 0.4 are on two
