@@ -316,7 +316,7 @@ class Search:
         self._starting.forget()
         if not self._finish.is_near:
             chosen = self._starting.choose()
-        self._voice.waits(self._why_idle())
+        self._voice.waits(self._why_idle(), in_numbers=not self._grounds.outlive_us)
         return chosen
 
     def _why_idle(self) -> str | None:
