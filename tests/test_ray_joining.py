@@ -264,7 +264,7 @@ def test_two_studies_of_one_name_share_no_folder_in_a_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
-    monkeypatch.setattr(RaySlots, "open", lambda *_: None)
+    monkeypatch.setattr(RaySlots, "open", lambda *_, **__: None)
     where: list[str] = []
     monkeypatch.setattr(SentCarriers, "__init__", lambda *_, study: where.append(study))
     for name in ("one", "two"):

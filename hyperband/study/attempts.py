@@ -32,6 +32,9 @@ from hyperband.study.jobs import JobFiles
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
 
+#: a job that waited for so long before it began is told of
+_WORTH_TELLING_S = 1.0
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -193,9 +196,13 @@ class Attempts:
         self._bell.hush()
         began = []
         for attempt in self._attempts.values():
-            if (at := _just_begun_at(attempt)) is not None:
-                attempt.began_at = at
-                began.append(JobBegan(at, attempt.started.job, attempt.started.attempt))
+            if (at := _just_begun_at(attempt)) is None:
+                continue
+            attempt.began_at, started = at, attempt.started
+            began.append(JobBegan(at, started.job, started.attempt))
+            if (waited_s := at - started.at) >= _WORTH_TELLING_S:
+                words = f"{waited_s:.1f} s after it was ordered"
+                self._log.line(f"began  job {started.job} attempt {started.attempt}: {words}")
         return began
 
     def ended(self, ready: set[object]) -> list[tuple[JobStarted, JobEnded]]:
