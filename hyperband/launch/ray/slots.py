@@ -5,7 +5,6 @@ joining.py, who has which slot in holdings.py. Must not know: how a job is run a
 """
 
 import os
-import select
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.link import RayLink, default_environment
 from hyperband.launch.ray.words import GIVE_UP_S, Join, described, slot_of, warnings_of
 from hyperband.launch.remote.slots import RemoteSlots
+from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 
 #: patience with the end of slots
@@ -238,7 +238,7 @@ class RaySlots(RemoteSlots):
         if not words and link.say({"op": "end"}):
             until_s = time.monotonic() + _END_S
             while self._n_ended is None and link.is_open and (left_s := until_s - time.monotonic()) > 0:
-                select.select([link], [], [], left_s)
+                wait_for_end(link.fileno(), left_s)
                 for said in link.heard():
                     self._hear(said)
             words = self._joining.trouble or "it did not answer in time"
