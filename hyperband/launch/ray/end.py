@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperband.errors import MachineError
-from hyperband.folder import JOBS_FOLDER
+from hyperband.folder import JOBS_FOLDER, RAY_FOLDER
 from hyperband.launch.base import StopReason
 from hyperband.launch.ray.files import Cluster, forget, log_of
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.words import GIVE_UP_S, Join
+from hyperband.launch.ray.local import LocalRay
+from hyperband.launch.ray.words import GIVE_UP_S, LOCAL, Join
 from hyperband.launch.remote.files import Ordered
 from hyperband.machine.claim import ORDER_FILE, parse, read_fresh
 from hyperband.machine.keeper import RESULT_FILE
@@ -41,6 +42,13 @@ def shares_no_files(study: Path) -> bool:
     """Return whether a search that is gone holds slots on nodes that share no files with us."""
     cluster = Cluster.read(study)
     return cluster is not None and cluster.files == "sent"
+
+
+def has_own_ray(study: Path) -> bool:
+    """Return whether a search that is gone left a Ray of this machine, which it had started."""
+    cluster = Cluster.read(study)
+    own = cluster is not None and cluster.address == LOCAL
+    return own and LocalRay.find(study / RAY_FOLDER) is not None
 
 
 def end_slots(study: Path) -> int:
