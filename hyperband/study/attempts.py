@@ -23,12 +23,14 @@ from hyperband.launch.base import (
     StopReason,
     Wish,
 )
+from hyperband.machine.limits import allow_open_files
 from hyperband.report.log import StudyLog
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome, Start
 from hyperband.study.jobs import JobFiles
+from hyperband.study.rest import N_FILES_EACH
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
 
@@ -167,7 +169,9 @@ class Attempts:
             MachineError: a job was started on another machine, or otherwise, where it may live still.
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
-        for started in self._engine.running():
+        running = self._engine.running()
+        allow_open_files(N_FILES_EACH * len(running), counted(len(running), "running job"))
+        for started in running:
             folder = job_folder(self.folder, started.job, started.attempt)
             if not self._launcher.knows(folder):
                 ending = self._read_of_others(folder, started)

@@ -5,7 +5,6 @@ asked to stop, so that its end is known.
 """
 
 import contextlib
-import select
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from hyperband.launch.ray.words import GIVE_UP_S, LOCAL, Join
 from hyperband.launch.remote.files import Ordered
 from hyperband.machine.claim import ORDER_FILE, parse, read_fresh
 from hyperband.machine.keeper import RESULT_FILE
+from hyperband.machine.process import wait_for_end
 
 #: patience with Ray: with a wrong token it takes its time to say so
 _END_S = 60.0
@@ -133,7 +133,7 @@ class _Ending:
         """Take in what is said until that is enough, or for so long, or until nobody is there any more."""
         until_s = time.monotonic() + patience_s
         while not is_enough() and self._link.is_open and (left_s := until_s - time.monotonic()) > 0:
-            select.select([self._link], [], [], left_s)
+            wait_for_end(self._link.fileno(), left_s)
             for words in self._link.heard():
                 self._hear(words)
 
