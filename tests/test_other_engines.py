@@ -83,7 +83,9 @@ def test_stop_ends_the_jobs_of_every_engine(bench: RemoteBench) -> None:
 
 
 def test_stop_ends_more_jobs_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RemoteLauncher.__init__.__kwdefaults__, "margin_s", 0.1)
+    defaults = RemoteLauncher.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "margin_s", 0.1)
     n_jobs = 150
     for number in range(n_jobs):
         folder = job_folder(tmp_path, number, 0)
