@@ -23,7 +23,7 @@ from hyperband.launch.base import (
     StopReason,
     Wish,
 )
-from hyperband.machine.limits import allow_open_files
+from hyperband.machine.limits import allow_one_more
 from hyperband.report.log import StudyLog
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -169,9 +169,9 @@ class Attempts:
             MachineError: a job was started on another machine, or otherwise, where it may live still.
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
-        running = self._engine.running()
-        allow_open_files(N_FILES_EACH * len(running), counted(len(running), "running job"))
-        for started in running:
+        for started in self._engine.running():
+            # there may be more than this search has slots
+            allow_one_more(len(self._attempts), N_FILES_EACH, "all jobs that run")
             folder = job_folder(self.folder, started.job, started.attempt)
             if not self._launcher.knows(folder):
                 ending = self._read_of_others(folder, started)

@@ -17,7 +17,7 @@ from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.launch.slurm.end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
-from hyperband.machine.limits import allow_open_files
+from hyperband.machine.limits import allow_one_more
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.events import JobStarted
@@ -142,10 +142,10 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
         launchers: list[Launcher[Any]] = [*launchers_of_rest(folder, lock)]
         for launcher in launchers:
             stack.callback(launcher.close)
-        paths = sorted((folder / JOBS_FOLDER).glob("*-*"))
-        paths = [path for path in paths if not (path / RESULT_FILE).exists()]
-        allow_open_files(N_FILES_EACH * len(paths), counted(len(paths), "job"))
-        for path in paths:
+        for path in sorted((folder / JOBS_FOLDER).glob("*-*")):
+            if (path / RESULT_FILE).exists():
+                continue
+            allow_one_more(len(jobs), N_FILES_EACH, "all jobs that run")
             launcher = next(launcher for launcher in launchers if launcher.knows(path))
             if (job := launcher.adopt(path, lease)) is not None:
                 jobs.append((launcher, job))
