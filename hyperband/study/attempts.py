@@ -23,14 +23,19 @@ from hyperband.launch.base import (
     StopReason,
     Wish,
 )
+from hyperband.machine.limits import allow_open_files
 from hyperband.report.log import StudyLog
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome, Start
 from hyperband.study.jobs import JobFiles
+from hyperband.study.rest import N_FILES_EACH
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
+
+#: a job that waited for so long before it began is told of
+_WORTH_TELLING_S = 1.0
 
 
 @dataclass(slots=True)
@@ -164,7 +169,9 @@ class Attempts:
             MachineError: a job was started on another machine, or otherwise, where it may live still.
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
-        for started in self._engine.running():
+        running = self._engine.running()
+        allow_open_files(N_FILES_EACH * len(running), counted(len(running), "running job"))
+        for started in running:
             folder = job_folder(self.folder, started.job, started.attempt)
             if not self._launcher.knows(folder):
                 ending = self._read_of_others(folder, started)
@@ -191,14 +198,16 @@ class Attempts:
         if self._bell is None:
             return []
         self._bell.hush()
-        found = [attempt for attempt in self._attempts.values() if _has_just_begun(attempt)]
-        for attempt in found:
-            attempt.began_at = time.time() - attempt.job.running_s()
-        return [
-            JobBegan(attempt.began_at, attempt.started.job, attempt.started.attempt)
-            for attempt in found
-            if attempt.began_at is not None
-        ]
+        began = []
+        for attempt in self._attempts.values():
+            if (at := _just_begun_at(attempt)) is None:
+                continue
+            attempt.began_at, started = at, attempt.started
+            began.append(JobBegan(at, started.job, started.attempt))
+            if (waited_s := at - started.at) >= _WORTH_TELLING_S:
+                words = f"{waited_s:.1f} s after it was ordered"
+                self._log.line(f"began  job {started.job} attempt {started.attempt}: {words}")
+        return began
 
     def ended(self, ready: set[object]) -> list[tuple[JobStarted, JobEnded]]:
         """Return the attempts that are over, by the descriptors that woke us; their slots are free."""
@@ -218,9 +227,9 @@ class Attempts:
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
-            event = self._ended(
-                started, ending, began_at=attempt.began_at, gpu_is_lost=lost, adopted=attempt.adopted
-            )
+            # it may have been seen to begin only since we looked for that
+            began_at = _just_begun_at(attempt) or attempt.began_at
+            event = self._ended(started, ending, began_at=began_at, gpu_is_lost=lost, adopted=attempt.adopted)
             ended.append((started, _with_what_was_seen(event, attempt)))
             del self._attempts[started.job]
             self._slots.release(lease)
@@ -322,8 +331,11 @@ class Attempts:
         )
 
 
-def _has_just_begun(attempt: Attempt) -> bool:
-    return attempt.began_at is None and attempt.job.has_begun
+def _just_begun_at(attempt: Attempt) -> float | None:
+    """Return when an attempt began of which that was not known, Unix seconds; None: it has not, or was."""
+    if attempt.began_at is not None or not attempt.job.has_begun:
+        return None
+    return time.time() - attempt.job.running_s()
 
 
 def as_timed(ending: Ending, *, is_timed: bool) -> Ending:

@@ -458,9 +458,14 @@ class Bridge:
         if self._join.sent is not None:
             # they have folders on their nodes to remove
             kill_at_s = time.monotonic() + _LEAVE_S
+            met = {slot.key for slot in list(self._slots.values()) if slot.name}
             for name in first:
                 with contextlib.suppress(ValueError):
-                    ray.get_actor(name, NAMESPACE).leave.remote()
+                    handle = ray.get_actor(name, NAMESPACE)
+                    if name.rpartition("/")[2] in met:
+                        handle.leave.remote()
+                    else:
+                        ray.kill(handle)  # it is being made still, and has nothing to remove
         while names := self._named():
             n_ended = max(n_ended, len(names))
             for name in names if time.monotonic() >= kill_at_s else ():

@@ -70,8 +70,10 @@ class TrialJobs:
             case Asked(attempts, of):
                 for attempt, job in zip_longest(attempts, of, fillvalue=""):
                     self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s, of=job)
-            case Found(attempt, job_id):
-                self._all.attempts[attempt] = TrialAttempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
+            case Found(attempt, job_id, of):
+                self._all.attempts[attempt] = TrialAttempt(
+                    attempt, Stage.UNSURE, job_id, since_s=now_s, of=of
+                )
             case Begun(attempt):
                 if (one := self._all.attempts.get(attempt)) is not None:
                     one.has_begun = True
@@ -202,10 +204,7 @@ class TrialJobs:
             return
         n_free = self._n_free()
         waiting = [one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free]
-        alike: dict[tuple[str, ...], list[TrialAttempt]] = {}
-        for one in waiting:
-            alike.setdefault(self._all.excluded(one, now_s), []).append(one)
-        for exclude, those in alike.items():
+        for exclude, those in self._all.alike(waiting, now_s).items() if waiting else ():
             self._submit(those, exclude, actions)
 
     def _submit(self, those: list[TrialAttempt], exclude: tuple[str, ...], actions: list[Action]) -> None:
