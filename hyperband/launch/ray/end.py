@@ -94,10 +94,9 @@ class _Ending:
         folder = str(self._link.log.parent)
         join = Join(cluster.address, cluster.name, _NOTHING, "", folder, sent, may_start=False)
         self._link.open(join, default_environment(token))
-        if sent is not None:
-            self._fetch()
-        self._link.say({"op": "end"})
-        self._listen(_END_S, lambda: self._n_ended is not None)
+        if sent is None or self._fetch():
+            self._link.say({"op": "end"})
+            self._listen(_END_S, lambda: self._n_ended is not None)
         if self._n_ended is not None:
             return self._n_ended
         raise MachineError(
@@ -107,13 +106,15 @@ class _Ending:
             "Ray answers"
         )
 
-    def _fetch(self) -> None:
-        """Have fetched what ended, and ended and fetched what runs."""
+    def _fetch(self) -> bool:
+        """Have fetched what ended, and ended and fetched what runs; False: Ray does not say what there is."""
         self._look_for_missing()
         self._listen(_END_S, lambda: self._found is not None)
-        self._listen(_GREET_S, lambda: (self._found or set()) <= self._met)
+        if (found := self._found) is None:
+            return False
+        self._listen(_GREET_S, lambda: found <= self._met)
         # slots that are being made, or are cut off, are waited for only if they may have something
-        self._listen(_MEET_S, lambda: not self._missing or (self._found or set()) <= self._met)
+        self._listen(_MEET_S, lambda: not self._missing or found <= self._met)
         self._listen(_FETCH_S + self._grace_s, lambda: not self._awaited)
         if self._awaited and self._link.is_open:
             raise UnfetchedError(
@@ -122,6 +123,7 @@ class _Ending:
                 f"cut off, or it cannot be written into {self._study} ({self._link.log} says more). Mend "
                 "that, and run the same command again: until then it is kept there, for a day at most"
             )
+        return True
 
     def _look_for_missing(self) -> None:
         for path in (self._study / JOBS_FOLDER).glob("*-*"):
