@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 
-from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, forget_signals, prctl, tell
+from hyperband.machine.becoming import MAX_DESCRIPTORS, become_job, forget_signals, prctl, tell
+from hyperband.machine.keeper import SIGNALS, Keeper
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False

@@ -4,15 +4,13 @@ It leads a session of its own, is its job's parent and the subreaper of all that
 job's leases, writes down how the job ended, ends every descendant, and only then goes. It owns the files
 `keeper.json` and `result.json` of one job folder; it knows nothing of studies, trials or losses.
 
-Standard library only, and little of that: it is forked from a bare interpreter and must live long. `ctypes`
-is there because Python has no prctl.
+Standard library only, and little of that: it is forked from a bare interpreter and must live long.
 """
 
 from __future__ import annotations
 
 import binascii
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -21,12 +19,12 @@ import signal
 import socket
 import time
 
+from hyperband.machine.becoming import PR_SET_PDEATHSIG, TAKEN, WORD, prctl, read_request, tell
 from hyperband.machine.proc import descendants, n_oom_kills, name, pid_namespace, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
     from collections.abc import Mapping
-    from typing import Any
 
 KEEPER_FILE = "keeper.json"
 RESULT_FILE = "result.json"
@@ -34,14 +32,12 @@ RESULT_FILE = "result.json"
 STOP_FILE = "stop"
 #: what every request begins with: request, folder, standard output, standard error
 _N_FIRST_DESCRIPTORS = 4
-MAX_DESCRIPTORS = 250
 
 #: what the search asks of a keeper: end the job, and remember why
 STOP_SIGNAL = signal.SIGTERM
 TIMEOUT_SIGNAL = signal.SIGUSR1
 ASKED: dict[int, str] = {STOP_SIGNAL: "stop", TIMEOUT_SIGNAL: "timeout"}
 
-_PR_SET_PDEATHSIG = 1
 #: a machine that goes down sends SIGTERM to everybody, in any order: how long a keeper whose job died of
 #: one waits for its own, before it calls that death the job's fault
 _SHUTDOWN_WINDOW_S = 0.5
@@ -58,25 +54,12 @@ _TAIL_BYTES = 64 * 1024
 _RESULT_BYTES = 4096
 #: file systems that cannot reserve room say so with one of these
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-_WORD = b"go"
-#: what the process that will be the job says when it has its request
-_TAKEN = b"t"
 #: patience with that; a moment is enough
 _TAKES_REQUEST_S = 1.0
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
 #: what a keeper waits for, blocked from its first moment on
 SIGNALS: set[int] = {signal.SIGCHLD, *ASKED}
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process, as the kernel's manual describes it."""
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
 def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0, is_locked: bool = True) -> int:
@@ -108,16 +91,19 @@ def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0, is_locked: 
 
 
 def finish_file(
-    folder: int, file: str, descriptor: int, content: Mapping[str, object], *, is_synced: bool = False
+    folder: int, file: str, descriptor: int, content: Mapping[str, object], *, is_shared: bool = False
 ) -> None:
-    """Write a file that was begun, as JSON, and give it its name; is_synced: other machines read it, too."""
+    """Write a file that was begun, as JSON, and give it its name.
+
+    is_shared: other machines read it, too. It is closed, and so on its server, before it is named.
+    """
     data = json.dumps(content).encode()
     n_bytes = len(data)
     while data:
         data = data[os.write(descriptor, data) :]
     os.ftruncate(descriptor, n_bytes)
-    if is_synced:
-        os.fsync(descriptor)
+    if is_shared:
+        os.close(descriptor)
     os.rename(f"{file}.{os.getpid()}", file, src_dir_fd=folder, dst_dir_fd=folder)
 
 
@@ -135,102 +121,15 @@ def checksum_of(folder: int, file: str) -> tuple[int, int]:
         os.close(descriptor)
 
 
-def forget_signals() -> None:
-    """Forget what was sent to a process that was only waiting: it was not meant for the job to come."""
-    while signal.sigtimedwait(SIGNALS, 0) is not None:
-        pass
-
-
-def _bounded(wait_s: float) -> float:
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
-
-
-def tell(pipe: int, words: bytes) -> None:
-    """Say something to whoever listens; that nobody does any more changes nothing."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, words)
-
-
-def become_job(line: socket.socket, keeper: int, *, has_waited: bool = True) -> None:
-    """Take a request from the keeper, make everything ready, wait for the word, and become the job.
-
-    has_waited: this process was there before the request, and signals from then are not meant for the job.
-    """
-    lead_session()
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    request = take_request(line, has_waited=has_waited)
-    if request is None:
-        return
-    environment = changed(os.environ, request["environment"])
-    argv = request["argv"]
-    # all is ready, and meanwhile the keeper has been writing us down
-    if not has_word(line, keeper):
-        return
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    try:
-        os.execve(argv[0], argv, environment)
-    except OSError as err:
-        os.write(2, f"hyperband: cannot run {argv[0]}: {err.strerror}\n".encode(errors="replace"))
-
-
-def lead_session() -> None:
-    """Lead a session of our own, and end with the keeper."""
-    os.setsid()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def die_with_parent(parent: int) -> None:
     """End when the process that made us, which had this pid, ends; at once if it has already."""
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def take_request(line: socket.socket, *, has_waited: bool = True) -> dict[str, Any] | None:
-    """Wait for the job's part of a request, and put its descriptors in place; None: the keeper is gone."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
-    if not message:
-        return None
-    if has_waited:
-        forget_signals()
-    # from here on signals are meant for the job, and stay pending until it is ready
-    with contextlib.suppress(BrokenPipeError):  # the keeper was killed: we never run
-        line.send(_TAKEN)
-    request = _read_request(descriptors[0])
-    for target, descriptor in enumerate((nothing, *descriptors[1:3])):
-        os.dup2(descriptor, target)
-    for descriptor in (nothing, *descriptors[:3]):
-        os.close(descriptor)
-    for lease in descriptors[3:]:
-        os.set_inheritable(lease, True)
-    return request
-
-
-def has_word(line: socket.socket, keeper: int) -> bool:
-    """Wait for the word to run; False if the keeper died before it had written us down: we never run."""
-    return os.getppid() == keeper and line.recv(len(_WORD)) == _WORD
-
-
-def changed(environment: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return a copy of an environment with variables added, or taken out where the value is None."""
-    found = dict(environment)
-    for variable, value in changes.items():
-        if value is None:
-            found.pop(variable, None)
-        else:
-            found[variable] = value
-    return found
-
-
-def _read_request(descriptor: int) -> dict[str, Any]:
-    """Read a request without moving the offset that others share."""
-    data = b""
-    while part := os.pread(descriptor, 1 << 20, len(data)):
-        data += part
-    found: dict[str, Any] = json.loads(data)
-    return found
+def _bounded(wait_s: float) -> float:
+    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
 
 
 class Keeper:
@@ -241,7 +140,8 @@ class Keeper:
     #: the job's folder is looked at from other machines, and locks are not for it
     is_shared = False
 
-    def __init__(self, job: int, line: socket.socket, descriptors: list[int], lock: int) -> None:
+    def __init__(self, job: int, line: socket.socket, descriptors: list[int], lock: int | None) -> None:
+        """Begin; lock: of the study, held until this job can be found without it; None: it needs none."""
         self._job = job
         self._line = line
         self._request, self._folder, self._stdout, self._stderr = descriptors[:_N_FIRST_DESCRIPTORS]
@@ -281,16 +181,19 @@ class Keeper:
             "n_oom_kills": max(0, n_oom_kills() - self._n_oom_kills_before),
             **self._more_of_result(),
         }
-        finish_file(self._folder, RESULT_FILE, self._result, result, is_synced=self.is_shared)
+        finish_file(self._folder, RESULT_FILE, self._result, result, is_shared=self.is_shared)
         # before the search hears of the end: the slot must be free when it does
         for lock in self._held:
             os.close(lock)
-        tell(self._pipe, DONE)
+        self._say_over()
         return 0
+
+    def _say_over(self) -> None:
+        tell(self._pipe, DONE)
 
     def _start(self, boot: str, host: str) -> float:
         socket.send_fds(self._line, [b"r"], [self._request, self._stdout, self._stderr, *self._held])
-        request = _read_request(self._request)
+        request = read_request(self._request)
         self._grace_s = float(request["grace_s"])
         for descriptor in (self._request, self._stdout, self._stderr):
             os.close(descriptor)
@@ -319,12 +222,13 @@ class Keeper:
         finish_file(self._folder, KEEPER_FILE, described, about)
         self._held.append(described)
         # from here on whoever opens the study finds this job by its file
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
         if not self._may_run():
             self._signal([self._job], signal.SIGKILL)
         # killed while it waited, maybe with the request unread: its exit status says so
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._line.send(_WORD)
+            self._line.send(WORD)
         return started_at
 
     def _more_about(self) -> dict[str, object]:
@@ -387,7 +291,7 @@ class Keeper:
         """Wait until the job has forgotten what came before its request: what we send now is meant for it."""
         self._line.settimeout(min(self._grace_s, _TAKES_REQUEST_S))
         with contextlib.suppress(OSError):  # it hangs, or was killed
-            self._line.recv(len(_TAKEN))
+            self._line.recv(len(TAKEN))
 
     def _next_signal(self, wanted: set[int], until_s: float) -> int:
         """Wait for one of these signals until a moment of the monotonic clock; return it, or 0."""

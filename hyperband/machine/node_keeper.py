@@ -1,7 +1,7 @@
 """The keeper of a job on a node: as on the search's own machine, but its right to the job can run out.
 
 Owns the moment at which a lease that could not be renewed ends the job, and the signals that a node's
-keeper knows. While the job runs it touches no file system: those hang. Who renews is machine/node.py.
+keeper knows. While the job runs it touches no file system: those hang. Who renews is machine/warden.py.
 
 Standard library only, Python 3.9 or newer.
 """
@@ -14,14 +14,17 @@ import signal
 import struct
 import time
 
-from hyperband.machine.claim import FENCE
-from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper, prctl
+from hyperband.machine.becoming import PR_SET_PDEATHSIG, prctl, tell
+from hyperband.machine.claim import FENCE, OVER
+from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper
 from hyperband.machine.proc import descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
     import mmap
     import socket
+    from collections.abc import Mapping
+    from typing import Any
 
 # What the warden says to the keeper: signals of our own, since batch systems warn with SIGUSR1 and SIGUSR2.
 _STOP, _TIMEOUT, _FENCE = (signal.SIGRTMIN + number for number in (1, 2, 3))
@@ -40,7 +43,6 @@ BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
 NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
 
-_PR_SET_PDEATHSIG = 1
 _STAMP = struct.Struct("d")
 _HAS_WORD_AT = _STAMP.size
 SHARED_BYTES = _STAMP.size + 1
@@ -88,17 +90,20 @@ class NodeKeeper(Keeper):
         job: int,
         line: socket.socket,
         descriptors: list[int],
-        lock: int,
-        *,
         shared: Shared,
-        lease_s: float,
-        marks: dict[str, object],
+        request: Mapping[str, Any],
     ) -> None:
-        """See Keeper; lease_s: how long a renewal lasts; marks: what tells this attempt from any other."""
-        super().__init__(job, line, descriptors, lock)
+        """See Keeper. shared: with the warden.
+
+        request: also how long a renewal of the lease lasts (`lease_s`), what tells this attempt from any
+        other (`marks`), and whether standard output hears of its end (`says_over`).
+        """
+        # no study's lock here: whoever opens the study finds this job by its claim
+        super().__init__(job, line, descriptors, None)
         self._shared = shared
-        self._lease_s = lease_s
-        self._marks = marks
+        self._lease_s = float(request["lease_s"])
+        self._marks: dict[str, object] = request["marks"]
+        self._says_over = bool(request["says_over"])
         #: why the job was ended without being asked to; empty: it was not
         self._fenced = ""
         self._warden = os.getppid()
@@ -113,6 +118,11 @@ class NodeKeeper(Keeper):
             "lost_warden": self._has_lost_warden,
             "never_ran": not self._shared.has_word,
         }
+
+    def _say_over(self) -> None:
+        super()._say_over()
+        if self._says_over:
+            tell(1, OVER.encode() + b"\n")
 
     def _may_run(self) -> bool:
         may_run = super()._may_run()
@@ -175,6 +185,6 @@ def begin_keeper(warden: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, NODE_SIGNALS)
     for number in NODE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    prctl(_PR_SET_PDEATHSIG, _FENCE)
+    prctl(PR_SET_PDEATHSIG, _FENCE)
     if os.getppid() != warden:
         os._exit(1)

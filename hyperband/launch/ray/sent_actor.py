@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperband.launch.ray.actor import _QUIET_S, SlotActor, _Keeper, _wait_for_end
+from hyperband.launch.ray.actor import _QUIET_S, SlotActor, _Keeper
 
 #: of each output, so much comes with one answer
 _PART_BYTES = 4 << 20
@@ -184,7 +184,7 @@ class SentSlotActor(SlotActor):
             self._heard_s = time.monotonic()
             job, self._job, self._attempt = self._job, None, ""
             if job is not None:
-                job.close()
+                self._let_go(job)
             sent.result = {**result, "attempt": sent.attempt}
         sent.is_over.set()
         if sent.is_unwanted:
@@ -210,9 +210,9 @@ class SentSlotActor(SlotActor):
             if keeper is None or keeper.process.poll() is not None:
                 keeper = self._renewed(keeper)
             self._job, sent.is_told = keeper, True
-            self._tell(keeper, json.dumps({"folder": str(sent.folder), "attempt": sent.attempt}))
+            self._order(keeper, str(sent.folder), sent.attempt)
         # what the next job needs can wait until this one has started, which it would slow down
-        _wait_for_end(keeper.process.pid, _QUIET_S)
+        keeper.wait(_QUIET_S)
         with self._lock:
             self._waiting = self._spawn()
         # a disk that is full is the next attempt's trouble
@@ -221,10 +221,10 @@ class SentSlotActor(SlotActor):
         if (order.get("checkpoint") or {}).get("pattern") is not None:
             # what it needs is imported by the time when it is needed; whether that works is told then
             self._ask_depot({"op": "warm"}, "", order["checkpoint"]["storage"])
-        keeper.process.wait()
+        keeper.wait()
         result = _result_in(sent.folder, sent.attempt)
         if result is None:
-            said = keeper.words() or f"its keeper ended with {keeper.process.returncode}, and left no result"
+            said = keeper.words() or f"its keeper ended with {keeper.process.wait()}, and left no result"
             return {"exit_status": None, "never_ran": not (sent.folder / "claim").exists(), "note": said}
         if order.get("checkpoint") is not None:
             result["checkpoint"] = {**began, **self._seal(order, work, result)}
@@ -334,6 +334,7 @@ class SentSlotActor(SlotActor):
         while True:
             time.sleep(_LOOK_S)
             with self._lock:
+                self._leaving = [process for process in self._leaving if process.poll() is None]
                 silent_s = time.monotonic() - self._heard_s
                 has_job, keeps_result = bool(self._attempt), bool(self._known)
                 if has_job and silent_s >= self._lease_s and self._job is not None:

@@ -21,15 +21,8 @@ import sys
 from hyperband.launch.warm.ahead import SpoiltError
 from hyperband.launch.warm.prepare import Ahead, forget_shadowed
 from hyperband.launch.warm.watch import is_local
-from hyperband.machine.keeper import (
-    MAX_DESCRIPTORS,
-    SIGNALS,
-    Keeper,
-    die_with_parent,
-    forget_signals,
-    prctl,
-    tell,
-)
+from hyperband.machine.becoming import MAX_DESCRIPTORS, forget_signals, prctl, tell
+from hyperband.machine.keeper import SIGNALS, Keeper, die_with_parent
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False
