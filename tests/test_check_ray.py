@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import select
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
 
 from hyperband.launch.ray import link as ray_link
 from hyperband.launch.ray.link import RayLink, bridge_environment
+from hyperband.launch.ray.local import LocalRay
 from hyperband.launch.ray.words import Join, means_other_version
 from hyperband.machine import proc
 
@@ -170,3 +173,29 @@ def test_stop_ends_a_ray_of_a_search_that_was_killed(home: Searches) -> None:
     stopped = home.command("stop", str(home.study))
     assert "ended 2 jobs and 2 slots that" in stopped.out, stopped
     assert proc.start_ticks(pid) is None
+
+
+@pytest.mark.slow
+def test_a_search_that_hangs_up_without_reading_all_leaves_no_ray_of_its_own(
+    home: Searches, tmp_path: Path
+) -> None:
+    tail = '"ended"'
+    with contextlib.closing(RayLink(tmp_path / "log")) as link:
+        join = Join("local", "nobody", {"GPU": 0.0, "CPU": 1.0}, "", str(tmp_path))
+        link.open(join, bridge_environment({**os.environ, **home.environment}, None))
+        heard(link, "joined")
+        found = LocalRay.find(tmp_path)
+        assert found is not None
+        line = link._line
+        assert line is not None
+        link.say({"op": "end"})
+        until(lambda: tail in peeked(line), "its last word, which stays unread")
+    assert found.keeper.is_alive() is False
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def peeked(line: socket.socket) -> str:
+    """What came, and stays to be read."""
+    with contextlib.suppress(BlockingIOError):
+        return line.recv(1 << 16, socket.MSG_PEEK).decode()
+    return ""

@@ -71,14 +71,16 @@ def words(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 class Node:
     """The process that carries a node's checkpoints, from its first task on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, silent_s: float = 120.0) -> None:
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None
+        limit = b"_SILENT_S = "
         for name, data in node_files(("depot",), "depot").items():
             (folder / "node" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "node" / name).write_bytes(data)
+            patient = data.replace(limit + b"120.0", limit + str(silent_s).encode())
+            (folder / "node" / name).write_bytes(patient)
 
-    def ask(self, **words: object) -> dict[str, Any]:
+    def say(self, **words: object) -> None:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(self._folder / "node" / "start.py")],
@@ -88,15 +90,20 @@ class Node:
                 text=True,
             )
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
+
+    def ask(self, **words: object) -> dict[str, Any]:
+        self.say(**words)
+        assert self._process is not None
+        assert self._process.stdout is not None
         found: dict[str, Any] = json.loads(self._process.stdout.readline())
         return found
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         if self._process is not None:
-            self._process.communicate()
+            self._process.communicate(timeout=patience_s)
+            self._process = None
 
 
 @pytest.fixture
@@ -177,6 +184,37 @@ def test_a_damaged_checkpoint_is_not_laid_out(node: Node, tmp_path: Path, harm: 
     )
     assert (answer["ok"], answer["is_absent"]) == (False, True), answer
     assert not [path for path in target.rglob("*") if path.is_file()], "nothing of it is left to train on"
+
+
+def test_a_storage_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    node = Node(tmp_path, silent_s=0.5)
+    storage = tmp_path / "storage"
+    (storage / "A").mkdir(parents=True)
+    os.mkfifo(storage / "A" / depot.MANIFEST_FILE)  # whoever opens it waits for the other end
+    words = {"disk": "/nowhere", "storage": f"file://{storage}", "attempt": "A"}
+    for op in (
+        {"op": "lay_out", "manifest_sha256": "", "folder": str(tmp_path)},
+        {"op": "seal", "folder": str(a_job(tmp_path / "one")), "pattern": PATTERN},
+    ):
+        answer = node.ask(**op, **words)
+        assert (answer["ok"], answer["is_absent"]) == (False, False)
+        assert answer["why"].startswith(f"in file://{storage}: no answer within")
+        node.close()
+    answer = node.ask(op="warm", disk="", storage=words["storage"])
+    assert answer["ok"], "another process begins anew"
+    node.close()
+
+
+def test_who_asked_and_is_gone_leaves_nobody_behind(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    node = Node(tmp_path)
+    (tmp_path / "storage" / "A").mkdir(parents=True)
+    os.mkfifo(tmp_path / "storage" / "A" / depot.MANIFEST_FILE)
+    node.ask(op="warm", disk="", storage=f"file://{tmp_path}/storage")
+    asked = {"op": "lay_out", "manifest_sha256": "", "folder": str(tmp_path), "attempt": "A"}
+    node.say(**asked, disk="", storage=f"file://{tmp_path}/storage")
+    node.close(patience_s=5.0)
 
 
 def test_a_storage_that_cannot_be_reached_says_nothing_of_a_checkpoint(

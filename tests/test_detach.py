@@ -192,6 +192,36 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
     assert not [word for word in argv if word.startswith("--qos")]
 
 
+def test_where_slurm_cannot_be_asked_of_a_search_it_is_said_what_is_known_and_what_to_do(
+    searches: Searches,
+) -> None:
+    searches.write(script())
+    words = ("--max-epochs", "3", "--slots", "2", "--max-time", "0.001")
+    assert searches.run(*words).exit_code == 130
+    about = searches.study / "slurm" / "search.json"
+    about.parent.mkdir()
+    about.write_text('{"job_id": "15", "name": "hb-search-x", "submitted_at": 1.0}')
+    searches.environment["PATH"] = str(searches.folder)
+    tried = (searches.run(*words), detach(searches, *words), searches.command("stop", str(searches.study)))
+    for ran in tried:
+        assert ran.exit_code == 1, ran
+        assert "Slurm's job 15, on 1970-01-01" in ran.err
+        assert "no squeue on this machine" in ran.err
+        assert "Its journal says that it ended (stopped: --max-time 0.001 was over) at 2" in ran.err
+        assert f"remove {about}" in ran.err
+    # a Slurm that hangs is not waited for without a word
+    squeue = searches.folder / "squeue"
+    squeue.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    squeue.chmod(0o755)
+    stop = searches.start_words("stop", str(searches.study))
+    assert stop.stderr is not None
+    assert stop.stderr.readline() == "hyperband: Slurm is asked about its job 15; for at most 20 s.\n"
+    stop.send_signal(signal.SIGINT)
+    assert searches.wait(stop).exit_code == 130
+    about.unlink()
+    assert "Nothing of the study" in searches.command("stop", str(searches.study)).out
+
+
 class OnSlurm:
     """A search that is a job of Slurm's, and waits for the word to train."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hyperband.guide.encoding import MAX_COLUMNS, Encoding, Flat
@@ -40,6 +40,7 @@ def column(draws: Sequence[Flat], values: Sequence[Value]) -> list[float]:
 
 
 @given(st.lists(configs | st.none(), max_size=40), st.lists(configs, max_size=10))
+@example([{"lr": 5e-324}, {"lr": 0.0}], [{"lr": 1}])
 def test_whatever_the_configurations_are_rows_are_numbers_from_0_to_1(
     draws: list[Flat | None], others: list[Flat]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,9 @@ from hyperband.journal import Journal, read_events, removing, where, writer_of
 from hyperband.journal.home import ask_to_stop
 from hyperband.journal.place import Place, base_for
 from hyperband.machine.mounts import file_system, is_network, kind_of
-from hyperband.search.events import Event, IdsDrawn
+from hyperband.search.events import Event, IdsDrawn, StudyCreated
 from hyperband.study import stop_study
+from hyperband.study.learning import read_lessons
 
 __all__ = ["searches"]
 
@@ -214,6 +216,111 @@ def test_after_a_kill_the_journal_is_whole_here_and_its_copy_elsewhere(study: Pa
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
 
 
+#: kills itself at the moment that is named, on the way out of the study's folder or back
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from hyperband.folder import PLACE_FILE
+from hyperband.journal import Journal, home
+from hyperband.search.events import IdsDrawn
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def then_die(function):
+    def both(*words, **named):
+        function(*words, **named)
+        die()
+    return both
+
+def unlink_place(path, **named):
+    (dies if path.name == PLACE_FILE else unlink)(path, **named)
+
+study, moment = Path(sys.argv[1]), sys.argv[2]
+unlink, dies = Path.unlink, die
+if moment == "made":
+    home.lock_study = die
+elif moment == "before it is said":
+    home.Home.point = die
+elif moment == "after it is said":
+    home.Home.point = then_die(home.Home.point)
+journal = Journal.open(study)
+journal.append(IdsDrawn(10, ("id 10",)), durable=True)
+if moment == "before it is back":
+    Path.unlink = unlink_place
+elif moment == "when it is back":
+    dies = then_die(unlink)
+    Path.unlink = unlink_place
+elif moment == "while it is removed":
+    shutil.rmtree = die
+journal.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "n_events"),
+    [
+        ("made", 10),
+        ("before it is said", 10),
+        ("after it is said", 10),
+        ("before it is back", 11),
+        ("when it is back", 11),
+        ("while it is removed", 11),
+    ],
+)
+def test_who_is_killed_while_a_journal_moves_leaves_nothing_for_ever(
+    study: Path, tmp_path: Path, moment: str, n_events: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study, *EVENTS[:10])
+    # of another study, and of one that somebody has gone on with from its copy: perhaps the only ones
+    for name in ("other-0123456789ab", "study-0123456789ab"):
+        (tmp_path / "local" / name).mkdir()
+        (tmp_path / "local" / name / JOURNAL_FILE).touch()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(study), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path / "local")) == 3
+    monkeypatch.setattr("hyperband.journal.spare.EMPTY_FOR_S", 0.0)
+    with contextlib.closing(Journal.open(study)) as journal:
+        assert journal.events() == EVENTS[:n_events]
+        assert not journal.was_restored
+        journal.append(*EVENTS[n_events:20], durable=True)
+    assert read_events(study) == EVENTS[:20]
+    assert names(tmp_path / "local") == ["other-0123456789ab", "study-0123456789ab"]
+    assert names(study) == [COPY_FILE, JOURNAL_FILE]
+
+
+@pytest.fixture
+def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is on this machine, and whoever is elsewhere has given no sign of life for long."""
+    monkeypatch.setattr(Holder, "is_here", property(lambda _: False))
+    monkeypatch.setattr("hyperband.journal.place.SIGN_OF_LIFE_S", 0.0)
+
+
+def test_the_copy_is_not_gone_on_with_while_the_search_elsewhere_shows_that_it_lives(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(study, *EVENTS[:10])
+    writer = start_writer(study, 10, 20)
+    with lost(study):
+        for is_here, seen in ((True, ""), (False, r", last sign of life \d s ago")):
+            if not is_here:
+                monkeypatch.setattr(Holder, "is_here", property(lambda _: False))
+            who = f"in {study} is being written by pid {writer.pid} on .*{seen}: --from-copy is for"
+            for refused in (
+                lambda: Journal.open(study, from_copy=True),
+                lambda: removing(study, from_copy=True).__enter__(),
+            ):
+                with pytest.raises(StudyBusyError, match=who) as caught:
+                    refused()
+                assert f"`hyperband stop {study}`" in str(caught.value)
+                assert (
+                    bool(re.search(r"wait (6[01]|5\d) s and give the command", str(caught.value))) != is_here
+                )
+    assert names(tmp_path / "local") == [place_of(study).path.name]
+    kill(writer)
+
+
+@pytest.mark.usefixtures("long_ago")
 def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) -> None:
     write(study, *EVENTS[:10])
     writer = start_writer(study, 10, 20)
@@ -229,6 +336,7 @@ def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) ->
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
 
 
+@pytest.mark.usefixtures("long_ago")
 def test_a_writer_that_comes_back_when_all_is_over_changes_nothing(study: Path) -> None:
     write(study, *EVENTS[:10])
     writer = start_writer(study, 10, 20)
@@ -267,6 +375,20 @@ def test_copies_come_while_it_is_written(study: Path) -> None:
         assert read_events(study) == EVENTS[:20]
     with contextlib.closing(Journal.open(study)):
         pass
+
+
+def test_a_study_to_learn_from_that_is_elsewhere_is_read_from_its_copy_and_that_is_said(
+    study: Path,
+) -> None:
+    study.mkdir()
+    write(study, StudyCreated("study", "/s.py", (), "/", ()), *EVENTS[:10])
+    kill(start_writer(study, 10, 20))
+    with lost(study):
+        (lesson,) = read_lessons([study])
+    (said,) = lesson.read_from
+    assert re.search(r"the copy in the study's folder is of .* s ago, from which this is read\.$", said)
+    (lesson,) = read_lessons([study])
+    assert lesson.read_from == ()
 
 
 def test_a_job_that_slurm_has_started_again_goes_on_from_the_copy(

@@ -73,7 +73,7 @@ def test_stop_ends_the_jobs_of_every_engine(bench: RemoteBench) -> None:
     bench.about(job.folder)
     lock = lock_study(bench.folder)
     try:
-        assert end_living_jobs(bench.folder, lock) == 1
+        assert end_living_jobs(bench.folder, lock).n_ended == 1
     finally:
         unlock_study(lock)
     assert bench.wait(job).asked is StopReason.STOP

@@ -15,7 +15,7 @@ from hyperband.launch.ray.environment import read_runtime_env, refuse_storage
 from hyperband.launch.ray.sent import paths_of, paths_of_all
 from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import On, Settings
-from hyperband.study.ray_grounds import SentFiles
+from hyperband.study.sent_files import SentFiles
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_two_studies_of_one_name_share_no_folder_in_a_storage(
             on=On.RAY,
             ray_files="sent",
         )
-        with contextlib.closing(RayGrounds(settings, study=folder)) as grounds:
+        with contextlib.closing(RayGrounds(settings)) as grounds:
             grounds.open(folder, 0, tmp_path)
     # the same ids are drawn by the same seed, and what one removes must not be the other's
     assert len(set(where)) == 2

@@ -2,16 +2,18 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_fixture import RayCluster, wait_for
+from ray_fixture import MACHINES, RayCluster, wait_for
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
@@ -59,6 +61,15 @@ class Sent(OnRay):
     def without_checkpoints(self, *options: str) -> "subprocess.Popen[str]":
         """Start a search that carries nothing from job to job."""
         return self.searches.start_argv(super().words("--ray-files", "sent", *options))
+
+    def left_on_nodes(self) -> list[str]:
+        """What slots have in their folders, on any node."""
+        top = f"{self.cluster.folder}/tmp/hyperband-{os.getuid()}"
+        tops = [Path(f"/proc/{self.cluster.raylet(machine)}/root{top}") for machine in MACHINES]
+        return [str(path) for top in tops for kind in ("node", "attempts") for path in top.glob(f"*/{kind}")]
+
+    def is_all_given_back(self) -> bool:
+        return super().is_all_given_back() and self.left_on_nodes() == []
 
     def log(self, logs: str = "logs") -> str:
         return (self.searches.folder / logs / "study" / "hyperband.log").read_text()
@@ -146,14 +157,23 @@ def test_an_interrupt_and_stop_end_jobs_and_slots(sent: Sent) -> None:
     assert ran.exit_code == 130, ran.err
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Stopped", "Stopped"]
     assert sent.is_all_given_back()
+    # the one ends while no search is there, and the other does not
+    script_text = sent.searches.path.read_text()
+    assert "60.0" in script_text
+    one_only = "(60.0 if os.environ['HYPERBAND_TRIAL'] == '0' else 2.5)"
+    sent.searches.path.write_text(script_text.replace("60.0", one_only))
     again = sent.start(*few)
     until(lambda: sent.n_jobs_begun() == 4, "jobs to begin again", 60.0)
     sent.searches.kill(again)
+    time.sleep(3.0)
     began_s = time.monotonic()
     stopped = sent.stop()
-    assert "ended 2 jobs" in stopped.out, stopped
+    assert "ended 1 job and 2 slots that" in stopped.out, stopped
+    assert "Fetched the result of 1 job that had ended by then." in stopped.out, stopped
     assert time.monotonic() - began_s < 30
     assert sent.is_all_given_back()
+    report = json.loads(sent.searches.command("report", "--json", str(sent.searches.study)).out)
+    assert sorted(job["outcome"] for job in report["jobs"]) == ["Loss", "Stopped", "Stopped", "Stopped"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What holds a slot on a node that shares no files: without Ray, in a process as Ray would start it."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -44,6 +45,7 @@ class Slot:
     """One slot, and what a search says to it."""
 
     def __init__(self, tmp_path: Path, lease_s: float = 30.0, name: str = "slot") -> None:
+        self.storage: str | None = None
         package = tmp_path / f"package-{name}"
         package.mkdir()
         (package / "train.py").write_text(TRAIN)
@@ -81,7 +83,7 @@ class Slot:
             "ends_with_carrier": True,
             "last_word": "fence",
         }
-        checkpoint = {"pattern": "runs/[^/]+", "key": "KEY", "storage": None, "after": after}
+        checkpoint = {"pattern": "runs/[^/]+", "key": "KEY", "storage": self.storage, "after": after}
         self.call("begin", {"attempt": attempt, "at_search": "/x", "order": order, "checkpoint": checkpoint})
 
     def sync(self, attempt: str, wait_s: float = 20.0) -> Any:  # noqa: ANN401
@@ -143,19 +145,70 @@ def test_a_checkpoint_that_came_with_the_code_is_none(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_folder_of_another_container_is_left_alone(tmp_path: Path) -> None:
-    theirs = tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts" / "theirs"
-    theirs.mkdir(parents=True)
-    (theirs / "owner").write_text(f"{os.getpid()} 1 4711")
-    (theirs.with_name("gone")).mkdir()
-    (theirs.with_name("gone") / "owner").write_text(
-        f"{os.getpid()} 1 {Path('/proc/self/ns/pid').stat().st_ino}"
-    )
-    found = Slot(tmp_path)
-    found.call("about")
-    found.close()
-    assert theirs.exists()
-    assert not theirs.with_name("gone").exists()
+def test_what_a_slot_left_that_is_gone_goes_and_what_one_has_that_lives_stays(tmp_path: Path) -> None:
+    top = tmp_path / f"hyperband-{os.getuid()}"
+    # of one in another container, say: its pid tells nothing here
+    alive, dead = top / "theirs" / "node" / "alive", top / "theirs" / "node" / "dead"
+    (top / "theirs" / "checkpoints" / "key").mkdir(parents=True)
+    for node in (alive, dead):
+        node.mkdir(parents=True)
+        attempt = top / "theirs" / "attempts" / f"of-{node.name}"
+        attempt.mkdir(parents=True)
+        (attempt / "owner").write_text(node.name)
+        (node / "alive").touch()
+    # of slots that were killed in the middle of their start, and of a study of which nothing is left
+    (top / "killed" / "node" / "x").mkdir(parents=True)
+    (top / "killed" / "attempts" / "next.x" / "work").mkdir(parents=True)
+    (top / "empty" / "attempts").mkdir(parents=True)
+    with (alive / "alive").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = Slot(tmp_path)
+        found.call("about")
+        assert sorted(path.name for path in top.iterdir() if path.is_dir()) == ["study", "theirs"]
+        left = sorted(str(path.relative_to(top / "theirs")) for path in (top / "theirs").glob("*/*"))
+        assert left == ["attempts/of-alive", "checkpoints/key", "node/alive"]
+        found.close()
+    other = Slot(tmp_path, name="other")
+    other.call("about")
+    left = sorted(str(path.relative_to(top / "theirs")) for path in (top / "theirs").glob("*/*"))
+    assert left == ["checkpoints/key"]
+    other.close()
+
+
+def test_a_slot_that_leaves_ends_its_job_and_leaves_nothing_but_checkpoints(
+    slot: Slot, tmp_path: Path
+) -> None:
+    slot.begin("A", 0.0)
+    slot.sync("A")
+    slot.begin("B", 60.0)
+    until(lambda: slot.sync("B", 0.0)["keeper"] != "", "a keeper")
+    keeper = json.loads(slot.sync("B", 0.0)["keeper"])
+    slot._say(["leave"])
+    slot.process.wait(5)
+    assert not Path(f"/proc/{keeper['job_pid']}").exists()
+    root = tmp_path / f"hyperband-{os.getuid()}" / "study"
+    assert [path.name for path in root.iterdir()] == ["checkpoints"]
+
+
+def test_a_storage_that_hangs_holds_no_job_against_its_end(slot: Slot, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    for name in ("A", "B"):
+        (tmp_path / "storage" / name).mkdir(parents=True)
+        os.mkfifo(tmp_path / "storage" / name / "manifest.json")  # whoever opens it waits for the other end
+    slot.storage = f"file://{tmp_path}/storage"
+    slot.begin("A", 0.0)
+    attempt = tmp_path / f"hyperband-{os.getuid()}" / "study" / "attempts" / "A"
+    until(lambda: (attempt / "result.json").exists(), "a job that ran")
+    slot.call("tell", "A", "timeout")
+    result = slot.sync("A")["result"]
+    assert (result["exit_status"], result["asked"]) == (0, None)
+    assert slot.storage in result["checkpoint"]["why"]
+    sealed = {"sealed": {"attempt": "B", "manifest_sha256": ""}, "disk": "/x", "storage": slot.storage}
+    slot.begin("C", 0.0, sealed)
+    assert slot.sync("C", 0.2)["result"] is None
+    slot.call("tell", "C", "stop")
+    result = slot.sync("C")["result"]
+    assert (result["never_ran"], result["asked"]) == (True, "stop")
 
 
 def test_a_word_that_overtakes_its_job_ends_it_before_its_first_moment(slot: Slot) -> None:

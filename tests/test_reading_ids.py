@@ -40,7 +40,7 @@ def waits_s(ran: Ran, n_slots: int) -> Sequence[float]:
 
 
 def test_a_get_config_that_always_ends_its_process_gives_way_to_the_text(searches: Searches) -> None:
-    ran = run(searches, "    os._exit(3)", "--max-trials", "12")
+    ran = run(searches, "    os._exit(3)", "--max-trials", "40")
     assert "Warning: get_config ends its process, and the text of the ids is read instead." in ran.err
     assert ENDED in ran.err
     assert "the config ids say the number x (such as 0." in ran.err

@@ -18,7 +18,7 @@ from hyperband.errors import InternalError, JournalError
 from hyperband.folder import JOURNAL_FILE
 from hyperband.journal import Journal
 from hyperband.report.again import STARTED_OVER, trained_twice, trained_twice_text
-from hyperband.report.document import JOB_COLUMNS, planned_document, study_document
+from hyperband.report.document import JOB_COLUMNS, document_of, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import (
     best_table,
@@ -31,6 +31,7 @@ from hyperband.report.results import (
 from hyperband.report.tables import plan_table, plan_text
 from hyperband.report.text import command_line, duration, short_number, shortened, shown, span_words
 from hyperband.report.view import study_view
+from hyperband.search.engine import Engine
 from hyperband.search.events import (
     Event,
     IdProposed,
@@ -45,6 +46,7 @@ from hyperband.search.events import (
 )
 from hyperband.search.trial import Algorithm, Bracket, Outcome, Plan, Rung
 from hyperband.study.opening import plan_of
+from hyperband.study.pace import Pace
 
 FOLDER = Path("/studies/vgg")
 DOCUMENT_KEYS = [
@@ -59,6 +61,7 @@ DOCUMENT_KEYS = [
     "failures",
     "quarantined",
     "checkpoints_freed_bytes",
+    "trained_twice",
 ]
 
 
@@ -514,7 +517,7 @@ def test_the_source_of_each_config_id_is_told(tmp_path: Path) -> None:
     events.append(JobStarted(1.0, 0, 0, 0, 0, 1, "cpu:0", False, "", "h"))
     document = study_document(events, folder=FOLDER, running=True)
     assert [job["source"] for job in _rows(document, "jobs")] == ["start_with"]
-    assert jobs_csv(document).splitlines()[1].endswith(",start_with")
+    assert ",start_with," in jobs_csv(document).splitlines()[1]
     study = study_view(events, folder=FOLDER, running=True)
     assert sources_text(study) == (
         "guide   2 trials chosen by the model, 2 at random (1 of them since no proposal of the model was "
@@ -526,6 +529,25 @@ def test_the_source_of_each_config_id_is_told(tmp_path: Path) -> None:
 def test_random_draws_alone_are_nothing_to_tell(tmp_path: Path) -> None:
     for events in (play(small_plan(), settings(tmp_path)), guided(tmp_path, IdSource.RANDOM)):
         assert sources_text(study_view(events, folder=FOLDER, running=False)) == ""
+
+
+def test_the_pace_of_a_search_comes_back_from_its_journal(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path))
+    engine = Engine()
+    for event in events:
+        engine.handle(event)
+    measured, starts = Pace(engine), {event.job: event for event in events if isinstance(event, JobStarted)}
+    assert measured.expected_s(1) is None
+    for event in events:
+        if isinstance(event, JobEnded):
+            measured.see(starts[event.job], event)
+    again = Pace(engine, events)
+    seconds = sum(event.ended_at - event.started_at for event in events if isinstance(event, JobEnded))
+    # 9 @ 1 and 3 @ 3 and 1 @ 9, 5 @ 3 and 1 @ 9, 3 @ 9, each from its checkpoint
+    assert again.expected_s(1) == measured.expected_s(1) == seconds / (9 + 3 * 2 + 6 + 5 * 3 + 6 + 3 * 9)
+    ended = next(event for event in events if isinstance(event, JobEnded) and starts[event.job].rung == 2)
+    anew = Pace(engine, [starts[ended.job], replace(ended, note=f"{STARTED_OVER}: it was on m2")])
+    assert anew.expected_s(9) == ended.ended_at - ended.started_at
 
 
 def test_epochs_that_were_trained_twice_are_counted(tmp_path: Path) -> None:
@@ -544,6 +566,7 @@ def test_epochs_that_were_trained_twice_are_counted(tmp_path: Path) -> None:
     study = study_view(events, folder=FOLDER, running=False)
     # 3 from 1 epoch and 1 from 3 in the first bracket, 1 from 3 in the second
     assert (n_jobs, n_epochs) == (5, 9) == trained_twice(study)
+    assert document_of(study)["trained_twice"] == {"n_jobs": 5, "n_epochs": 9}
     words = "9 epochs trained twice: 5 jobs could not go on from a checkpoint"
     assert words in report_text(study, FOLDER, cwd=tmp_path, top=1)
     assert words in result_text(study, FOLDER, cwd=tmp_path)

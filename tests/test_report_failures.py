@@ -149,7 +149,7 @@ def test_a_retried_attempt_has_its_outcome_and_no_loss_in_the_json(tmp_path: Pat
     lines = jobs_csv(document).splitlines()
     assert lines[0].endswith(
         ",stderr,retry,fingerprint,memory_peak_bytes,cpu_s,gpu_memory_peak_bytes,gpu_utilisation_percent"
-        ",source"
+        ",source,state,ordered_at"
     )
     assert ",True,KeyError 'bn',,,," in lines[3]
 

@@ -1,5 +1,6 @@
 """What `report` says of a study on its way: how far, since when, what it learns from, losses that rose."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import pytest
 from study_fixture import BEGAN_AT, play, settings, small_plan, write_study
 
 from hyperband.cli.main import main
+from hyperband.journal import Beginnings, JobBegan, Journal, StartsMayWait, read_study
+from hyperband.report.document import document_of
 from hyperband.report.progress import brackets_table, progress_words
-from hyperband.report.results import report_text, worse_later_text
+from hyperband.report.results import outcomes_table, report_text, worse_later_text
 from hyperband.report.told import Span
+from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import StudyView, study_view
 from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome, Plan
@@ -56,6 +60,53 @@ def test_failures_and_brackets_that_are_over_are_told(tmp_path: Path) -> None:
     ]
     said = progress_words(study, now=0.0).splitlines()[0]
     assert said == "jobs    19 of 21 done, 7 of them failed, 1 left behind by a search that was killed"
+
+
+def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(tmp_path: Path) -> None:
+    """A journal of orders: one job began and ran, one was lost before, one runs, one waits still."""
+    played = play(small_plan(), settings(tmp_path), n_ends=3)
+    starts = [event for event in played if isinstance(event, JobStarted)]
+    ends = {event.job: event for event in played if isinstance(event, JobEnded)}
+    others = [event for event in played if not isinstance(event, JobStarted | JobEnded)]
+    never = replace(
+        ends[1], outcome=Outcome.CANCELLED, loss=None, exit_status=None, started_at=ends[1].ended_at
+    )
+    began = [JobBegan(BEGAN_AT + 50, 0, 0), JobBegan(BEGAN_AT + 60, 2, 0)]
+    with contextlib.closing(Journal.open(tmp_path / "study")) as journal:
+        journal.append(*others, StartsMayWait(BEGAN_AT), *starts, durable=False)
+        journal.append(*began, ends[0], never, durable=False)
+        assert journal.beginnings.when(starts[2]) == BEGAN_AT + 60
+        assert journal.beginnings.when(starts[3]) is None
+    found = read_study(tmp_path / "study")
+    study = study_view(found.events, folder=FOLDER, running=True, beginnings=found.beginnings)
+    assert progress_words(study, now=BEGAN_AT).startswith(
+        "jobs    2 of 22 done, 1 of them failed, 1 running, 1 queued"
+    )
+    by_number = {job.job: (job.state, job.started_at) for job in study.jobs}
+    assert by_number == {
+        0: ("ended", ends[0].started_at),
+        1: ("ended", None),
+        2: ("running", BEGAN_AT + 60),
+        3: ("queued", None),
+    }
+    assert [trial.state for trial in study.trials[:4]] == ["waiting", "failed", "running", "queued"]
+    assert [row[:2] for row in stripped(outcomes_table(study))][-2:] == [["running", "1"], ["queued", "1"]]
+    # what never began took nothing, and is no attempt of its slot
+    assert stripped(slots_table(study)) == [["gpu:1/0", "2", "1", "0", "0.7 s"]]
+    assert rungs_table(study).splitlines()[-1].split()[:4] == ["1", "1", "0.7", "s"]
+    document = document_of(study)
+    jobs = document["jobs"]
+    assert isinstance(jobs, list)
+    assert [job["started_at"] is None for job in sorted(jobs, key=lambda job: job["trial"])] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    # one process later, starts are starts again
+    again = Beginnings()
+    again.hear([StartsMayWait(1.0), starts[0], others[1], starts[1]])
+    assert again.ordered == {(0, 0)}
 
 
 def test_a_search_that_is_over_needs_no_table_of_its_rungs(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ class InJobs(OnSlurm):
         path = self.searches.folder / "began"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
+    def report(self, *options: str) -> str:
+        return self.searches.command("report", str(self.searches.study), *options).out
+
     def go(self) -> None:
         (self.searches.folder / "go").touch()
 
@@ -204,6 +207,10 @@ def test_stop_ends_what_runs_and_what_waits(in_jobs: InJobs) -> None:
 @pytest.mark.slow
 def test_an_interrupt_takes_back_the_queue_and_lets_running_jobs_finish(in_jobs: InJobs) -> None:
     search = in_jobs.full()
+    until(lambda: "6 running, 2 queued" in in_jobs.report(), "a report that tells them apart")
+    jobs = json.loads(in_jobs.report("--json"))["jobs"]
+    assert sorted(job["state"] for job in jobs) == ["queued"] * 2 + ["running"] * 6
+    assert all((job["started_at"] is None) == (job["state"] == "queued") for job in jobs)
     search.send_signal(signal.SIGINT)
     until(lambda: in_jobs.in_queue("PENDING") == [], "an empty queue")
     assert in_jobs.states() == ["RUNNING"] * 6
@@ -213,6 +220,10 @@ def test_an_interrupt_takes_back_the_queue_and_lets_running_jobs_finish(in_jobs:
     assert in_jobs.living() == []
     assert sorted(set(outcomes(ran))) == ["Loss", "Stopped"]
     assert in_jobs.n_begun() == 6
+    assert "Interrupted: 6 running jobs and 2 queued to finish first" in ran.err
+    stopped = [job for job in ran.document["jobs"] if job["outcome"] == "Stopped"]
+    assert {job["started_at"] for job in stopped} == {None}, "the queue's time is nobody's"
+    assert in_jobs.log().count(": Stopped before it began") == 2
 
 
 #: a site that lets nobody have more than one job in an order

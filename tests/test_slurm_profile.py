@@ -1,13 +1,16 @@
 """A Slurm profile: what it says, what it may not say, and how it is told."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from hyperband.errors import UsageError
+from hyperband.cli.options import parse
+from hyperband.errors import MachineError, UsageError
 from hyperband.launch.slurm.profile import Profile, seconds_of
 from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.launch.slurm.profile_keys import EXAMPLE, KEYS
+from hyperband.launch.slurm.search_time import refuse_short_job
 
 FULL = """\
 partition: gpu
@@ -152,3 +155,54 @@ def test_time_limits_in_all_forms(time: str, seconds: float | None) -> None:
 )
 def test_gpus_are_counted_in_generic_resources(gres: str, n_gpus: int) -> None:
     assert Profile(gres=gres).n_gpus == n_gpus
+
+
+@pytest.mark.parametrize(
+    ("key", "mode"),
+    [
+        ("array_throttle=2", "held"),
+        ("nodes=2", "jobs"),
+        ("slots_per_allocation=2", "jobs"),
+        ("min_allocations=1", "jobs"),
+        ("idle_s=30", "jobs"),
+    ],
+)
+def test_a_key_that_means_nothing_in_the_mode_is_refused_also_in_a_dry_run(
+    tmp_path: Path, key: str, mode: str
+) -> None:
+    (tmp_path / "train.py").touch()
+    words = ["train.py", "--on", "slurm", "--dry-run", "--slurm-mode", mode, "--slurm-set", key]
+    name = key.partition("=")[0]
+    with pytest.raises(UsageError) as caught:
+        parse(words, cwd=tmp_path, environ={})
+    assert str(caught.value).startswith(f"--slurm-set {key}: {name} is ")
+    assert str(caught.value).endswith(f"--slurm-mode {'jobs' if mode == 'held' else 'held'}.")
+    words[words.index(mode)] = "jobs" if mode == "held" else "held"
+    parse(words, cwd=tmp_path, environ={})
+
+
+def test_a_key_of_the_other_mode_is_named_with_its_line_and_one_that_changes_nothing_is_let_be(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, "partition: gpu\narray_throttle: 3\n")
+    with pytest.raises(UsageError, match=r"profile.yaml, line 2: array_throttle is of arrays"):
+        read_profile(path, mode="held")
+    assert read_profile(path, ["nodes=1", "min_allocations=0"], mode="jobs").array_throttle == 3
+
+
+@pytest.mark.parametrize(("time", "is_enough"), [("1", False), ("4:59", False), ("5", True), ("1-0", True)])
+def test_a_time_for_the_search_itself_in_which_nothing_can_be_done_is_refused(
+    tmp_path: Path, time: str, is_enough: bool
+) -> None:
+    (tmp_path / "train.py").touch()
+    words = ["train.py", "--on", "slurm", "--slurm-set", f"search_time={time}"]
+    parse(words, cwd=tmp_path, environ={})  # only asked for with --detach
+    with nullcontext() if is_enough else pytest.raises(UsageError, match=r"gets nothing done\. Expected"):
+        parse([*words, "--detach"], cwd=tmp_path, environ={})
+
+
+def test_a_search_in_a_job_whose_site_gives_it_no_time_does_not_begin() -> None:
+    refuse_short_job({})
+    refuse_short_job({"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1300"})
+    with pytest.raises(MachineError, match="gives the job of this search 120 s, the default"):
+        refuse_short_job({"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1120"})

@@ -511,7 +511,7 @@ def test_an_interrupt_while_slurm_hangs_is_prompt_and_says_what_is_left(on_slurm
     ran = on_slurm.searches.wait(search)
     assert time.monotonic() - began_s < 12
     assert ran.exit_code == 130, ran.err
-    name = (on_slurm.searches.study / "slurm" / "name").read_text()
+    name = (on_slurm.searches.study / "slurm" / "name").read_text().strip()
     assert f"`scancel --name={name}` or `hyperband stop" in on_slurm.log()
     (on_slurm.searches.folder / "hang").unlink()
     assert len(on_slurm.queue()) == 1

@@ -9,7 +9,6 @@ from launch_fixture import RemoteBench
 from search_fixture import until
 from test_remote import bench, queued, run_node
 
-from hyperband.errors import UsageError
 from hyperband.launch.base import Ending, StopReason
 from hyperband.launch.slurm.jobs.endings import judged
 from hyperband.launch.slurm.jobs.events import JobOver
@@ -137,13 +136,6 @@ def test_an_end_that_is_asked_of_the_batch_script_alone_is_an_end_for_all(queued
 
 
 # the profile, and files
-
-
-@pytest.mark.parametrize("key", ["nodes", "slots_per_allocation", "min_allocations"])
-def test_what_is_for_allocations_is_refused(key: str) -> None:
-    profile = Profile(gpus="4", **{key: 2})  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=f"{key} of the Slurm profile is 2, which is for allocations"):
-        profile_of_one(profile)
 
 
 def test_a_job_has_all_that_the_profile_asks_for() -> None:

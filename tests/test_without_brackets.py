@@ -2,14 +2,19 @@
 
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine_fixture import ended, plan
 from search_fixture import Searches, script, searches, until
 from test_cli import on_terminal
 
+from hyperband.report.completions import Completions
 from hyperband.report.promotions import QUIET_S, Promotions, promotion_words
 from hyperband.search.decisions import WentOn
+from hyperband.search.events import JobStarted
+from hyperband.search.trial import Outcome
 
 __all__ = ["searches"]
 
@@ -90,6 +95,23 @@ def test_a_promotion_from_a_complete_rung_says_so() -> None:
     reason = "rung 0 is complete (9 to epoch 1, 0 failed): the best left goes on to epoch 3"
     told = promotion_words(WentOn(7, 0, 1, reason))
     assert told == "trial 7 goes on to epoch 3: rung 0 is complete (9 to epoch 1, 0 failed): the best left"
+
+
+def test_a_complete_rung_is_told_of_also_where_nobody_goes_on_from_it_then() -> None:
+    completions = Completions(lambda: plan([(3, 1), (1, 3)]), lambda _: 0)
+    starts = [
+        JobStarted(0.0, trial, 0, trial, 0, 1, "cpu:0", several_gpus=False, script_sha256="", host="")
+        for trial in range(3)
+    ]
+    retried = replace(ended(starts[2], Outcome.CRASHED), retry=True)
+    final = [ended(starts[0], 0.3), ended(starts[1], 0.1), ended(starts[2], Outcome.CRASHED)]
+    for start, end in ((starts[0], final[0]), (starts[2], retried), (starts[1], final[1])):
+        assert completions.see(start, end) is None
+    complete = completions.see(starts[2], final[2])
+    assert complete is not None
+    assert complete.words == "rung 0 is complete (2 to epoch 1, 1 failed)"
+    assert not complete.is_told_by([])
+    assert complete.is_told_by([went_on(1, 1)])
 
 
 def test_a_terminal_sees_promotions(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from hyperband.errors import UsageError
 from hyperband.launch.ray.environment import refuse_storage
 from hyperband.launch.ray.words import check_address, slot_resources
 from hyperband.launch.slurm.profile_file import read_profile
+from hyperband.launch.slurm.search_time import refuse_short
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
@@ -128,7 +129,7 @@ def _settings(
             " to be at most the second."
         )
     refuse_where({name for name, _ in words.ours}, On(found.on))
-    slurm_profile = _slurm_profile(found, cwd)
+    slurm_profile = _slurm_profile(found, cwd, mode=found.slurm_mode, detaches=found.detach)
     if found.on == On.RAY:
         _refuse_ray(found, found.jobs_per_gpu)
         refuse_unsent({name for name, _ in words.ours}, found.ray_files)
@@ -250,11 +251,13 @@ def _detached(words: Words) -> tuple[str, ...]:
     return (*named, "--", words.script, *words.handed_on)
 
 
-def _slurm_profile(found: argparse.Namespace, cwd: Path) -> Path | None:
+def _slurm_profile(found: argparse.Namespace, cwd: Path, *, mode: str | None, detaches: bool) -> Path | None:
     """The file of the profile; a mistake in it is told before anything happens."""
     path = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
     if found.on == On.SLURM:
-        read_profile(path, found.slurm_set)
+        profile = read_profile(path, found.slurm_set, mode=mode)
+        if detaches:
+            refuse_short(profile)
     return path
 
 
@@ -313,7 +316,7 @@ def _parse_check(
             script_args=words.handed_on,
             seed=found.seed,
             on=On(found.on),
-            slurm_profile=_slurm_profile(found, cwd),
+            slurm_profile=_slurm_profile(found, cwd, mode=None, detaches=False),
             slurm_set=tuple(found.slurm_set),
             ray_address=found.ray_address,
             ray_resources=tuple(found.ray_resources),

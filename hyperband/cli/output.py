@@ -44,7 +44,9 @@ def print_out(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Write a paragraph to standard error, control characters shown as escapes."""
+    """Write a paragraph to standard error, control characters shown as escapes, with a full stop."""
+    if "\n" not in text and text[-1:] not in ".!?:":
+        text += "."
     lines = "\n".join(shown(line) for line in text.split("\n"))
     # Where this fails too, nobody is left to be told: the exit code still says it.
     _write(sys.stderr, f"hyperband: {lines}\n")

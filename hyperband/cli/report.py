@@ -8,7 +8,7 @@ from hyperband.cli.commands import ReportOptions
 from hyperband.cli.output import complain, is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study
-from hyperband.journal import read_events, where, writer_of
+from hyperband.journal import read_events, read_study, where, writer_of
 from hyperband.launch.slurm.search import SearchJob
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
@@ -61,7 +61,8 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
 def _read(folder: Path) -> StudyView:
     # Asked before the events are read: a search that ends in between has told its events how it ended.
     running = writer_of(folder) is not None
-    return study_view(read_events(folder, say=complain), folder=folder, running=running)
+    found = read_study(folder, say=complain)
+    return study_view(found.events, folder=folder, running=running, beginnings=found.beginnings)
 
 
 def _losses_of(folders: Sequence[str]) -> dict[str, int]:

@@ -13,7 +13,8 @@ from typing import ClassVar
 from hyperband.cli.output import is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
 from hyperband.folder import has_study
-from hyperband.journal import read_events, writer_of
+from hyperband.journal import read_study, writer_of
+from hyperband.launch.slurm.search_time import refuse_short_job
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
 from hyperband.report.results import result_text
@@ -48,6 +49,8 @@ def run(settings: Settings, *, cwd: Path) -> int:
         if settings.detach is not None:
             return _detach(settings, settings.detach, console)
         detached = Detached.take(os.environ)
+        if detached is not None and detached.is_in_slurm:
+            refuse_short_job(os.environ)
         try:
             result = run_search(
                 settings,
@@ -104,13 +107,16 @@ def _show_plan(settings: Settings, console: Console) -> int:
 
 def _show_result(result: SearchResult, settings: Settings, console: Console, cwd: Path) -> None:
     """The output at the end: for people, and after it the one object for programs."""
-    study = study_view(read_events(result.folder), folder=result.folder, running=False)
+    found = read_study(result.folder)
+    study = study_view(found.events, folder=result.folder, running=False, beginnings=found.beginnings)
     console.close()
     if result.error is None:
         console.line(f"\n{result.state}: {result.reason}")
     width = width_of(sys.stderr if settings.json else sys.stdout)
     console.line(f"\n{result_text(study, result.folder, cwd=cwd, width=width)}")
-    if result.state == "stopped":
+    if result.is_handed_over:
+        console.line("Slurm is asked to queue it again, and it goes on from here by itself")
+    elif result.state == "stopped":
         console.line("the same command goes on from here")
     console.drain()
     if settings.json:
@@ -128,7 +134,8 @@ def _document_without_result(settings: Settings) -> dict[str, object]:
             identity, folder = opened.identity, opened.folder
         if has_study(folder):
             running = writer_of(folder) is not None
-            return study_document(read_events(folder), folder=folder, running=running)
+            found = read_study(folder)
+            return study_document(found.events, folder=folder, running=running, beginnings=found.beginnings)
     except HyperbandError:
         # The error that ended the search is the one to tell; this one would only hide it.
         identity = ""

@@ -3,7 +3,7 @@
 import signal
 
 from hyperband.cli.commands import StopOptions
-from hyperband.cli.output import print_out
+from hyperband.cli.output import complain, print_out
 from hyperband.report.text import shown
 from hyperband.study import stop_study
 from hyperband.study.quarantine import RELEASE_SIGNAL
@@ -18,5 +18,6 @@ def stop(options: StopOptions) -> int:
     """
     # we hold the study's lock for moments: a request for a search that comes then is not for us
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
-    print_out(f"{shown(stop_study(options.folder, from_copy=options.from_copy))}\n")
+    words = stop_study(options.folder, from_copy=options.from_copy, say=complain)
+    print_out(f"{shown(words)}\n")
     return 0

@@ -110,7 +110,8 @@ class _Feature:
         """Between two levels in proportion, beyond the last as the last."""
         above = np.clip(np.searchsorted(self.levels, numbers), 1, self.levels.size - 1)
         low, high = self.levels[above - 1], self.levels[above]
-        part = np.clip((numbers - low) / (high - low), 0.0, 1.0)  # no slope: one of tiny steps overflows
+        # no slope, and nothing from beyond a level: over tiny steps either overflows
+        part = (np.clip(numbers, low, high) - low) / (high - low)
         shares = self.shares[above - 1] * (1.0 - part) + self.shares[above] * part
         return np.where(np.isnan(numbers), 0.5, shares)
 

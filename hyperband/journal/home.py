@@ -25,7 +25,15 @@ from hyperband.folder import (
     remove_study_files,
     unlock_study,
 )
-from hyperband.journal.place import ABOUT_FILE, Place, base_for, slurm_run, words_from_elsewhere
+from hyperband.journal.place import (
+    ABOUT_FILE,
+    Place,
+    base_for,
+    refuse_living,
+    slurm_run,
+    words_from_elsewhere,
+)
+from hyperband.journal.spare import mark, remove, sweep, unmark
 from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
 
@@ -81,6 +89,8 @@ class Home:
             elif not _is_still(place, study):
                 found = None  # it has just been brought back, and is no longer where we looked
             elif from_copy or _is_restarted(place, environ):
+                if not _is_restarted(place, environ):
+                    refuse_living(study, FROM_COPY)
                 base = base_for(study, environ)
                 found = _put_back(study) if base is None else _taken_out(study, base, environ, place)
                 if found is not None:
@@ -88,6 +98,8 @@ class Home:
             else:
                 raise _elsewhere(study, place)
             if found is not None:
+                if found.place is not None:
+                    sweep(found.path.parent, _name_of(study), study)
                 return found
         raise StudyBusyError(
             f"the study in {study} is just being opened or closed by another process; try again"
@@ -167,8 +179,9 @@ class Home:
                 return  # it is somebody else's to bring back
             try:
                 if _signature(self.path) == before and self.is_ours():
+                    mark(self.path, self.study)
                     (self.study / PLACE_FILE).unlink()
-                    shutil.rmtree(self.path)
+                    remove(self.path)
             finally:
                 unlock_study(lock)
         except OSError as err:
@@ -202,11 +215,14 @@ def refuse_away(study: Path, *, from_copy: bool) -> None:
     """Refuse to do what needs the journal of a study, where that is out of reach.
 
     Raises:
-        JournalError: it is, and it is not to be done without.
+        JournalError: it is, and it is not to be done without, or its writer lives.
     """
     place = Place.read(study)
-    if place is not None and not place.is_here and not from_copy and _is_still(place, study):
+    if place is None or place.is_here or not _is_still(place, study):
+        return
+    if not from_copy:
         raise _elsewhere(study, place)
+    refuse_living(study, FROM_COPY)
 
 
 @contextlib.contextmanager
@@ -229,7 +245,7 @@ def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
     try:
         yield lock
         if there != study:
-            shutil.rmtree(there)
+            remove(there)
         remove_study_files(study)
     finally:
         unlock_study(lock)
@@ -282,6 +298,8 @@ def _entered(study: Path, place: Place, environ: Mapping[str, str]) -> Home | No
     try:
         home = Home(study, place.path, lock, Place.of_us(place.token, place.path, place.file_system, environ))
         if _is_still(place, study):
+            # who was here before may have been killed on his way
+            unmark(home.path)
             home.point(anew=True)
             return home
     except BaseException:
@@ -300,7 +318,7 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
         )
     study.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
-    path = base / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', study.name)[:_NAME_LENGTH]}-{token[:12]}"
+    path = base / f"{_name_of(study)}-{token[:12]}"
     path.mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, path, ignore_errors=True)
@@ -311,6 +329,7 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
             Place.of_us(token, path, file_system(study), environ),
         )
         stack.callback(unlock_study, home.lock)
+        mark(path, study)
         home.write_about()
         taken = _signature(study)
         _take_along(study, path)
@@ -322,8 +341,14 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
             # who wrote it before brought back more at the same moment
             taken = now
             _take_along(study, path)
+        unmark(path)
         stack.pop_all()
         return home
+
+
+def _name_of(study: Path) -> str:
+    """What the names of a study's places begin with."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
 
 
 def _take_along(study: Path, path: Path) -> None:

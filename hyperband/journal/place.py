@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hyperband.errors import JournalError
+from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import JOURNAL_FILE, PLACE_FILE, Holder, holder
 from hyperband.machine.claim import parse, read_fresh
 from hyperband.machine.mounts import MEMORY_FILE_SYSTEMS, file_system, is_network
@@ -134,6 +134,35 @@ def writer_of(study: Path) -> Holder | None:
         return found if found.process.is_alive() else None
     age_s = _age_s(study / PLACE_FILE)
     return found if age_s is not None and age_s < SIGN_OF_LIFE_S else None
+
+
+def refuse_living(study: Path, option: str) -> None:
+    """Refuse to go on without a journal whose writer shows that it lives.
+
+    Args:
+        study: its folder; its journal cannot be reached.
+        option: what asks for it.
+
+    Raises:
+        StudyBusyError: it does.
+    """
+    writer = writer_of(study)
+    if writer is None:
+        return
+    seen_s = _age_s(study / PLACE_FILE) or 0.0
+    seen, wait = f", last sign of life {seen_s:,.0f} s ago", ""
+    if writer.is_here:
+        seen = ""
+    else:
+        wait = (
+            f". If that machine has just been lost, wait {SIGN_OF_LIFE_S - seen_s + 1:,.0f} s and give the "
+            f"command again: who gives no sign for {SIGN_OF_LIFE_S:g} s is given up"
+        )
+    raise StudyBusyError(
+        f"the study in {study} is being written by {writer.describe()}{seen}: {option} is for a machine that "
+        f"is lost, and would run jobs again that run there. Let it go on; or end it with `hyperband stop "
+        f"{study}`, which brings the journal back, and needs no {option}{wait}"
+    )
 
 
 def words_on_copy(study: Path) -> str:

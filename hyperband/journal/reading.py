@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hyperband.errors import JournalError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, has_study
+from hyperband.journal.beginnings import Beginnings, StudyRead
 from hyperband.journal.copy import Copy, merge
 from hyperband.journal.database import DamagedError, Database
 from hyperband.journal.place import Place, words_from_elsewhere
@@ -19,6 +20,7 @@ class Found:
     """What a journal holds."""
 
     events: list[Event] = field(default_factory=list)
+    beginnings: Beginnings = field(default_factory=Beginnings)
     n: int = 0
     #: checksum over all rows
     total: int = 0
@@ -54,7 +56,7 @@ def read(batches: Iterable[list[Row]], *, mark: int) -> Found:
                 found.total_at_mark = checksum(batch[:n_until_mark], found.total)
             if not found.unreadable:
                 try:
-                    found.events += events_of(batch)
+                    found.events += found.beginnings.hear(events_of(batch))
                 except (KeyError, TypeError, ValueError):
                     found.unreadable = unreadable(batch, found.n + 1)
             found.total = checksum(batch, found.total)
@@ -63,7 +65,12 @@ def read(batches: Iterable[list[Row]], *, mark: int) -> Found:
 
 
 def read_events(folder: Path, *, say: Callable[[str], None] | None = None) -> list[Event]:
-    """Return the events of a study that may be being written at this moment, without writing anything.
+    """Return the events of a study; see read_study."""
+    return read_study(folder, say=say).events
+
+
+def read_study(folder: Path, *, say: Callable[[str], None] | None = None) -> StudyRead:
+    """Read the journal of a study that may be being written at this moment, without writing anything.
 
     Where the database is missing, damaged or shorter than the plain copy, the copy is read instead.
 
@@ -90,7 +97,7 @@ def read_events(folder: Path, *, say: Callable[[str], None] | None = None) -> li
     return _read_at(folder, Place.read(folder), say)
 
 
-def _read_at(folder: Path, place: Place | None, say: Callable[[str], None]) -> list[Event]:
+def _read_at(folder: Path, place: Place | None, say: Callable[[str], None]) -> StudyRead:
     is_copy = place is not None and not place.is_here
     if place is not None:
         if is_copy:
@@ -109,7 +116,7 @@ def _read_at(folder: Path, place: Place | None, say: Callable[[str], None]) -> l
         copy.close()
 
 
-def _read(folder: Path, copy: Copy, say: Callable[[str], None], *, is_still: bool) -> list[Event]:
+def _read(folder: Path, copy: Copy, say: Callable[[str], None], *, is_still: bool) -> StudyRead:
     path = folder / JOURNAL_FILE
     found = Found(total_at_mark=0)  # of a study that its first start is just making
     database = None
@@ -136,4 +143,4 @@ def _read(folder: Path, copy: Copy, say: Callable[[str], None], *, is_still: boo
         if database is not None:
             database.close()
     found.refuse_unreadable(folder)
-    return found.events
+    return StudyRead(found.events, found.beginnings)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
+from hyperband.journal.beginnings import Entry, JobBegan, StartsMayWait
 from hyperband.search import events as event_types
-from hyperband.search.events import Event
 from hyperband.search.trial import Bracket, Outcome, Plan, Promotion, Rung
 
 #: the name of an event's class, and its fields as JSON
@@ -30,11 +30,13 @@ _KINDS: dict[str, type[Any]] = {
         event_types.SlotReleased,
         event_types.CheckpointsRemoved,
         event_types.SearchEnded,
+        StartsMayWait,
+        JobBegan,
     )
 }
 
 
-def row_of(event: Event) -> Row:
+def row_of(event: Entry) -> Row:
     """Return an event as text.
 
     Raises:
@@ -43,7 +45,7 @@ def row_of(event: Event) -> Row:
     return type(event).__name__, json.dumps(_body(event), separators=(",", ":"))
 
 
-def events_of(rows: Sequence[Row]) -> list[Event]:
+def events_of(rows: Sequence[Row]) -> list[Entry]:
     """Return the events that these rows tell of.
 
     Raises:
@@ -82,7 +84,7 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _body(event: Event) -> dict[str, object]:
+def _body(event: Entry) -> dict[str, object]:
     body: dict[str, object] = {}
     for field in fields(event):
         value = getattr(event, field.name)
@@ -122,7 +124,7 @@ def _plan(body: dict[str, Any]) -> Plan:
     )
 
 
-def _event(kind: str, body: dict[str, Any]) -> Event:
+def _event(kind: str, body: dict[str, Any]) -> Entry:
     found = _KINDS[kind]
     match found:
         case event_types.JobStarted:
@@ -141,5 +143,5 @@ def _event(kind: str, body: dict[str, Any]) -> Event:
         case event_types.StudyCreated:
             body["script_args"] = tuple(body["script_args"])
             body["start_with_ids"] = tuple(body["start_with_ids"])
-    event: Event = found(**body)
+    event: Entry = found(**body)
     return event

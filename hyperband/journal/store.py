@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import JOURNAL_FILE, LOCK_FILE, RESTORED_FILE, lock_study, unlock_study
+from hyperband.journal.beginnings import Beginnings, Entry
 from hyperband.journal.belief import open_whole, replace, salvage
 from hyperband.journal.copy import Copy
 from hyperband.journal.courier import Courier
@@ -47,6 +48,8 @@ class Journal:
         #: what was read on opening, until somebody wants it or it is no longer all
         self._opened: Found | None = None
         self._n = 0
+        #: what is known of attempts that have to wait; only to be read
+        self.beginnings = Beginnings()
         self._database: Database
 
     @classmethod
@@ -95,7 +98,7 @@ class Journal:
         """Whether SQLite's write-ahead log is used (local file systems only)."""
         return self._database.write_ahead
 
-    def append(self, *events: Event, durable: bool) -> None:
+    def append(self, *events: Entry, durable: bool) -> None:
         """Store events in one transaction.
 
         Args:
@@ -122,6 +125,7 @@ class Journal:
                 raise self._no_way(str(again)) from again
         self._opened = None
         self._n += len(rows)
+        self.beginnings.hear(events)
         if self._copy.is_open and self._copy.n == self._n - len(rows) and not self._copy.is_damaged:
             self._copy_on(lambda: self._copy.append(rows))
         else:
@@ -193,6 +197,7 @@ class Journal:
             self._marker.touch()
         self.was_restored = self._marker.exists()
         self._n = self._opened.n
+        self.beginnings = self._opened.beginnings
         if self._copy.n != self._n or self._copy.is_damaged:
             self._copy_on(self._bring_copy_up)
 

@@ -1,5 +1,7 @@
 """The protocols between the search and the places where jobs run, drawn from this machine's."""
 
+import contextlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -138,6 +140,31 @@ class RunningJob(Protocol):
         ...
 
 
+class Bell:
+    """A descriptor that becomes readable when somebody rings, from any thread."""
+
+    def __init__(self) -> None:
+        """Be silent."""
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def ring(self) -> None:
+        """Wake whoever listens."""
+        os.eventfd_write(self._descriptor, 1)
+
+    def hush(self) -> None:
+        """Be silent again."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the descriptor; nobody may ring any more."""
+        os.close(self._descriptor)
+
+
 #: the kind of running job that a launcher knows
 R = TypeVar("R", bound=RunningJob)
 
@@ -151,6 +178,11 @@ class Launcher(Protocol[R]):
 
         None: it may wait; whether jobs can be started at all is then the launcher's to say, not the search's.
         """
+        ...
+
+    @property
+    def bell(self) -> Bell | None:
+        """Rings when a job has begun: a start is an order, and may wait. None: jobs begin at once."""
         ...
 
     def knows(self, folder: Path) -> bool:

@@ -110,6 +110,8 @@ class LocalLauncher:
 
     #: see RemoteLauncher.engine
     engine: ClassVar[str] = "local"
+    #: jobs begin at once
+    bell: ClassVar[None] = None
 
     def __init__(
         self, *, cwd: Path, lock: int, errors: Path, grace_s: float, warm: WarmHost | None = None

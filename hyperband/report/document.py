@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from hyperband.journal import Beginnings
+from hyperband.report.again import trained_twice
 from hyperband.report.failures import failures_of
 from hyperband.report.view import JobView, StudyView, study_view
 from hyperband.search.events import Event, JobEnded
@@ -31,23 +33,30 @@ JOB_COLUMNS = (
     "gpu_memory_peak_bytes",
     "gpu_utilisation_percent",
     "source",
+    "state",
+    "ordered_at",
 )
+#: jobs that could not go on from a checkpoint, and the epochs that were trained again for that
+_TRAINED_TWICE = ("n_jobs", "n_epochs")
 #: those from `retry` to the measurements, for a job that runs
 _NOT_ENDED = (False, None, None, None, None, None)
 
 
-def study_document(events: Iterable[Event], *, folder: Path | None, running: bool) -> dict[str, object]:
+def study_document(
+    events: Iterable[Event], *, folder: Path | None, running: bool, beginnings: Beginnings | None = None
+) -> dict[str, object]:
     """A study as a JSON object.
 
     Args:
         events: all events of its journal, in order.
         folder: the study's folder, absolute; None makes the paths of logs null.
         running: whether a living search writes the study now.
+        beginnings: see study_view.
 
     Raises:
         JournalError: the events do not say whose study it is.
     """
-    return document_of(study_view(events, folder=folder, running=running))
+    return document_of(study_view(events, folder=folder, running=running, beginnings=beginnings))
 
 
 def document_of(study: StudyView) -> dict[str, object]:
@@ -99,6 +108,7 @@ def document_of(study: StudyView) -> dict[str, object]:
             for event in study.quarantined
         ],
         "checkpoints_freed_bytes": study.checkpoints_freed_bytes,
+        "trained_twice": dict(zip(_TRAINED_TWICE, trained_twice(study), strict=True)),
     }
 
 
@@ -118,6 +128,7 @@ def planned_document(
         "failures": [],
         "quarantined": [],
         "checkpoints_freed_bytes": 0,
+        "trained_twice": dict.fromkeys(_TRAINED_TWICE, 0),
     }
 
 
@@ -150,6 +161,8 @@ def _job_row(job: JobView, penalty: float | None, source: str, *, bracket: int |
         f"{folder}/stderr" if folder else None,
         *(_NOT_ENDED if end is None else _measured(end)),
         source,
+        job.state,
+        job.ordered_at,
     )
     return dict(zip(JOB_COLUMNS, row, strict=True))
 

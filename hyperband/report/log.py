@@ -65,14 +65,15 @@ class StudyLog:
     def end(self, event: JobEnded, trial: int, last_error_lines: str) -> None:
         """Write how an attempt ended; for a failure with the last lines of its standard error."""
         took_s = event.ended_at - event.started_at
+        when = f"after {took_s:.2f} s" if took_s or event.loss is not None else "before it began"
         loss = "" if event.loss is None else f" {event.loss!r}"
         # the kind is what lines of this log can be searched and counted by
         kind = f" [{event.fingerprint}]" if event.fingerprint else ""
         note = f" ({event.note}){kind}" if event.note else kind
         again = "; it is tried again" if event.retry else ""
         self.line(
-            f"end    job {event.job} attempt {event.attempt}: trial {trial}: {event.outcome}{loss} after "
-            f"{took_s:.2f} s{note}{again}"
+            f"end    job {event.job} attempt {event.attempt}: trial {trial}: {event.outcome}{loss} {when}"
+            f"{note}{again}"
         )
         if event.outcome is not Outcome.LOSS:
             for line in last_error_lines.splitlines():

@@ -28,9 +28,13 @@ def progress_words(study: StudyView, *, now: float) -> str:
     progress = study.progress
     if progress is not None:
         about = "about " if progress.is_estimate and study.state != "finished" else ""
-        running = f", {progress.n_jobs_running:,} running" if progress.n_jobs_running else ""
+        n_queued = study.n_queued
+        n_running = progress.n_jobs_running - n_queued
+        queued = f", {n_queued:,} queued" if n_queued else ""
+        running = f", {n_running:,} running{queued}" if n_running else queued
         if running and study.state != "running":
-            running = f", {progress.n_jobs_running:,} left behind by a search that was killed"
+            of = f" ({n_queued:,} of them queued)" if n_queued else ""
+            running = f", {progress.n_jobs_running:,} left behind by a search that was killed{of}"
         failed = f", {progress.n_jobs_failed:,} of them failed" if progress.n_jobs_failed else ""
         lines.append(
             f"jobs    {progress.n_jobs_final:,} of {about}{progress.n_jobs_planned:,} done{failed}{running}"

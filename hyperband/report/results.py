@@ -58,10 +58,10 @@ def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
     for job in study.jobs:
         if failures_only and not job.has_failed:
             continue
-        kind = "running" if job.outcome is None else str(job.outcome)
+        kind = job.state if job.outcome is None else str(job.outcome)
         latest[kind] = job
         counts[kind] = counts.get(kind, 0) + 1
-    order = [*(str(outcome) for outcome in Outcome), "running"]
+    order = [*(str(outcome) for outcome in Outcome), "running", "queued"]
     rows = [
         [kind, str(counts[kind]), shown(latest[kind].folder), shortened(latest[kind].note, 100)]
         for kind in order

@@ -40,6 +40,13 @@ class Status:
     why_idle: str | None
     #: nothing more is started: running jobs finish, then the search stops
     draining: bool = False
+    #: of the jobs that count as running, how many wait in a queue of their engine
+    n_queued: int = 0
+
+    @property
+    def n_running(self) -> int:
+        """How many jobs really run."""
+        return max(0, self.progress.n_jobs_running - self.n_queued)
 
 
 class Console:
@@ -170,7 +177,8 @@ def status_lines(status: Status) -> list[str]:
     # Short enough for 80 columns: the time left stands at the end.
     first = (
         f"{bracket}rung {progress.rung}"
-        f" · {progress.n_jobs_running}/{status.n_slots} running"
+        f" · {status.n_running}/{status.n_slots} running"
+        f"{f', {status.n_queued} queued' if status.n_queued else ''}"
         f" · {progress.n_jobs_final}/{planned} done, {progress.n_jobs_failed} failed{left}"
     )
     lines = [first]
@@ -178,9 +186,9 @@ def status_lines(status: Status) -> list[str]:
         best = progress.best
         lines.append(f"best {number(best.loss)} at {counted(best.epochs, 'epoch')}: {best.config_id}")
     if status.draining:
-        if progress.n_jobs_running:
-            waits = counted(progress.n_jobs_running, "running job")
-            them = "it" if progress.n_jobs_running == 1 else "them"
+        if status.n_running:
+            waits = counted(status.n_running, "running job")
+            them = "it" if status.n_running == 1 else "them"
             lines.append(f"ending: {waits} to finish first; Ctrl-C stops {them} now")
     elif status.why_idle is not None:
         lines.append(f"nothing starts: {status.why_idle}")

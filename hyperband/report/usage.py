@@ -29,12 +29,12 @@ class _Slot:
 def rungs_table(study: StudyView) -> str:
     """For each number of epochs: jobs, time and memory of their attempts. Empty if nothing has ended.
 
-    Lost and stopped attempts are left out, since what they took is that of a part of the job. A peak is that
-    of the largest job. Columns without a single value are left out.
+    Lost and stopped attempts are left out, since what they took is that of a part of the job, and so are
+    those that never began. A peak is that of the largest job. Columns without a single value are left out.
     """
     by_epochs: dict[int, list[JobEnded]] = {}
     for job in study.jobs:
-        if job.end is not None and job.end.outcome.is_final:
+        if job.end is not None and job.end.outcome.is_final and job.has_begun:
             by_epochs.setdefault(job.start.epochs, []).append(job.end)
     if not by_epochs:
         return ""
@@ -66,6 +66,8 @@ def slots_table(study: StudyView) -> str:
     """For each slot that ran anything or is in quarantine: attempts, losses, failures. Empty if none."""
     slots: dict[str, _Slot] = {event.slot: _Slot() for event in study.quarantined}
     for job in study.jobs:
+        if not job.has_begun:
+            continue  # the time of a queue is nobody's
         name = job.start.slot
         if name not in slots:
             slots[name] = _Slot()

@@ -4,11 +4,12 @@ Owns the reading of events for people. Decides nothing: brackets, promotions and
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperband.errors import JournalError
 from hyperband.folder import job_folder_name
+from hyperband.journal import Beginnings
 from hyperband.report.told import Span, Told
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -42,6 +43,10 @@ class JobView:
     bracket: int
     #: None where it is not known
     study_folder: Path | None
+    #: its start was an order: it had to wait until it began
+    was_ordered: bool = False
+    #: when it was seen to begin, Unix seconds; None: it was not, or did not have to wait
+    began_at: float | None = None
 
     @property
     def job(self) -> int:
@@ -75,7 +80,7 @@ class JobView:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended; None while it runs."""
+        """How it ended; None while it runs or waits to begin."""
         return None if self.end is None else self.end.outcome
 
     @property
@@ -84,9 +89,32 @@ class JobView:
         return None if self.end is None else self.end.loss
 
     @property
-    def started_at(self) -> float:
-        """When it started, Unix seconds: its process, or its journalled start while it runs."""
-        return self.start.at if self.end is None else self.end.started_at
+    def has_begun(self) -> bool:
+        """Whether it ever ran: one that was only ordered may wait, or have ended while it did."""
+        if not self.was_ordered or self.began_at is not None:
+            return True
+        return self.end is not None and (self.end.loss is not None or self.end.started_at < self.end.ended_at)
+
+    @property
+    def state(self) -> str:
+        """`queued`: it waits to begin; `running`; or `ended`."""
+        if self.end is not None:
+            return "ended"
+        return "running" if self.has_begun else "queued"
+
+    @property
+    def started_at(self) -> float | None:
+        """When it began, Unix seconds: its process, or as the search saw it; None: it never did, so far."""
+        if not self.has_begun:
+            return None
+        if self.end is not None:
+            return self.end.started_at
+        return self.start.at if self.began_at is None else self.began_at
+
+    @property
+    def ordered_at(self) -> float:
+        """When the search started it, Unix seconds: on a cluster, when it was ordered."""
+        return self.start.at
 
     @property
     def ended_at(self) -> float | None:
@@ -157,6 +185,11 @@ class StudyView:
     learned_from: tuple[str, ...] = ()
 
     @property
+    def n_queued(self) -> int:
+        """How many of the jobs that have not ended wait to begin."""
+        return sum(job.state == "queued" for job in self.jobs)
+
+    @property
     def has_brackets(self) -> bool:
         """False for asha and pasha, whose trials all climb the same rungs."""
         algorithm = self.settings.get("algorithm")
@@ -175,13 +208,16 @@ class StudyView:
         return trial.loss
 
 
-def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -> StudyView:
+def study_view(
+    events: Iterable[Event], *, folder: Path | None, running: bool, beginnings: Beginnings | None = None
+) -> StudyView:
     """Replay a study's events.
 
     Args:
         events: all of them, in order.
         folder: the study's folder, for the paths of logs.
         running: whether a living search writes the study now.
+        beginnings: when attempts began that had to wait; None: none had to.
 
     Raises:
         JournalError: the journal does not say whose study it is.
@@ -197,7 +233,8 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
             f"The journal in {folder} is empty, expected a study: its first start ended before it was made."
             " Start the search again."
         )
-    trials = tuple(engine.trials())
+    trials = list(engine.trials())
+    began = Beginnings() if beginnings is None else beginnings
     jobs = [
         JobView(
             start,
@@ -205,10 +242,15 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
             trials[start.trial].config_id,
             trials[start.trial].bracket,
             folder,
+            key in began.ordered,
+            began.began_at.get(key),
         )
         for key, start in told.job_starts.items()
     ]
-    jobs.sort(key=lambda job: (job.started_at, job.job, job.attempt))
+    jobs.sort(key=lambda job: (_place_in_time(job), job.job, job.attempt))
+    for job in jobs:
+        if job.was_ordered and job.state == "queued":  # to the engine a start is a start
+            trials[job.trial] = replace(trials[job.trial], state=TrialState.QUEUED)
     return StudyView(
         identity=created.identity,
         script=created.script,
@@ -219,7 +261,7 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         reason="" if told.search_ended is None else told.search_ended.reason,
         plan=engine.plan if told.has_plan else Plan((), 0),
         best=engine.best(),
-        trials=trials,
+        trials=tuple(trials),
         sources=tuple(told.sources),
         jobs=tuple(jobs),
         quarantined=tuple(told.quarantined[slot] for slot in sorted(told.quarantined)),
@@ -230,6 +272,11 @@ def study_view(events: Iterable[Event], *, folder: Path | None, running: bool) -
         learns_from=told.learns_from,
         learned_from=tuple(folder for folder in told.lessons if folder not in told.learns_from),
     )
+
+
+def _place_in_time(job: JobView) -> float:
+    started_at = job.started_at
+    return job.ordered_at if started_at is None else started_at
 
 
 def _top_rung(plan: Plan, added: int | None) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.folder import job_folder
+from hyperband.journal import Beginnings, JobBegan
 from hyperband.launch.base import (
     Ending,
     Launcher,
@@ -23,6 +24,7 @@ from hyperband.launch.base import (
     Wish,
 )
 from hyperband.report.log import StudyLog
+from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome, Start
@@ -41,6 +43,8 @@ class Attempt:
     adopted: bool
     #: when on the monotonic clock it was ordered
     began_s: float = 0.0
+    #: when it began, Unix seconds; None: it has not, as far as is known
+    began_at: float | None = None
     gpu_is_lost: bool = False
     asked: StopReason | None = None
     #: why its end was asked for, in words, where that is a limit of time
@@ -73,6 +77,7 @@ class Attempts:
         files: JobFiles,
         log: StudyLog,
         wake: Wake,
+        beginnings: Beginnings,
         is_timed: bool,
     ) -> None:
         """Begin with none.
@@ -86,6 +91,7 @@ class Attempts:
             files: makes orders of jobs.
             log: of the study.
             wake: wakes the loop.
+            beginnings: of attempts that earlier searches started; only read here.
             is_timed: whether jobs have a time limit.
         """
         self._others = tuple(others)
@@ -98,7 +104,11 @@ class Attempts:
         self._files = files
         self._log = log
         self._wake = wake
+        self._beginnings = beginnings
         self._attempts: dict[int, Attempt] = {}
+        self._bell = launcher.bell
+        if self._bell is not None:
+            wake.watch(self._bell)
         #: attempts in a row of which nothing ran, and what was said of the latest
         self.n_never_ran = 0
         self.why_never_ran = ""
@@ -111,8 +121,21 @@ class Attempts:
         return self._launcher.begin_within_s
 
     def __len__(self) -> int:
-        """Return how many run."""
+        """Return how many run, or wait to begin."""
         return len(self._attempts)
+
+    @property
+    def n_queued(self) -> int:
+        """How many of them have not begun, where a start is an order."""
+        if self._bell is None:
+            return 0
+        return sum(not attempt.job.has_begun for attempt in self._attempts.values())
+
+    def words(self) -> str:
+        """`3 running jobs`, with those that have not begun: `3 running jobs and 2 queued`."""
+        n_queued = self.n_queued
+        running = counted(len(self) - n_queued, "running job")
+        return f"{running} and {n_queued} queued" if n_queued else running
 
     def __iter__(self) -> Iterator[Attempt]:
         """Iterate over those that run; stopping them meanwhile is fine."""
@@ -127,7 +150,8 @@ class Attempts:
         order = self._files.order(start, lease.slot)
         self._files.make_folder(order.folder)
         job = self._launcher.start(order, lease)
-        self._add(Attempt(started, job, adopted=False, began_s=time.monotonic()))
+        began_at = None if self._bell is not None else started.at
+        self._add(Attempt(started, job, adopted=False, began_s=time.monotonic(), began_at=began_at))
         return order
 
     def adopt(self, wish_of: Callable[[JobStarted], Wish]) -> list[tuple[JobStarted, JobEnded]]:
@@ -144,12 +168,12 @@ class Attempts:
             folder = job_folder(self.folder, started.job, started.attempt)
             if not self._launcher.knows(folder):
                 ending = self._read_of_others(folder, started)
-                ended.append((started, self._ended(started, ending, gpu_is_lost=False, adopted=True)))
+                ended.append((started, self._ended_before(started, ending)))
                 continue
             if any(other.knows(folder) for other in self._others):
                 # nobody started it; its slot need not be one of ours
                 ending = self._launcher.read(folder)
-                ended.append((started, self._ended(started, ending, gpu_is_lost=False, adopted=True)))
+                ended.append((started, self._ended_before(started, ending)))
                 continue
             lease = self._slots.adopt(started.slot, wish_of(started))
             job = self._launcher.adopt(folder, lease)
@@ -157,10 +181,24 @@ class Attempts:
                 ending = as_timed(self._launcher.read(folder), is_timed=self._is_timed)
                 lost = ending.exit_status != 0 and self._slots.is_lost(lease)
                 self._slots.release(lease)
-                ended.append((started, self._ended(started, ending, gpu_is_lost=lost, adopted=True)))
+                ended.append((started, self._ended_before(started, ending, gpu_is_lost=lost)))
             else:
-                self._add(Attempt(started, job, adopted=True))
+                self._add(Attempt(started, job, adopted=True, began_at=self._beginnings.when(started)))
         return ended
+
+    def began(self) -> list[JobBegan]:
+        """Return which attempts have begun since the last call, where a start is an order."""
+        if self._bell is None:
+            return []
+        self._bell.hush()
+        found = [attempt for attempt in self._attempts.values() if _has_just_begun(attempt)]
+        for attempt in found:
+            attempt.began_at = time.time() - attempt.job.running_s()
+        return [
+            JobBegan(attempt.began_at, attempt.started.job, attempt.started.attempt)
+            for attempt in found
+            if attempt.began_at is not None
+        ]
 
     def ended(self, ready: set[object]) -> list[tuple[JobStarted, JobEnded]]:
         """Return the attempts that are over, by the descriptors that woke us; their slots are free."""
@@ -180,7 +218,9 @@ class Attempts:
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
-            event = self._ended(started, ending, gpu_is_lost=lost, adopted=attempt.adopted)
+            event = self._ended(
+                started, ending, began_at=attempt.began_at, gpu_is_lost=lost, adopted=attempt.adopted
+            )
             ended.append((started, _with_what_was_seen(event, attempt)))
             del self._attempts[started.job]
             self._slots.release(lease)
@@ -257,10 +297,33 @@ class Attempts:
         self._attempts[attempt.started.job] = attempt
         self._wake.watch(attempt.job)
 
-    def _ended(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool, adopted: bool) -> JobEnded:
+    def _ended_before(self, started: JobStarted, ending: Ending, *, gpu_is_lost: bool = False) -> JobEnded:
+        """Judge the end of an attempt that no search saw."""
+        began_at = self._beginnings.when(started)
+        return self._ended(started, ending, began_at=began_at, gpu_is_lost=gpu_is_lost, adopted=True)
+
+    def _ended(
+        self,
+        started: JobStarted,
+        ending: Ending,
+        *,
+        began_at: float | None,
+        gpu_is_lost: bool,
+        adopted: bool,
+    ) -> JobEnded:
         return ended_event(
-            self._engine, self.folder, started, ending, gpu_is_lost=gpu_is_lost, search_alive=not adopted
+            self._engine,
+            self.folder,
+            started,
+            ending,
+            began_at=began_at,
+            gpu_is_lost=gpu_is_lost,
+            search_alive=not adopted,
         )
+
+
+def _has_just_begun(attempt: Attempt) -> bool:
+    return attempt.began_at is None and attempt.job.has_begun
 
 
 def as_timed(ending: Ending, *, is_timed: bool) -> Ending:

@@ -16,7 +16,7 @@ from hyperband.errors import MachineError, StudyBusyError
 from hyperband.folder import SEARCH_LOG_FILE, has_study
 from hyperband.journal import Journal, writer_of
 from hyperband.launch.slurm.profile_file import read_profile
-from hyperband.launch.slurm.search import SearchJob, look_at, start_again, submit_search
+from hyperband.launch.slurm.search import SearchJob, start_again, submit_search
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.settings import On, Settings
@@ -24,6 +24,7 @@ from hyperband.study.clearing import clear_folder
 from hyperband.study.opening import continued, open_script
 from hyperband.study.parts import grounds_of
 from hyperband.study.rest import end_living_jobs
+from hyperband.study.submitted import refuse_submitted
 
 #: in the environment of a search that was detached: `slurm`, or the descriptor on which it says that it has
 #: begun
@@ -104,27 +105,6 @@ class Begun:
     last_words: str = ""
 
 
-def refuse_submitted(study: Path, environ: Mapping[str, str]) -> None:
-    """Refuse to start a search that waits, or runs, as another job of Slurm's.
-
-    Raises:
-        StudyBusyError: there is such a job.
-        MachineError: Slurm does not say.
-    """
-    job = SearchJob.read(study)
-    if job is None or job.job_id == environ.get("SLURM_JOB_ID"):
-        return
-    line = look_at(job, environ)
-    if line is None:
-        job.forget(study)
-    else:
-        raise StudyBusyError(
-            f"the search of the study in {study} is Slurm's job {job.job_id} ({line.said}"
-            f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it with "
-            f"`hyperband stop {study}`"
-        )
-
-
 def detach(
     settings: Settings, words: Sequence[str], *, console: Console, confirm: Callable[[Path], None]
 ) -> Begun:
@@ -142,7 +122,7 @@ def detach(
     require_pidfd()
     with open_script(settings, say=console.line) as opened:
         study = opened.folder
-        refuse_submitted(study, os.environ)
+        refuse_submitted(study, console.line)
         writer = writer_of(study)
         if writer is not None:
             raise StudyBusyError(

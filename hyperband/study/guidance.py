@@ -53,4 +53,5 @@ def guidance_of(settings: Settings, host: ScriptHost, say: Callable[[str], None]
     lessons = read_lessons(settings.learn_from)
     look = look_at(host, settings.seed, say)
     useful, warnings = sorted_lessons(lessons if look.names else (), look, host, say)
-    return Guidance(look, useful, (*look.warnings(), *warnings))
+    read_from = [f"--learn-from {lesson.folder}: {words}" for lesson in useful for words in lesson.read_from]
+    return Guidance(look, useful, (*look.warnings(), *read_from, *warnings))

@@ -31,6 +31,8 @@ class Lesson:
     folder: Path
     events: Sequence[Event]
     n_losses: int
+    #: from where its journal was read, if not from where it is written, in sentences
+    read_from: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The folder, and how much it has to teach."""
@@ -66,12 +68,13 @@ def read_lessons(folders: Sequence[Path]) -> list[Lesson]:
     """
     lessons = []
     for folder in folders:
-        events = read_events(folder)
+        said: list[str] = []
+        events = read_events(folder, say=said.append)
         if not events or not isinstance(events[0], StudyCreated):
             raise JournalError(f"--learn-from {folder}: its journal holds no study yet; leave it out")
         kept = _checked(folder, events)
         n_losses = sum(isinstance(event, JobEnded) and event.outcome is Outcome.LOSS for event in kept)
-        lessons.append(Lesson(folder, kept, n_losses))
+        lessons.append(Lesson(folder, kept, n_losses, tuple(said)))
     return lessons
 
 

@@ -20,7 +20,7 @@ from hyperband.study.opening import Opened
 from hyperband.study.ray_grounds import RayGrounds
 from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
-from hyperband.study.slurm_grounds import SlurmGrounds
+from hyperband.study.slurm_grounds import HeldGrounds
 from hyperband.study.stored_checkpoints import StoredCheckpoints
 from hyperband.study.trial_job_grounds import TrialJobGrounds
 
@@ -41,10 +41,10 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
             return LocalGrounds(settings, study=study, owns=owns)
         case On.SLURM:
             if settings.slurm_mode == "jobs":
-                return TrialJobGrounds(settings, study=study)
-            return SlurmGrounds(settings, study=study)
+                return TrialJobGrounds(settings)
+            return HeldGrounds(settings)
         case On.RAY:
-            return RayGrounds(settings, study=study)
+            return RayGrounds(settings)
         case _:
             assert_never(settings.on)
 

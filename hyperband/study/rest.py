@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hyperband.errors import MachineError
 from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray.end import end_slots, shares_no_files
+from hyperband.launch.ray.end import UnfetchedError, end_slots, shares_no_files
 from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered
 from hyperband.launch.remote.launcher import RemoteLauncher
@@ -109,7 +110,19 @@ def refuse_living_elsewhere(running: Iterable[JobStarted], folder: Path, lock: i
             )
 
 
-def end_living_jobs(folder: Path, lock: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What became of jobs that a search which is gone left running, as far as it knew."""
+
+    #: so many were ended
+    n_ended: int
+    #: so many had ended by themselves on nodes that share no files with us, and were fetched
+    n_fetched: int
+    #: so many slots of a cluster were ended with them
+    n_slots: int = 0
+
+
+def end_living_jobs(folder: Path, lock: int) -> Rest:
     """End the jobs of a study that nobody searches on, and wait for them; return how many there were.
 
     Args:
@@ -117,7 +130,8 @@ def end_living_jobs(folder: Path, lock: int) -> int:
         lock: descriptor of its lock: nobody may start a search meanwhile.
 
     Raises:
-        MachineError: a job was started on another machine, where it may live still.
+        MachineError: a job was started on another machine, where it may live still; or what it left is there,
+            and cannot be fetched.
     """
     lease = Lease(Slot("stop", (), {}), ())
     with contextlib.ExitStack() as stack:
@@ -133,24 +147,36 @@ def end_living_jobs(folder: Path, lock: int) -> int:
                 jobs.append((launcher, job))
         for launcher, job in jobs:
             launcher.stop(job, StopReason.STOP)
-        if shares_no_files(folder):
-            _end_sent(
-                [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)], folder
-            )
+        is_sent, n_slots = shares_no_files(folder), 0
+        if is_sent:
+            remote = [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)]
+            n_slots = _end_sent(remote, folder)
+        n_fetched = 0
         for launcher, job in jobs:
             wait_for_end(job.fileno())
-            launcher.finish(job)
-    return len(jobs)
+            ending = launcher.finish(job)
+            has_ended = ending is not None and ending.exit_status is not None and ending.asked is None
+            n_fetched += is_sent and has_ended
+    return Rest(len(jobs) - n_fetched, n_fetched, n_slots)
 
 
-def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> None:
-    """End jobs on nodes that share no files with us: nothing is heard there but by their slots, which go."""
+def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> int:
+    """End jobs on nodes that share no files with us, where only slots hear anything; these go, too.
+
+    Return how many slots there were.
+
+    Raises:
+        UnfetchedError: what they left is there, and cannot be fetched.
+    """
     try:
-        end_slots(folder, forgets=False)
+        n_slots = end_slots(folder)
+    except UnfetchedError:
+        raise  # nothing is lost yet
     except MachineError:
-        return  # whoever asks for the slots later is told; jobs that nothing is heard of are given up
+        return 0  # whoever asks for the slots later is told; jobs that nothing is heard of are given up
     for launcher, job in jobs:
         launcher.give_up(job, "ended with its slot", is_proven=True)
+    return n_slots
 
 
 def end_held(folder: Path, *, but: On | None = None) -> list[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import hyperband
 from hyperband.errors import HyperbandError, JournalError, MachineError, SearchFailedError
 from hyperband.folder import LOG_FILE, has_study, job_folder
-from hyperband.journal import Journal
+from hyperband.journal import Journal, StartsMayWait
 from hyperband.machine import proc
 from hyperband.machine.process import require_pidfd
+from hyperband.report.completions import Completions
 from hyperband.report.ladder import why_complete
 from hyperband.report.log import StudyLog
 from hyperband.report.screen import Console
@@ -38,15 +39,17 @@ from hyperband.search.trial import Plan
 from hyperband.settings import On, Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.clearing import clear_folder
-from hyperband.study.detaching import Detached, refuse_submitted
+from hyperband.study.detaching import Detached
 from hyperband.study.finish import Verdict, spent_s
 from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.jobs import JobFiles
 from hyperband.study.opening import Opened, continued, created_of, last_settings, open_script
+from hyperband.study.pace import Pace
 from hyperband.study.parts import checkpoints_of, failures_of, grounds_of, ids_of, others_of
 from hyperband.study.rest import end_held, end_living_jobs, refuse_living_elsewhere
 from hyperband.study.search import Search
+from hyperband.study.submitted import refuse_submitted
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
 from hyperband.study.warnings import cost_of_not_resuming, warnings_of
@@ -111,7 +114,7 @@ def run_search(
     require_pidfd()
     owners: list[Callable[[int], bool]] = []
     with open_script(settings, say=console.line) as opened:
-        refuse_submitted(opened.folder, os.environ)
+        refuse_submitted(opened.folder, console.line)
         clear_folder(settings, opened.folder, console=console, confirm=confirm)
         guidance = None
         if not has_study(opened.folder):
@@ -197,7 +200,9 @@ def _run(
         begin += [IdsDrawn(0, created.start_with_ids)] if created.start_with_ids and not events else []
         for event in begin:
             engine.handle(event)
-        journal.append(*begin, durable=True)
+        # where starts are orders, whoever reads the journal must know
+        orders = [] if launcher.bell is None else [StartsMayWait(time.time())]
+        journal.append(*begin, *orders, durable=True)
         if detached is not None:
             detached.say_begun()
         before = next((e.script_sha256 for e in reversed(events) if isinstance(e, JobStarted)), None)
@@ -245,6 +250,7 @@ def _run(
             files=files,
             log=log,
             wake=wake,
+            beginnings=journal.beginnings,
             is_timed=settings.has_time_limit,
         )
         ids = ids_of(
@@ -270,6 +276,8 @@ def _run(
                 files=files,
                 health=Health([*events, *begin]),
                 packing=packing,
+                pace=Pace(engine, events),
+                completions=_completions(engine, events) if settings.asynchronous else None,
                 checkpoints=checkpoints,
                 voice=voice,
                 console=console,
@@ -288,6 +296,10 @@ def _run(
     )
 
 
+def _completions(engine: Engine, events: Sequence[Event]) -> Completions:
+    return Completions(lambda: engine.plan, lambda trial: engine.trial(trial).bracket, events)
+
+
 def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Journal, voice: Voice) -> Verdict:
     """Run the loop, and journal how it ended, also when ours or the machine gave way."""
     try:
@@ -298,7 +310,7 @@ def _watched(search: Search, attempts: Attempts, grounds: Grounds, journal: Jour
             grounds.give_back()
         raise  # there is nothing left to write to
     except HyperbandError as err:
-        going_on = f" {len(attempts)} running jobs go on by themselves." if len(attempts) else ""
+        going_on = f" {attempts.words()} go on by themselves." if len(attempts) else ""
         verdict = Verdict("failed", err.exit_code, f"{err}{going_on}", err)
     journal.append(SearchEnded(time.time(), verdict.state, verdict.reason), durable=True)
     if len(attempts) == 0 and not verdict.is_handed_over:

@@ -14,8 +14,8 @@ from pathlib import Path
 from hyperband.errors import HyperbandError, InternalError
 from hyperband.journal import Journal
 from hyperband.launch.base import Wish
+from hyperband.report.completions import Completed, Completions
 from hyperband.report.screen import Console, Status
-from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -29,7 +29,7 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
-from hyperband.search.trial import Progress, Start, TrialState
+from hyperband.search.trial import Progress, TrialState
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
 from hyperband.study.checkpoints import Checkpoints
@@ -38,7 +38,7 @@ from hyperband.study.finish import Finish, Verdict
 from hyperband.study.grounds import Grounds, Waiting
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
-from hyperband.study.pace import Pace
+from hyperband.study.pace import Pace, epochs_before
 from hyperband.study.quarantine import ALL_SLOTS, take_release_request
 from hyperband.study.sampling import Ids
 from hyperband.study.starting import Chosen, Starting, room_wish
@@ -70,6 +70,8 @@ class Search:
         files: JobFiles,
         health: Health,
         packing: Packing,
+        pace: Pace,
+        completions: Completions | None,
         checkpoints: Checkpoints | StoredCheckpoints,
         voice: Voice,
         console: Console,
@@ -95,7 +97,10 @@ class Search:
         self._watched: tuple[HasDescriptor, ...] = ()
         #: events of which the journal hears with the next ones
         self._unwritten: list[Event] = []
-        self._pace = Pace()
+        self._pace = pace
+        #: None: complete rungs are decisions
+        self._completions = completions
+        self._complete: list[Completed] = []
         self._starting = Starting(
             settings=settings,
             engine=engine,
@@ -146,6 +151,7 @@ class Search:
     def _turn(self, ready: set[object]) -> None:
         events, self._unwritten = self._unwritten, []
         decisions: list[Decision] = []
+        began = self._attempts.began()
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
         self._receive_ids(ready, events, decisions)
         self._finish.heed()
@@ -158,10 +164,10 @@ class Search:
         self._grounds.want(self._waiting)
         events += self._starting.take_events()
         decisions += self._starting.take_decisions()
-        if events:
+        if began or events:
             # files go after decisions, also after those that no end brought about
             is_sure = bool(ended or decisions or (chosen and self._grounds.outlive_us))
-            self._journal.append(*events, durable=is_sure)
+            self._journal.append(*began, *events, durable=is_sure)
         # slots are filled before anything is said: words can wait, slots should not
         orders = [(new, self._attempts.start(new.start, new.lease, new.started)) for new in chosen]
         for event in events:
@@ -173,6 +179,9 @@ class Search:
         self._unsaid += [partial(self._voice.ended, *one) for one in ended]
         self._unsaid += self._of_slots  # after the ends that they follow from
         self._of_slots.clear()
+        complete = [one for one in self._complete if not one.is_told_by(decisions)]
+        self._complete.clear()
+        self._unsaid += [partial(self._voice.complete, one.bracket, one.words) for one in complete]
         self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
         proposed = [event for event in events if isinstance(event, IdProposed)]
         self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
@@ -235,8 +244,10 @@ class Search:
             self._ids.see(event)
         self._checkpoints.note((started.trial for started, _, _ in ended), decisions)
         if ended or len(self._attempts):
-            n_alive = counted(len(self._attempts), "running job")
-            self._voice.says(f"Taken over: {n_alive}; {len(ended)} ended while no search was there.")
+            n_ended = len(ended)
+            self._voice.says(
+                f"Taken over: {self._attempts.words()}; {n_ended} ended while no search was there."
+            )
         for one in ended:
             self._voice.ended(*one)
         for decision in decisions:
@@ -261,6 +272,8 @@ class Search:
             self._packing.see(event)
             events.append(event)
             judged.append((started, event, self._engine.progress()))
+            complete = None if self._completions is None else self._completions.see(started, event)
+            self._complete += [] if complete is None else [complete]
         for started, event, _ in judged:
             self._count(started, event)
             self._files.note_end(started.trial, event)
@@ -268,15 +281,8 @@ class Search:
         return judged
 
     def _count(self, started: JobStarted, event: JobEnded) -> None:
-        self._pace.see(event, started.epochs - self._epochs_before(started))
+        self._pace.see(started, event)
         self._finish.count(started, event)
-
-    def _epochs_before(self, started: JobStarted | Start) -> int:
-        """Return the epochs of the trial's rung before, from whose checkpoint it went on."""
-        if started.rung == 0:
-            return 0
-        bracket = self._engine.trial(started.trial).bracket
-        return self._engine.plan.brackets[bracket].rungs[started.rung - 1].epochs
 
     def _watch_ids(self) -> None:
         self._watched = self._ids.watched
@@ -330,7 +336,7 @@ class Search:
         queued = (trial for trial in self._engine.trials() if trial.state is TrialState.QUEUED)
         # a promotion that is only proposed is none of them
         n_queued = max(1, sum(1 for _ in islice(queued, most)))
-        n_epochs = start.epochs - self._epochs_before(start)
+        n_epochs = start.epochs - epochs_before(self._engine, start)
         return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
     def _heed_health(self, events: list[Event]) -> None:
@@ -380,6 +386,7 @@ class Search:
             Status(
                 progress=progress,
                 n_slots=n_slots,
+                n_queued=self._attempts.n_queued,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
                 why_idle=self._why_idle(),
                 draining=self._finish.is_near,

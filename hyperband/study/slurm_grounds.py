@@ -1,4 +1,4 @@
-"""A cluster's machines as the place where jobs run: Slurm's slots and launcher, put together.
+"""A cluster's machines as the place where jobs run: what both modes have alike; allocations that are held.
 
 Owns what follows for jobs from what happens to allocations. Which allocations there are is decided elsewhere.
 """
@@ -6,49 +6,80 @@ Owns what follows for jobs from what happens to allocations. Which allocations t
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from hyperband.errors import MachineError
-from hyperband.launch.base import Slot, Slots
+from hyperband.launch.base import Slot
 from hyperband.launch.slurm.commands import require_commands
 from hyperband.launch.slurm.end import end_other_mode
 from hyperband.launch.slurm.files import SlurmFiles
 from hyperband.launch.slurm.held.launcher import SlurmLauncher
 from hyperband.launch.slurm.held.slots import SlurmSlots
 from hyperband.launch.slurm.held.steps import SlurmCarriers
+from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.launch.slurm.room import environ_for_jobs
+from hyperband.launch.slurm.slots import SlotsOfSlurm
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
-from hyperband.study.wake import HasDescriptor, earliest
+from hyperband.study.remote_grounds import L, RemoteGrounds
+from hyperband.study.wake import HasDescriptor
+
+S = TypeVar("S", bound=SlotsOfSlurm[Any])
 
 
-class SlurmGrounds:
+class SlurmGrounds(RemoteGrounds[S, L]):
+    """Slots of Slurm, in either mode."""
+
+    def __init__(self, settings: Settings, profile: Profile, slots: S) -> None:
+        """Check what can be checked without a word to Slurm.
+
+        Raises:
+            MachineError: Slurm's commands are not here.
+        """
+        require_commands()
+        super().__init__(slots, grace_s=settings.grace_s)
+        self._profile = profile
+        self._given_back: list[str] = []
+
+    def environment(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002
+        """Return what every job's environment has there besides what its slot adds."""
+        return environ_for_jobs(self._profile)
+
+    @property
+    def watched(self) -> tuple[HasDescriptor, ...]:
+        """What Slurm was heard to say."""
+        return (self._slots.clerk,)
+
+    def news(self) -> list[str]:
+        """Return what happened to slots, and to what the study had of the other mode."""
+        given_back, self._given_back = self._given_back, []
+        return [*given_back, *super().news()]
+
+    def _end_other_mode(self, folder: Path, mode: str) -> None:
+        """Give back what the study has of the other mode than this.
+
+        Raises:
+            MachineError: that fails.
+        """
+        self._given_back = end_other_mode(folder, mode)
+
+
+class HeldGrounds(SlurmGrounds[SlurmSlots, SlurmLauncher]):
     """Allocations that are held, and steps in them."""
 
     engine = SlurmLauncher.engine
-    outlive_us = True
     know_time = True
 
-    def __init__(self, settings: Settings, *, study: Path) -> None:
-        """Check what can be checked without a word to Slurm; study: its folder.
+    def __init__(self, settings: Settings) -> None:
+        """Check what can be checked without a word to Slurm.
 
         Raises:
             UsageError: the profile is wrong.
             MachineError: Slurm's commands are not here.
         """
-        self._study = study
-        self._grace_s = settings.grace_s
-        self._profile = read_profile(settings.slurm_profile, settings.slurm_set)
-        require_commands()
-        self._slots = SlurmSlots(self._profile, max_slots=settings.max_slots)
-        self._launcher: SlurmLauncher | None = None
+        profile = read_profile(settings.slurm_profile, settings.slurm_set, mode=settings.slurm_mode)
+        super().__init__(settings, profile, SlurmSlots(profile, max_slots=settings.max_slots))
         self._carriers: SlurmCarriers | None = None
-        self._given_back: list[str] = []
-
-    @property
-    def slots(self) -> Slots:
-        """Those of the allocations that run."""
-        return self._slots
 
     def open(self, folder: Path, lock: int, cwd: Path) -> SlurmLauncher:  # noqa: ARG002
         """Begin to ask Slurm, and return what starts steps.
@@ -57,7 +88,7 @@ class SlurmGrounds:
             MachineError: the study's folder cannot be written to, or has no hard links; jobs of the other
                 mode cannot be given back.
         """
-        self._given_back = end_other_mode(folder, "held")
+        self._end_other_mode(folder, "held")
         files = SlurmFiles(folder, self._profile, cwd)
         self._slots.open(files, os.environ)
         self._carriers = SlurmCarriers(self._slots, files, self._profile, cwd=cwd, environ=os.environ)
@@ -65,36 +96,9 @@ class SlurmGrounds:
         self._launcher = SlurmLauncher(self._slots, self._carriers, cwd=cwd, grace_s=self._grace_s)
         return self._launcher
 
-    def environment(self, slot: Slot) -> dict[str, str]:  # noqa: ARG002
-        """Return what every job's environment has besides what its slot adds."""
-        return environ_for_jobs(self._profile)
-
-    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
-        """Nothing: checkpoints are on a file system that all nodes share."""
-        return frozenset()
-
-    def owns(self, pid: int) -> bool:  # noqa: ARG002
-        """Return False: jobs run elsewhere."""
-        return False
-
-    @property
-    def watched(self) -> tuple[HasDescriptor, ...]:
-        """What Slurm was heard to say."""
-        return (self._slots.clerk,)
-
     def heed(self) -> None:
-        """Take in what happened to allocations; jobs that were lost with one are given up.
-
-        Raises:
-            InternalError, MachineError: the clerk has ended; the folder of a job cannot be written to.
-        """
-        self._slots.heed()
-        if self._launcher is not None:
-            for lost in self._slots.take_lost():
-                self._launcher.lose(lost)
-            for step in self._slots.take_steps_over():
-                self._launcher.prove(step)
-            self._launcher.give_up_late()
+        """Take in what happened to allocations, and have steps wait in those that are held."""
+        super().heed()
         if self._carriers is not None:
             self._carriers.prepare()
 
@@ -103,34 +107,14 @@ class SlurmGrounds:
         found = waiting()
         self._slots.want(found.n_jobs, found.shortest_s, found.quarantined)
 
-    def why_waiting(self) -> str:
-        """Return what allocations wait for, as long as there is none."""
-        return self._slots.why_waiting()
-
-    def why_over(self) -> MachineError | None:
-        """Return why there will be no slots any more."""
-        return self._slots.failure
-
-    def news(self) -> list[str]:
-        """Return what happened to allocations."""
-        given_back, self._given_back = self._given_back, []
-        return [*given_back, *self._slots.news()]
-
     def next_look_s(self) -> float | None:
         """Return seconds until allocations are worth a look although Slurm says nothing."""
         if self._carriers is not None and self._carriers.are_missing:
             return 0.0  # the jobs that take them have been started meanwhile
-        late_s = None if self._launcher is None else self._launcher.next_look_s()
-        return earliest([self._slots.wait_s(), late_s])
+        return super().next_look_s()
 
     def give_back(self) -> list[str]:
         """Cancel every allocation, by id, and see it gone."""
         if self._carriers is not None:
             self._carriers.close()
-        return self._slots.end()
-
-    def close(self) -> None:
-        """Let go of everything; jobs and their allocations go on."""
-        if self._launcher is not None:
-            self._launcher.close()
-        self._slots.close()
+        return super().give_back()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hyperband.errors import JournalError, MachineError
@@ -11,7 +12,7 @@ from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
 from hyperband.journal.home import ask_to_stop, withdraw_stop
 from hyperband.journal.place import Place
-from hyperband.launch.slurm.search import SearchJob, end_search
+from hyperband.launch.slurm.search import SearchJob
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -20,31 +21,31 @@ from hyperband.search.health import Health
 from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
-from hyperband.study.rest import end_held, end_living_jobs, read_ended
+from hyperband.study.rest import Rest, end_held, end_living_jobs, read_ended
+from hyperband.study.submitted import end_submitted
 from hyperband.study.verdict import ended_event
 
 _LOOK_S = 0.3
 
 
-def stop_study(folder: Path, *, from_copy: bool = False) -> str:
+def stop_study(folder: Path, *, from_copy: bool = False, say: Callable[[str], None] = lambda _: None) -> str:
     """End what runs of the study in `folder`, and wait until it has ended; return what was done, in words.
 
     Args:
         folder: of the study.
         from_copy: also if its journal is on a machine that is lost.
+        say: told what is waited for.
 
     Raises:
         JournalError: there is no study, or its journal is on another machine.
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
-    words = ""
-    if (job := SearchJob.read(folder)) is not None:
-        if end_search(job, os.environ):
-            words = f"Ended the search, Slurm's job {job.job_id}. "
-        job.forget(folder)
-        if not has_study(folder):
-            return f"{words}It had not begun." if words else "Nothing of the study was running."
+    was_submitted = SearchJob.read(folder) is not None
+    job_id = end_submitted(folder, say)
+    words = "" if job_id is None else f"Ended the search, Slurm's job {job_id}. "
+    if was_submitted and not has_study(folder):
+        return f"{words}It had not begun." if words else "Nothing of the study was running."
     return words + _stop_study(folder, from_copy=from_copy, was_ended=bool(words))
 
 
@@ -57,24 +58,28 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
     found = writer_of(folder)
     stopped = None if found is None else _stop_search(folder, found, from_copy=from_copy)
     # also when a search was there: it may have been killed meanwhile
-    n_ended, held = _end_what_is_left(folder, from_copy=from_copy)
-    ended = " and ".join([counted(n_ended, "job"), *held])
+    rest, held = _end_what_is_left(folder, from_copy=from_copy)
+    ended = " and ".join([*([] if held and not rest.n_ended else [counted(rest.n_ended, "job")]), *held])
+    results = "the result" if rest.n_fetched == 1 else "the results"
+    fetched = ""
+    if rest.n_fetched:
+        fetched = f" Fetched {results} of {counted(rest.n_fetched, 'job')} that had ended by then."
     if stopped is not None:
-        return f"{stopped} {ended} of it ended." if n_ended or held else stopped
-    if n_ended == 0 and not held:
-        if was_ended:
-            return "The same command goes on with it."
+        return (f"{stopped} {ended} of it ended." if rest.n_ended or held else stopped) + fetched
+    if rest.n_ended == 0 and not held:
+        if was_ended or fetched:
+            return f"The same command goes on with it.{fetched}"
         return f"Nothing of the study in {folder} was running."
-    return f"No search was running; ended {ended} that an earlier one had left running."
+    return f"No search was running; ended {ended} that an earlier one had left running.{fetched}"
 
 
-def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]:
+def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]]:
     """End living jobs and what is held of clusters, and journal the end of every attempt that no search saw.
 
-    Return how many jobs lived, and what was held, counted.
+    Return what became of jobs, and what was held, counted.
     """
     with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
-        n_ended = end_living_jobs(folder, journal.lock)
+        rest = end_living_jobs(folder, journal.lock)
         journal.settle()
         engine = Engine()
         before = journal.events()
@@ -90,7 +95,15 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
         for started in engine.running():
             ending = read_ended(job_folder(folder, started.job, started.attempt), folder, journal.lock)
             ending = as_timed(ending, is_timed=is_timed)
-            found = ended_event(engine, folder, started, ending, gpu_is_lost=False, search_alive=False)
+            found = ended_event(
+                engine,
+                folder,
+                started,
+                ending,
+                began_at=journal.beginnings.when(started),
+                gpu_is_lost=False,
+                search_alive=False,
+            )
             ended = judged_end(health, started, found, retries=retries)
             engine.handle(ended)
             health.see(ended)
@@ -98,8 +111,9 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[int, list[str]]
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
-        held = end_held(folder)
-    return n_ended, held
+        held = [counted(rest.n_slots, "slot")] if rest.n_slots else []
+        held += end_held(folder)
+    return rest, held
 
 
 def _stop_elsewhere(folder: Path, found: Holder, place: Place, *, from_copy: bool) -> str | None:

@@ -72,10 +72,15 @@ def ended_event(
     started: JobStarted,
     ending: Ending,
     *,
+    began_at: float | None,
     gpu_is_lost: bool,
     search_alive: bool,
 ) -> JobEnded:
-    """Return the event that says how an attempt ended; the engine is only read."""
+    """Return the event that says how an attempt ended; the engine is only read.
+
+    began_at: when it began, as far as the search knows; its launcher may know better. None: it is not known
+    to have begun, and has taken no time.
+    """
     folder = job_folder(study_folder, started.job, started.attempt)
     config_id = engine.trial(started.trial).config_id
     reading = judge(
@@ -89,6 +94,8 @@ def ended_event(
     kind = reading.kind
     if outcome.is_failure and not kind:
         kind = fingerprint(reading.note.partition(";")[0], config_id)
+    ended_at = now if ending.ended_at is None else ending.ended_at
+    known_at = began_at if ending.started_at is None else ending.started_at
     return JobEnded(
         at=now,
         job=started.job,
@@ -96,8 +103,8 @@ def ended_event(
         outcome=outcome,
         loss=reading.loss,
         exit_status=ending.exit_status,
-        started_at=started.at if ending.started_at is None else ending.started_at,
-        ended_at=now if ending.ended_at is None else ending.ended_at,
+        started_at=ended_at if known_at is None else known_at,
+        ended_at=ended_at,
         search_alive=alive,
         note=remark(ending, reading, stderr=folder / "stderr"),
         fingerprint=kind,

@@ -86,7 +86,8 @@ class Voice:
             self._best = best
         if self._console.is_live and event.outcome is Outcome.LOSS and not is_best:
             return  # the live line counts it
-        took = duration(event.ended_at - event.started_at)
+        took_s = event.ended_at - event.started_at
+        took = duration(took_s) if took_s or event.loss is not None else "it had not begun"
         what = str(event.outcome) if event.loss is None else f"loss {number(event.loss)}"
         note = f": {event.note}" if event.note else ""
         note += "; it is tried again" if event.retry else ""
@@ -123,6 +124,11 @@ class Voice:
                 self._of_bracket(decision.bracket, decision.reason)
             case _:
                 pass  # of single trials: the log has them
+
+    def complete(self, bracket: int, words: str) -> None:
+        """Say that a rung, for which nobody waits, has all of its results."""
+        self._log.line(f"rung   bracket {bracket}: {words}")
+        self._of_bracket(bracket, words)
 
     def _of_bracket(self, bracket: int, words: str) -> None:
         self._console.line(f"bracket {bracket}: {words}" if self._has_brackets else words)

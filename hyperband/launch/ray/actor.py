@@ -71,6 +71,15 @@ class _Keeper:
         self.said.close()
 
 
+def _wait_for_end(pid: int, patience_s: float) -> None:
+    """Wait until a child of ours has ended, or for so long."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        select.select([pidfd], [], [], patience_s)
+    finally:
+        os.close(pidfd)
+
+
 class SlotActor:
     """One slot. Its methods are called from several threads of Ray's, one job at a time."""
 

@@ -28,8 +28,10 @@ import ray.cloudpickle
 from ray.exceptions import ActorUnavailableError, RayActorError, RuntimeEnvSetupError
 from ray.util import list_named_actors
 
+from hyperband.folder import JOBS_FOLDER
 from hyperband.launch.ray import actor as ray_actor
 from hyperband.launch.ray import sent_actor as ray_sent_actor
+from hyperband.launch.ray import sent_checkpoints, sent_folder
 from hyperband.launch.ray.laying import Laying
 from hyperband.launch.ray.sync import Sync
 from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, n_slots_of, said_by_ray, with_gpus
@@ -45,7 +47,7 @@ _N_AT_ONCE = 16
 #: patience with the end of slots
 _END_S = 30.0
 #: and before they are killed, where they were asked to leave
-_LEAVE_S = 2.0
+_LEAVE_S = 5.0
 #: calls of one slot that run at once: a job, the two that wait, and words
 _N_CALLS = 8
 #: calls that wait come back after so long: those of searches that were killed stay until then
@@ -155,7 +157,10 @@ class Bridge:
             while not self._calls.empty():
                 self._calls.get()()
             if self._line.fileno() in ready:
-                part = self._line.recv(_READ_BYTES)
+                part = b""
+                # a search that ends with words of ours unread: so it hangs up, too
+                with contextlib.suppress(ConnectionResetError):
+                    part = self._line.recv(_READ_BYTES)
                 if not part:
                     return
                 self._said += part
@@ -274,7 +279,7 @@ class Bridge:
                 return
             assert self._n_on is not None  # nodes are looked at before slots
             sent = self._join.sent
-            slot.is_old = sent is not None and about["mark"] != sent["mark"]
+            slot.is_old = sent is not None and sent["mark"] not in (None, about["mark"])
             if slot.is_old and not about["attempt"]:
                 self._retire(slot)
                 return
@@ -295,7 +300,9 @@ class Bridge:
             )
             self._stay_with(slot)
             if about["attempt"] and self._join.sent is not None:
-                self._sync(slot, about["folder"], about["attempt"])
+                # the study's folder may have another name than when the attempt began
+                jobs = Path(self._join.folder).parent / JOBS_FOLDER
+                self._sync(slot, str(jobs / Path(about["folder"]).name), about["attempt"])
             elif about["attempt"]:
                 self._await_found(slot, about["attempt"])
 
@@ -445,12 +452,13 @@ class Bridge:
     def _end_all(self) -> int:
         """End every slot of the study, and see them gone."""
         until_s = time.monotonic() + _END_S
-        n_ended = 0
+        first = self._named()
+        n_ended = len(first)
         kill_at_s = 0.0
         if self._join.sent is not None:
             # they have folders on their nodes to remove
             kill_at_s = time.monotonic() + _LEAVE_S
-            for name in self._named():
+            for name in first:
                 with contextlib.suppress(ValueError):
                     ray.get_actor(name, NAMESPACE).leave.remote()
         while names := self._named():
@@ -474,7 +482,7 @@ def serve(line: socket.socket, join: Join, said: bytes) -> bool:
     said: what came after its first line.
     """
     # what is sent to the nodes goes by value: they have nothing of ours
-    for module in (ray_actor, ray_sent_actor):
+    for module in (ray_actor, ray_sent_actor, sent_checkpoints, sent_folder):
         ray.cloudpickle.register_pickle_by_value(module)
     return Bridge(line, join, said).run()
 

@@ -1,19 +1,38 @@
-"""Ending what a search that is gone still holds of a Ray cluster: its slots, by name."""
+"""Ending what a search that is gone still holds of a Ray cluster: its slots, by name.
+
+Where nodes share no files with us, what ended there and was not fetched is fetched first, and what runs is
+asked to stop, so that its end is known.
+"""
 
 import contextlib
 import select
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hyperband.errors import MachineError
+from hyperband.folder import JOBS_FOLDER
+from hyperband.launch.base import StopReason
 from hyperband.launch.ray.files import Cluster, forget, log_of
 from hyperband.launch.ray.link import RayLink, default_environment
 from hyperband.launch.ray.words import GIVE_UP_S, Join
+from hyperband.machine.claim import ORDER_FILE, parse, read_fresh
 
 #: patience with Ray: with a wrong token it takes its time to say so
 _END_S = 60.0
+#: patience with slots that do not say what they have: they are cut off, or were not there yet
+_MEET_S = 10.0
+#: patience with what comes from slots, beyond the grace of a job
+_FETCH_S = 60.0
 #: a slot that is never asked for takes nothing
 _NOTHING = {"GPU": 0.0, "CPU": 0.0}
+#: nothing travels, and what is there counts whatever travelled with it
+_WITHOUT_BAGGAGE: Mapping[str, Any] = {"runtime_env": None, "mark": None}
+
+
+class UnfetchedError(MachineError):
+    """What jobs left is at their slots still, and cannot be fetched."""
 
 
 def shares_no_files(study: Path) -> bool:
@@ -22,43 +41,106 @@ def shares_no_files(study: Path) -> bool:
     return cluster is not None and cluster.files == "sent"
 
 
-def end_slots(study: Path, *, forgets: bool = True) -> int:
+def end_slots(study: Path) -> int:
     """End the slots of a study and see them gone; return how many there were.
 
-    Args:
-        study: its folder.
-        forgets: what is known of its slots goes with them.
-
     Raises:
+        UnfetchedError: results cannot be fetched from there; nothing was ended.
         MachineError: Ray does not answer, or does not end them.
     """
     cluster = Cluster.read(study)
     if cluster is None:
         return 0
     with contextlib.closing(RayLink(log_of(study))) as link:
-        n_ended = _end(link, cluster)
-    if forgets:
-        forget(study)
+        n_ended = _Ending(link, cluster, study).run()
+    forget(study)
     return n_ended
 
 
-def _end(link: RayLink, cluster: Cluster) -> int:
-    token = None if cluster.token is None else Path(cluster.token)
-    folder = str(link.log.parent)
-    join = Join(cluster.address, cluster.name, _NOTHING, "", folder, may_start=False)
-    link.open(join, default_environment(token))
-    link.say({"op": "end"})
-    until_s = time.monotonic() + _END_S
-    trouble = ""
-    while link.is_open and (left_s := until_s - time.monotonic()) > 0:
-        select.select([link], [], [], left_s)
-        for words in link.heard():
-            if words["at"] == "ended":
-                n_ended: int = words["n"]
-                return n_ended
-            trouble = words.get("words", trouble) if words["at"] in ("refused", "failed") else trouble
-    raise MachineError(
-        f"the slots of this study in Ray at {cluster.address} could not be ended: "
-        f"{trouble or f'it did not answer within {_END_S:g} s'}. By themselves they end after {GIVE_UP_S:g} "
-        "s without a search, and with their cluster; start the same command again when Ray answers"
-    )
+class _Ending:
+    """One conversation with Ray's side, until all slots have ended."""
+
+    def __init__(self, link: RayLink, cluster: Cluster, study: Path) -> None:
+        self._link = link
+        self._cluster = cluster
+        self._study = study
+        self._trouble = ""
+        self._n_ended: int | None = None
+        #: slots that are there; None: it is not known yet
+        self._found: set[str] | None = None
+        #: of which it is known what they have, or that they are gone
+        self._met: set[str] = set()
+        #: attempts of which something is still to come, and whose slots those are
+        self._awaited: dict[str, str] = {}
+        self._grace_s = 0.0
+
+    def run(self) -> int:
+        """Return how many slots were ended."""
+        cluster = self._cluster
+        token = None if cluster.token is None else Path(cluster.token)
+        sent = _WITHOUT_BAGGAGE if cluster.files == "sent" else None
+        folder = str(self._link.log.parent)
+        join = Join(cluster.address, cluster.name, _NOTHING, "", folder, sent, may_start=False)
+        self._link.open(join, default_environment(token))
+        if sent is not None:
+            self._fetch()
+        self._link.say({"op": "end"})
+        self._listen(_END_S, lambda: self._n_ended is not None)
+        if self._n_ended is not None:
+            return self._n_ended
+        raise MachineError(
+            f"the slots of this study in Ray at {cluster.address} could not be ended: "
+            f"{self._trouble or f'it did not answer within {_END_S:g} s'}. By themselves they end after "
+            f"{GIVE_UP_S:g} s without a search, and with their cluster; start the same command again when "
+            "Ray answers"
+        )
+
+    def _fetch(self) -> None:
+        """Have fetched what ended, and ended and fetched what runs."""
+        self._listen(_END_S, lambda: self._found is not None)
+        self._listen(_MEET_S, lambda: self._found is not None and self._found <= self._met)
+        self._listen(_FETCH_S + self._grace_s, lambda: not self._awaited)
+        if self._awaited and self._link.is_open:
+            raise UnfetchedError(
+                f"{len(self._awaited)} of the jobs at this study's slots in Ray at {self._cluster.address} "
+                f"did not hand over what they left within {_FETCH_S + self._grace_s:g} s: their nodes are "
+                f"cut off, or it cannot be written into {self._study} ({self._link.log} says more). Mend "
+                "that, and run the same command again: until then it is kept there, for a day at most"
+            )
+
+    def _listen(self, patience_s: float, is_enough: Callable[[], bool]) -> None:
+        """Take in what is said until that is enough, or for so long, or until nobody is there any more."""
+        until_s = time.monotonic() + patience_s
+        while not is_enough() and self._link.is_open and (left_s := until_s - time.monotonic()) > 0:
+            select.select([self._link], [], [], left_s)
+            for words in self._link.heard():
+                self._hear(words)
+
+    def _hear(self, words: Mapping[str, Any]) -> None:
+        match words["at"]:
+            case "ended":
+                self._n_ended = words["n"]
+            case "refused" | "failed":
+                self._trouble = words["words"]
+            case "found":
+                self._found = set(words["keys"])
+            case "slot":
+                self._meet(words)
+            case "gone":
+                self._met.add(words["key"])
+                self._awaited = {one: key for one, key in self._awaited.items() if key != words["key"]}
+            case "over":
+                self._awaited.pop(words["attempt"], None)
+
+    def _meet(self, slot: Mapping[str, Any]) -> None:
+        self._met.add(slot["key"])
+        if self._cluster.files != "sent" or not slot["attempt"]:
+            return
+        # one that has ended already hears nothing of it
+        stop = {"op": "tell", "key": slot["key"], "attempt": slot["attempt"], "line": StopReason.STOP}
+        self._link.say(stop)
+        self._awaited[slot["attempt"]] = slot["key"]
+        with contextlib.suppress(OSError):  # without its folder nothing of it is wanted
+            attempt = self._study / JOBS_FOLDER / Path(slot["folder"]).name
+            order = parse(read_fresh(str(attempt), ORDER_FILE)[0])
+            self._grace_s = max(self._grace_s, float((order or {}).get("grace_s", 0.0)))

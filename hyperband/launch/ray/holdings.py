@@ -7,9 +7,9 @@ know: whether the cluster can be reached, or how a job is run at a slot.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperband.errors import InternalError
 from hyperband.launch.base import Lease, Slot, Wish
 from hyperband.launch.remote.place import Place
+from hyperband.launch.remote.slots import Booked
 from hyperband.launch.remote.starts import FailedStarts
 
 #: a slot that nothing waits for is given back after so long
@@ -44,8 +44,7 @@ class Holdings:
         """Hold nothing; max_slots: jobs at once, None: as many as there is room for."""
         self._max_slots = max_slots
         self._held: dict[str, Held] = {}
-        #: by the name of its slot
-        self._leases: dict[str, Lease] = {}
+        self._booked = Booked()
         #: which attempt a slot was given, by its name
         self._attempts: dict[str, str] = {}
         self._starts = FailedStarts()
@@ -59,14 +58,13 @@ class Holdings:
 
     def take(self, wish: Wish, now_s: float) -> Lease | None:
         """Lease a free slot that the wish does not avoid."""
-        if self._max_slots is not None and len(self._leases) >= self._max_slots:
+        if self._max_slots is not None and len(self._booked) >= self._max_slots:
             return None
         for held in self._held.values():
             name = held.slot.name
-            is_free = not held.attempt and name not in self._leases and name not in wish.avoid
+            is_free = not held.attempt and name not in self._booked and name not in wish.avoid
             if is_free and not self._starts.are_held_back(_place(held.key), now_s):
-                self._leases[name] = Lease(held.slot, ())
-                return self._leases[name]
+                return self._booked.book(Lease(held.slot, ()))
         return None
 
     def adopt(self, name: str) -> Lease:
@@ -75,10 +73,7 @@ class Holdings:
         Raises:
             InternalError: it is taken.
         """
-        if name in self._leases:
-            raise InternalError(f"Slot {name} cannot be adopted. This is a bug of ours: please report it.")
-        self._leases[name] = Lease(Slot(name, (), {}), ())
-        return self._leases[name]
+        return self._booked.book(Lease(Slot(name, (), {}), ()))
 
     def release(self, name: str, now_s: float) -> None:
         """Count a slot as free.
@@ -86,8 +81,7 @@ class Holdings:
         Raises:
             InternalError: it was not taken.
         """
-        if self._leases.pop(name, None) is None:
-            raise InternalError(f"Slot {name} was released but not taken: please report it.")
+        self._booked.free(name)
         self._attempts.pop(name, None)
         for held in self._held.values():
             if held.slot.name == name:
@@ -126,7 +120,7 @@ class Holdings:
         self._held[key] = Held(key, slot, attempt, now_s)
         if attempt:
             self._met.append((name, attempt))
-        if name in self._leases and name not in self._attempts and not attempt:
+        if name in self._booked and name not in self._attempts and not attempt:
             self._lost.append((name, "nothing runs at its slot any more"))
         elif name in self._attempts and self._attempts[name] != attempt:
             self._lost.append((name, "nothing of it runs at its slot any more"))
@@ -135,7 +129,7 @@ class Holdings:
     def note_gone(self, key: str, words: str) -> str | None:
         """Hear that a slot has ended; return its name, None if it was not there."""
         held = self._held.pop(key, None)
-        if held is not None and held.slot.name in self._leases:
+        if held is not None and held.slot.name in self._booked:
             self._lost.append((held.slot.name, f"its slot is gone from Ray: {words}"))
         self._settle(key)
         return None if held is None else held.slot.name
@@ -166,7 +160,7 @@ class Holdings:
 
     def n_wanted(self, n_waiting: int) -> int:
         """How many slots can be used, while so many jobs wait for one."""
-        n_wanted = len(self._leases) + n_waiting
+        n_wanted = len(self._booked) + n_waiting
         return n_wanted if self._max_slots is None else min(n_wanted, self._max_slots)
 
     def surplus_in_s(self, now_s: float) -> float | None:
@@ -223,11 +217,11 @@ class Holdings:
         if not self._unmet:
             self._unmet = None
             there = set(self.names())
-            self._lost += [(name, "its slot is gone from Ray") for name in self._leases if name not in there]
+            self._lost += [(name, "its slot is gone from Ray") for name in self._booked if name not in there]
 
     def _idle(self) -> list[Held]:
-        leased = self._leases
-        return [held for held in self._held.values() if not held.attempt and held.slot.name not in leased]
+        booked = self._booked
+        return [held for held in self._held.values() if not held.attempt and held.slot.name not in booked]
 
 
 def _place(key: str) -> Place:

@@ -4,28 +4,28 @@ All that a job needs comes with its order, and all that it leaves is fetched fro
 runs, and its result, which is kept until a search has it. Each attempt has a folder of its own on the node,
 with a copy of the code that Ray brought: so an old copy of an attempt can spoil nothing of a new one.
 
-Owns that folder, and when a job ends because nobody has been heard of. Must not know Ray but for the question
-whether its head answers, nor what a job is. It is sent to the nodes as it is. Standard library only.
+Owns the life of an attempt there, and when a job ends because nobody has been heard of. Its folders are
+those of sent_folder.py, its checkpoints those of sent_checkpoints.py. Must not know Ray but for the
+question whether its head answers, nor what a job is. It is sent to the nodes as it is. Standard library
+only.
 """
 
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperband.launch.ray.actor import _QUIET_S, SlotActor, _Keeper
+from hyperband.launch.ray.actor import _QUIET_S, SlotActor, _Keeper, _wait_for_end
+from hyperband.launch.ray.sent_checkpoints import SentCheckpoints
+from hyperband.launch.ray.sent_folder import WORK, SlotFolder
 
 #: of each output, so much comes with one answer
 _PART_BYTES = 4 << 20
@@ -35,10 +35,9 @@ _ASK_AFTER_S = 10.0
 #: a result that no search has taken is kept for so long; so is the slot
 _KEEP_S = 86400.0
 _FENCE = "fence"
-#: in each folder of a slot's own: which process that was
-_OWNER_FILE = "owner"
-#: of ours in the folder of an attempt: where its job runs
-_WORK = "work"
+#: a job that is killed when its slot leaves takes so long at most
+_KILL_S = 3.0
+_ENDED = "the search ended it while it was carried"
 
 
 @dataclass(slots=True)
@@ -54,6 +53,10 @@ class _Sent:
     words: list[str] = field(default_factory=list)
     #: its keeper has it
     is_told: bool = False
+    #: something is done for its checkpoint although its job has begun
+    is_carried: bool = False
+    #: between the word to end and the end
+    grace_s: float = 0.0
     result: dict[str, Any] | None = None
     is_over: threading.Event = field(default_factory=threading.Event)
     n_answers: int = 0
@@ -77,38 +80,28 @@ class SentSlotActor(SlotActor):
             mark: of what travelled here.
         """
         self._came_with = mark
-        #: the code, as Ray unpacked it
-        self._package = Path.cwd()
         self._lease_s = lease_s
-        self._root = _own_folder(study)
-        #: whose a folder is: of this process
-        self._mark = f"{os.getpid()} {_start_ticks(os.getpid())} {_pid_namespace()}"
+        # the code is where Ray unpacked it
+        self._folder = SlotFolder(study, Path.cwd(), files)
+        self._checkpoints = SentCheckpoints(self._folder.node, self._folder.root / "checkpoints")
         self._known: dict[str, _Sent] = {}
         #: words for attempts that have not come yet: calls overtake each other
         self._early: dict[str, list[str]] = {}
         self._is_asking = False
-        self._depot: subprocess.Popen[bytes] | None = None
-        self._depot_lock = threading.Lock()
-        self._node = self._root / "node" / uuid.uuid4().hex
-        for name, text in files.items():
-            path = self._node / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        (self._node / _OWNER_FILE).write_text(self._mark)
-        self._sweep()
-        self._next_work: Path | None = self._prepare()
-        super().__init__(str(self._node / "start.py"), give_up_s)
+        self._next_work: Path | None = self._folder.prepare()
+        super().__init__(str(self._folder.node / "start.py"), give_up_s)
 
     def about(self) -> dict[str, Any]:
         """Return also which attempt somebody should fetch, and where its folder is at the search."""
         with self._lock:
             kept = list(self._known.values())[-1:]
         names = {"attempt": kept[0].attempt, "folder": kept[0].at_search} if kept else {"attempt": ""}
-        return {**super().about(), **names, "root": str(self._root), "mark": self._came_with}
+        return {**super().about(), **names, "root": str(self._folder.root), "mark": self._came_with}
 
     def begin(self, order: Mapping[str, Any]) -> None:
         """Run an attempt; its end comes by `sync`."""
-        sent = _Sent(order["attempt"], order["at_search"], self._root / "attempts" / order["attempt"])
+        sent = _Sent(order["attempt"], order["at_search"], self._folder.of(order["attempt"]))
+        sent.grace_s = float(order["order"].get("grace_s", 0.0))
         with self._lock:
             self._heard_s = time.monotonic()
             if self._attempt or sent.attempt in self._known:
@@ -158,6 +151,22 @@ class SentSlotActor(SlotActor):
                 sent.words.append(line)
                 if sent.is_told and self._job is not None and self._attempt == attempt:
                     self._tell(self._job, line)
+                if not sent.is_over.is_set():
+                    self._hurry(sent, 0.0 if line == _FENCE else 2 * sent.grace_s)
+
+    def _hurry(self, sent: _Sent, patience_s: float) -> None:
+        """Give up what is carried for an attempt that is to end: at once before its job, later after it."""
+        if not sent.is_told:
+            self._checkpoints.end(_ENDED)
+            return
+
+        def end() -> None:
+            if sent.is_carried:
+                self._checkpoints.end(_ENDED)
+
+        timer = threading.Timer(patience_s, end)
+        timer.daemon = True
+        timer.start()
 
     def forget(self, attempt: str) -> None:
         """Hear that a search has all of an attempt that it wants."""
@@ -189,13 +198,18 @@ class SentSlotActor(SlotActor):
         sent.is_over.set()
         if sent.is_unwanted:
             self.forget(sent.attempt)
-        shutil.rmtree(sent.folder / _WORK, ignore_errors=True)
+        shutil.rmtree(sent.folder / WORK, ignore_errors=True)
 
     def _run_order(self, sent: _Sent, order: Mapping[str, Any]) -> dict[str, Any]:
         ready, self._next_work = self._next_work, None
-        (ready or self._prepare()).rename(sent.folder)
-        work = sent.folder / _WORK
-        began = self._lay_out(order, work)
+        (ready or self._folder.prepare()).rename(sent.folder)
+        work = sent.folder / WORK
+        try:
+            began = self._checkpoints.lay_out(order, work)
+        except RuntimeError:
+            if sent.words:
+                return _ended_before(sent.words[0])
+            raise
         words = dict(order["order"])
         python, script, *rest = words["argv"]
         words["argv"] = [python or sys.executable, str(work / script), *rest]
@@ -217,115 +231,25 @@ class SentSlotActor(SlotActor):
             self._waiting = self._spawn()
         # a disk that is full is the next attempt's trouble
         with contextlib.suppress(OSError):
-            self._next_work = self._prepare()
-        if (order.get("checkpoint") or {}).get("pattern") is not None:
-            # what it needs is imported by the time when it is needed; whether that works is told then
-            self._ask_depot({"op": "warm"}, "", order["checkpoint"]["storage"])
+            self._next_work = self._folder.prepare()
+        sent.is_carried = True
+        self._checkpoints.get_ready(order)
+        sent.is_carried = False
         keeper.wait()
         result = _result_in(sent.folder, sent.attempt)
         if result is None:
             said = keeper.words() or f"its keeper ended with {keeper.process.wait()}, and left no result"
             return {"exit_status": None, "never_ran": not (sent.folder / "claim").exists(), "note": said}
         if order.get("checkpoint") is not None:
-            result["checkpoint"] = {**began, **self._seal(order, work, result)}
+            sent.is_carried = True
+            result["checkpoint"] = {**began, **self._checkpoints.seal(order, work, result)}
+            sent.is_carried = False
         return result
 
     def _renewed(self, keeper: _Keeper | None) -> _Keeper:
         if keeper is not None:
             keeper.close()
         return self._spawn()
-
-    # Checkpoints.
-
-    def _lay_out(self, order: Mapping[str, Any], work: Path) -> dict[str, Any]:
-        """Lay out the checkpoint that a job goes on from; return what is to be known of that."""
-        checkpoint = order.get("checkpoint")
-        if checkpoint is not None and checkpoint["pattern"] is not None:
-            _remove_matching(work / order["order"]["cwd"], checkpoint["pattern"])
-        if checkpoint is None or checkpoint["after"] is None:
-            return {}
-        after = checkpoint["after"]
-        if not after["sealed"]:
-            return {"started_over": after["why"]}
-        asked = {
-            "op": "lay_out",
-            "attempt": after["sealed"]["attempt"],
-            "manifest_sha256": after["sealed"]["manifest_sha256"],
-            "folder": str(work / order["order"]["cwd"]),
-        }
-        answer = self._ask_depot(asked, after["disk"], after["storage"])
-        if answer["ok"]:
-            self._remove_others(Path(after["disk"]), after["sealed"]["attempt"])
-            return {"went_on_from": after["sealed"]["attempt"]}
-        if not answer["is_absent"]:
-            raise RuntimeError(f"its checkpoint cannot be fetched: {answer['why']}")
-        return {"started_over": f"its checkpoint cannot be used: {answer['why']}"}
-
-    def _remove_others(self, disk: Path, attempt: str) -> None:
-        """Remove what else of a trial is on this disk: what a job goes on from is the newest that counts."""
-        for other in disk.glob("*"):
-            if other.name != attempt:
-                shutil.rmtree(other, ignore_errors=True)
-
-    def _seal(self, order: Mapping[str, Any], work: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Seal what a job left that ended well."""
-        if result["exit_status"] != 0 or result["asked"] is not None or result["fenced"]:
-            return {}
-        checkpoint = order["checkpoint"]
-        if checkpoint["pattern"] is None:
-            return {}
-        asked = {
-            "op": "seal",
-            "attempt": order["attempt"],
-            "folder": str(work / order["order"]["cwd"]),
-            "pattern": checkpoint["pattern"],
-        }
-        disk = str(self._root / "checkpoints" / checkpoint["key"])
-        answer = self._ask_depot(asked, disk, checkpoint["storage"])
-        if answer["ok"]:
-            return {"sealed": answer["sealed"], "disk": disk, "storage": checkpoint["storage"]}
-        return {"sealed": None, "why": f"its checkpoint could not be stored: {answer['why']}"}
-
-    def _ask_depot(self, words: Mapping[str, Any], disk: str, storage: str | None) -> dict[str, Any]:
-        """Have the process beside us carry files, which knows how, and keeps what it had to import."""
-        about = {"disk": disk, "storage": storage}
-        with self._depot_lock:
-            if self._depot is None or self._depot.poll() is not None:
-                self._depot = subprocess.Popen(
-                    [sys.executable, "-P", str(self._node / "depot.py")],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    cwd=self._node,
-                )
-            assert self._depot.stdin is not None
-            assert self._depot.stdout is not None
-            self._depot.stdin.write(json.dumps({**words, **about}).encode() + b"\n")
-            self._depot.stdin.flush()
-            line = self._depot.stdout.readline()
-        if not line:
-            return {"ok": False, "is_absent": False, "why": "the process that carries checkpoints ended"}
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    # The folder.
-
-    def _prepare(self) -> Path:
-        """Make the folder of an attempt to come, with the code in it: before anybody waits for it."""
-        folder = self._root / "attempts" / f"next.{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        (folder / _OWNER_FILE).write_text(self._mark)
-        shutil.copytree(self._package, folder / _WORK, symlinks=True)
-        return folder
-
-    def _sweep(self) -> None:
-        """Remove what slots left on this node that were killed, of any study: nobody can fetch it now."""
-        for owner in self._root.parent.glob(f"*/*/*/{_OWNER_FILE}"):
-            # another sweeps, too, or its slot is just leaving
-            with contextlib.suppress(OSError, ValueError):
-                pid, ticks, namespace = map(int, owner.read_text().split())
-                # of one in another container nothing can be said
-                if namespace == _pid_namespace() and _start_ticks(pid) != ticks:
-                    shutil.rmtree(owner.parent, ignore_errors=True)
 
     # Nobody.
 
@@ -356,58 +280,25 @@ class SentSlotActor(SlotActor):
         self._is_asking = False
 
     def leave(self) -> None:
-        """End; what runs of a job is killed by its keeper, by the end of its input if by nothing else."""
-        shutil.rmtree(self._node, ignore_errors=True)
-        if self._next_work is not None:
-            shutil.rmtree(self._next_work, ignore_errors=True)
-        # what other slots of the study or its checkpoints are in stays
-        for folder in (self._root / "attempts", self._root / "node", self._root):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        os._exit(0)
+        """End, with a job that runs, and leave nothing here but checkpoints."""
+        self._checkpoints.end("its slot ended")
+        # to the end, so that no keeper is started any more
+        with self._lock:
+            if self._waiting is not None:
+                self._waiting.process.kill()
+                self._waiting.process.wait()
+            if self._job is not None:
+                self._tell(self._job, _FENCE)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    _wait_for_end(self._job.process.pid, _KILL_S)
+            self._folder.remove()
+            os._exit(0)
 
 
 def _head_answers() -> None:
     from ray.experimental.internal_kv import _internal_kv_exists
 
     _internal_kv_exists(b"hyperband")
-
-
-def _own_folder(study: str) -> Path:
-    """Return a folder of this node that nobody else can have put there.
-
-    Raises:
-        PermissionError: somebody has.
-    """
-    top = Path(tempfile.gettempdir()) / f"hyperband-{os.getuid()}"
-    top.mkdir(mode=0o700, exist_ok=True)
-    found = top.lstat()
-    if top.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{top} is not ours alone")
-    (top / study).mkdir(exist_ok=True)
-    return top / study
-
-
-def _pid_namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
-
-
-def _start_ticks(pid: int) -> int:
-    """Return when a process began, in the kernel's ticks; 0: it is not there."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(stat.rpartition(b")")[2].split()[19])
-
-
-def _remove_matching(folder: Path, pattern: str) -> None:
-    """Remove what came with the code of a trial's files: of these those count that an attempt sealed."""
-    matches = re.compile(pattern, re.DOTALL).fullmatch
-    for here, folders, names in os.walk(folder):
-        for path in (Path(here, name) for name in (*names, *folders)):
-            if matches(str(path.relative_to(folder))) and (path.is_symlink() or not path.is_dir()):
-                path.unlink()
 
 
 def _read(path: Path, offset: int, most_bytes: int) -> bytes:

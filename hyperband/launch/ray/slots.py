@@ -7,18 +7,19 @@ joining.py, who has which slot in holdings.py. Must not know: how a job is run a
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperband.errors import HyperbandError, InternalError, MachineError
-from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
+from hyperband.errors import HyperbandError, InternalError
+from hyperband.launch.base import NO_WISH, Lease, Wish
 from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import Holdings, Over
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.link import RayLink, default_environment
 from hyperband.launch.ray.words import GIVE_UP_S, Join, slot_of, warnings_of
+from hyperband.launch.remote.slots import RemoteSlots
 
 #: patience with the end of slots
 _END_S = 40.0
@@ -26,8 +27,8 @@ _END_S = 40.0
 _N_UNFIT = 3
 
 
-class RaySlots:
-    """Slots `NODE:gpuK/KEY` and `NODE:cpu/KEY`. `open` first; before that only `describe` and `n_slots`."""
+class RaySlots(RemoteSlots):
+    """Slots `NODE:gpuK/KEY` and `NODE:cpu/KEY`; see RemoteSlots."""
 
     def __init__(
         self,
@@ -45,20 +46,19 @@ class RaySlots:
             token: file with the cluster's token.
             max_slots: jobs at once; None: as many as there is room for.
         """
+        super().__init__()
         self._address = address
         self._resources = dict(resources)
         self._token = token
         self._max_slots = max_slots
         self._joining = Joining(address)
         self._holdings = Holdings(max_slots)
-        self._news: list[str] = []
         #: slots in a row for which Ray could not make ready what travels to nodes
         self._n_unfit = 0
         self._warned: set[str] = set()
         self._n_waiting = 0
         self._n_asked = 0
         self._n_ended: int | None = None
-        self._failure: HyperbandError | None = None
         self._open: tuple[RayLink, RayFiles] | None = None
         self._sent: Mapping[str, Any] | None = None
 
@@ -90,10 +90,6 @@ class RaySlots:
         """Every slot that is there."""
         return self._holdings.names()
 
-    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
-        """Never: what a job has of a node is said by its resources."""
-        return None
-
     def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
         """Count a slot as used by a job of an earlier search, also before it was found again.
 
@@ -110,19 +106,6 @@ class RaySlots:
         """
         self._holdings.release(lease.slot.name, time.monotonic())
 
-    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
-        """Nothing: its GPU is on another machine."""
-        return Observation()
-
-    def news(self) -> tuple[str, ...]:
-        """What happened to the cluster since the last call."""
-        news, self._news = self._news, []
-        return tuple(news)
-
-    def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 (of a GPU on another machine its job tells)
-        """False."""
-        return False
-
     def next_look_s(self) -> float | None:
         """Seconds after which a slot may be free that was held back; of all else the grounds tell."""
         return self._holdings.held_back_s(time.monotonic())
@@ -131,6 +114,10 @@ class RaySlots:
         """One line: what the search waits for."""
         words = self._holdings.why_held_back(time.monotonic()) or self._joining.why_none()
         return words or "Ray has not given the slots yet: others use the cluster"
+
+    def why_waiting(self) -> str:
+        """Nothing: a slot is there before its job starts."""
+        return ""
 
     # What the grounds and the launcher ask.
 
@@ -208,7 +195,7 @@ class RaySlots:
         """Hear that a job could not be started at a slot."""
         fault = self._holdings.note_failed_start(name, words, time.monotonic())
         if fault is not None:
-            self._failure = self._failure or MachineError(
+            self._fail(
                 f"jobs cannot be started on slots that Ray gave: {fault}. Mend it (the study's "
                 "folder and the script must be at the same path on every node), and start the same "
                 "command again: the search goes on where it is"
@@ -303,9 +290,9 @@ class RaySlots:
             self._news.append(line)
         # a node that is not fit is no reason to end what goes on at others
         if self._n_unfit >= _N_UNFIT and not self._holdings.names():
-            self._failure = self._failure or MachineError(
-                f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, or "
-                "the nodes, and start the same command again: the search goes on where it is"
+            self._fail(
+                f"Ray cannot make ready on its nodes what travels there: {words}. Mend --ray-runtime-env, "
+                "or the nodes, and start the same command again: the search goes on where it is"
             )
 
     def _ask(self) -> None:

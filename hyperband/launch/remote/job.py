@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.launch.base import Ending, Lease, StopReason
+from hyperband.launch.base import Bell, Ending, Lease, StopReason
 from hyperband.launch.remote.carrier import Carrier
 from hyperband.launch.remote.files import Ordered, Sight
 from hyperband.machine.claim import lease_age_s
@@ -27,8 +27,18 @@ class RemoteJob:
         ordered: Ordered,
         carrier: Carrier | None,
         on_lost_carrier: Callable[["RemoteJob"], None],
+        bell: Bell,
     ) -> None:
-        """Begin; see Ordered and Carrier. on_lost_carrier: called in another thread, see Patrol."""
+        """Begin; see Ordered and Carrier.
+
+        Args:
+            folder: of the attempt.
+            lease: the slot it holds.
+            ordered: what was ordered.
+            carrier: what brings its keeper onto a node, if anything is known of that.
+            on_lost_carrier: called in another thread, see Patrol.
+            bell: rung when it has begun.
+        """
         self.folder = folder
         self.attempt = ordered.attempt
         self.lease_s = ordered.lease_s
@@ -45,6 +55,7 @@ class RemoteJob:
         self.failure: Exception | None = None
         self._lease = lease
         self._on_lost_carrier = on_lost_carrier
+        self._bell = bell
         self._began_s: float | None = None
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -69,7 +80,9 @@ class RemoteJob:
         began_s = at_s - (lease_age_s(sight.lease) or 0.0)
         self._began_s = began_s if self._began_s is None else min(began_s, self._began_s)
         self.host = sight.host
-        self.has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
+            self._bell.ring()
 
     def lose_carrier(self) -> None:
         """Hear from the patrol that its carrier has ended, and left no result behind."""

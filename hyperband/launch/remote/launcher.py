@@ -7,12 +7,13 @@ business (launch/remote/carrier.py), when a folder is looked at the patrol's (la
 import contextlib
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.launch.base import Ending, Lease, Order, StopReason
+from hyperband.launch.base import Bell, Ending, Lease, Order, StopReason
 from hyperband.launch.remote.carrier import Carrier, Carriers
 from hyperband.launch.remote.files import (
     Ordered,
@@ -66,6 +67,8 @@ class RemoteLauncher:
         self._margin_s = margin_s
         self._patrol = Patrol(margin_s=margin_s)
         self._jobs: set[RemoteJob] = set()
+        #: rung when a job has begun on its node
+        self.bell = Bell()
 
     @property
     def begin_within_s(self) -> None:
@@ -138,7 +141,9 @@ class RemoteLauncher:
                 f"cannot look at the job in {folder}: {err.strerror or err}; mend the folder and start the "
                 "same command again: the job goes on"
             ) from err
-        return self._watch(self._job(folder, lease, ordered, carrier))
+        job = self._job(folder, lease, ordered, carrier)
+        job.saw(sight, time.monotonic())
+        return self._watch(job)
 
     def stop(self, job: RemoteJob, reason: StopReason) -> None:
         """Ask for a job's end: SIGTERM, grace, SIGKILL; one that nobody has begun never begins.
@@ -176,6 +181,17 @@ class RemoteLauncher:
                 node that answers: no lease is waited for. A node that does not answer proves nothing.
         """
         self._patrol.give_up(job, why, is_proven=is_proven)
+
+    def heed(self) -> None:
+        """Take in what the engine said of what jobs run in; each turn.
+
+        Raises:
+            MachineError: the folder of a job cannot be written to.
+        """
+
+    def next_look_s(self) -> float | None:
+        """Return seconds until `heed` has something to do although nothing is said; None: never."""
+        return None
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Give back what a job that is over still takes here, and tell how it ended; None: not over yet.
@@ -246,6 +262,8 @@ class RemoteLauncher:
             if job.carrier is not None:
                 job.carrier.close()
         self._jobs.clear()
+        if has_ended:
+            self.bell.close()
         self._carriers.close()
 
     def _may_begin(self, carrier: Carrier | None) -> bool:
@@ -255,7 +273,7 @@ class RemoteLauncher:
         return carrier.pidfd is not None or (bool(carrier.label) and self._carriers.is_coming(carrier.label))
 
     def _job(self, folder: Path, lease: Lease, ordered: Ordered, carrier: Carrier | None) -> RemoteJob:
-        return RemoteJob(folder, lease, ordered, carrier, self._ask_for_proof)
+        return RemoteJob(folder, lease, ordered, carrier, self._ask_for_proof, self.bell)
 
     def _ask_for_proof(self, job: RemoteJob) -> None:
         """Find out, if the engine can, whether anything is left of a job without a carrier; see give_up.

@@ -39,7 +39,7 @@ _MODE_OF = {"hb-": "held", "hbj-": "jobs"}
 def read_name(study: Path) -> str | None:
     """Return the name of a study's allocations, or jobs; None: there are none."""
     try:
-        return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8") or None
+        return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
 
@@ -74,7 +74,7 @@ def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within
             words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
             begin = next(begin for begin, other in _MODE_OF.items() if other == mode)
             name = f"{begin}{words}-{uuid.uuid4().hex[:8]}"
-            write_whole(str(folder), _NAME_FILE, name.encode())
+            write_whole(str(folder), _NAME_FILE, f"{name}\n".encode())
     except OSError as err:
         raise MachineError(
             f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or "

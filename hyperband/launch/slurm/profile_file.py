@@ -1,6 +1,7 @@
 """Reading a Slurm profile: from a YAML file and from `KEY=VALUE` words, refused early with the line.
 
-Owns the file's form, which word counts, and which values go together. Must not know: what a value means.
+Owns the file's form, which word counts, which values go together, and which keys are of one mode alone. Must
+not know: what a value means.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,22 +11,43 @@ from hyperband.errors import UsageError
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.profile_keys import checked
 
+#: keys that mean something in one mode only, the values that change nothing in the other, and why not there
+_OF_ONE_MODE: Mapping[str, tuple[str, tuple[object, ...], str]] = {
+    "array_throttle": (
+        "held",
+        (),
+        "is of arrays of jobs: there are none where allocations are held; max_allocations, or --max-slots, "
+        "bounds what runs at once",
+    ),
+    "nodes": ("jobs", (1,), "is for allocations that are held: each job of a trial is on one node"),
+    "slots_per_allocation": (
+        "jobs",
+        (1,),
+        "is for allocations that are held: each job of a trial has all that the profile asks for",
+    ),
+    "min_allocations": ("jobs", (0,), "is for allocations that are held: no job is kept without a trial"),
+    "idle_s": ("jobs", (), "is for allocations that are held: a job ends with its trial's"),
+}
 
-def read_profile(path: Path | None, overrides: Sequence[str] = ()) -> Profile:
+
+def read_profile(path: Path | None, overrides: Sequence[str] = (), *, mode: str | None = None) -> Profile:
     """The profile of a file, with `KEY=VALUE` words over it; the later word counts, `setup` words add up.
 
     Args:
         path: A YAML file with one mapping; None: all defaults.
         overrides: Words of `--slurm-set`.
+        mode: `--slurm-mode`; keys that mean nothing there are refused. None: of either.
 
     Raises:
         UsageError: The file cannot be read, is no such mapping, has a key twice or one that is unknown, or
             a value is none of those expected; with the line.
     """
     found: dict[str, object] = {}
+    places: dict[str, str] = {}
     if path is not None:
         for key, (value, line) in _entries(path).items():
-            found[key] = checked(key, value, f"{path}, line {line}")
+            places[key] = f"{path}, line {line}"
+            found[key] = checked(key, value, places[key])
     set_here: dict[str, str | list[str]] = {}
     for word in overrides:
         key, equals, value = word.partition("=")
@@ -38,9 +60,23 @@ def read_profile(path: Path | None, overrides: Sequence[str] = ()) -> Profile:
         else:
             set_here[key] = value
         found[key] = checked(key, set_here[key], where)
+        places[key] = where
+    if mode is not None:
+        _refuse_other_mode(found, places, mode)
     profile = Profile(**found)  # type: ignore[arg-type] # each was checked under its own name
     _check_together(profile, "the Slurm profile" if path is None else str(path))
     return profile
+
+
+def _refuse_other_mode(found: Mapping[str, object], places: Mapping[str, str], mode: str) -> None:
+    """Raise for a key that means nothing in this mode: somebody who gave it counts on it."""
+    for key, (not_in, idle_values, why) in _OF_ONE_MODE.items():
+        if mode == not_in and key in found and found[key] not in idle_values:
+            other = "jobs" if mode == "held" else "held"
+            raise UsageError(
+                f"{places[key]}: {key} {why}. Leave {key} out with --slurm-mode {mode}, or take "
+                f"--slurm-mode {other}."
+            )
 
 
 def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:

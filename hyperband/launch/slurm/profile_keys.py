@@ -163,14 +163,15 @@ EXAMPLE = """\
 
 # --- with --slurm-mode jobs: each job of a trial is a job of Slurm's, or a task of an array ---
 # What stands above is of one such job then. So many are queued or running at once as max_allocations says;
-# idle_s says nothing of them; min_allocations is refused, and more than one node or slot for each.
+# idle_s and min_allocations are refused then, and more than one node or slot for each; array_throttle is
+# refused without it.
 # So many of them run at once, at most; without this line as many as Slurm starts
 # array_throttle: 8
 
 # --- with --detach: the search itself, a small job of its own without a GPU ---
 # partition above, if this is left out
 # search_partition: cpu
-# at its time limit it is queued again, and goes on
+# at its time limit it is queued again, and goes on; at least 5 minutes
 # search_time: 7-00:00:00
 # search_mem: 4G
 """

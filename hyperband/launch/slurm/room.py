@@ -46,11 +46,18 @@ def lease_named(profile: Profile, name: str, index: int) -> Lease:
 
 def place_of(lease: Lease) -> Place:
     """Return the place of a slot of ours."""
-    place = Place.named(lease.slot.name)
+    return place_named(lease.slot.name)
+
+
+def place_named(name: str) -> Place:
+    """Return the place of a slot of ours with this name.
+
+    Raises:
+        InternalError: it is none.
+    """
+    place = Place.named(name)
     if place is None:
-        raise InternalError(
-            f"{lease.slot.name} is no slot of Slurm's. This is a bug of ours: please report it."
-        )
+        raise InternalError(f"{name} is no slot of Slurm's. This is a bug of ours: please report it.")
     return place
 
 

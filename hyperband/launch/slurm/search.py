@@ -7,9 +7,10 @@ allocations in which its jobs run.
 import contextlib
 import json
 import re
+import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ _ABOUT_FILE = "search.json"
 _SCRIPT_FILE = "search.sh"
 _SCRIPT = '#!/bin/bash\nexec "$@"\n'
 _NAME_LENGTH = 40
-#: patience with one command, and with the end of a search that was asked for it
-_COMMAND_S = 20.0
+#: patience with one command
+COMMAND_S = 20.0
+#: and with the end of a search that was asked for it
 _END_S = 150.0
 _LOOK_S = 0.3
 
@@ -53,6 +55,11 @@ class SearchJob:
         """Note that it has ended, unless another one was submitted since."""
         if SearchJob.read(study) == self:
             (study / SLURM_FOLDER / _ABOUT_FILE).unlink(missing_ok=True)
+
+
+def about_file(study: Path) -> Path:
+    """Return the file that says which job was submitted."""
+    return study / SLURM_FOLDER / _ABOUT_FILE
 
 
 def submit_search(
@@ -110,17 +117,23 @@ def look_at(job: SearchJob, environ: Mapping[str, str]) -> JobLine | None:
     """
     answer = _ask(squeue_argv(job.name), environ)
     if answer.code != 0:
-        raise MachineError(
-            f"the search was submitted as Slurm's job {job.job_id}, and Slurm does not say whether it is "
-            f"over: {answer.words}. Try again when it answers"
-        )
+        absent = shutil.which("squeue") is None
+        why = "there is no squeue on this machine (through PATH)" if absent else answer.words
+        raise MachineError(f"Slurm does not say whether that is over: {why}")
     # one that is ending may be queued again in a moment
     lines = [line for line in jobs_in_squeue(answer.out) if line.job_id == job.job_id]
     return next((line for line in lines if not line.state.is_over), None)
 
 
-def end_search(job: SearchJob, environ: Mapping[str, str]) -> bool:
+def end_search(
+    job: SearchJob, environ: Mapping[str, str], say: Callable[[str], None] = lambda _: None
+) -> bool:
     """End the job of a search in order, and wait for that; return whether there was anything to end.
+
+    Args:
+        job: of the search.
+        environ: ours.
+        say: told that one that runs was asked to end, and is waited for.
 
     Raises:
         MachineError: Slurm does not answer, or the search does not end.
@@ -135,6 +148,7 @@ def end_search(job: SearchJob, environ: Mapping[str, str]) -> bool:
             # to the search itself, which ends its jobs and allocations; scancel alone would leave it no time
             _cancel(job, ("scancel", "--quiet", "--signal=TERM", "--batch", job.job_id), environ)
             is_asked = True
+            say(f"Slurm's job {job.job_id} was asked to end; it ends its jobs first, {_END_S:g} s at most.")
         if time.monotonic() > until_s:
             raise MachineError(
                 f"the search in Slurm's job {job.job_id} was asked to end, and has not within {_END_S:g} s; "
@@ -167,5 +181,5 @@ def _cancel(job: SearchJob, argv: Sequence[str], environ: Mapping[str, str]) -> 
 
 
 def _ask(argv: Sequence[str], environ: Mapping[str, str]) -> Answer:
-    with contextlib.closing(Commands(engine_environment(environ), _COMMAND_S)) as commands:
+    with contextlib.closing(Commands(engine_environment(environ), COMMAND_S)) as commands:
         return commands.run(argv)

@@ -18,7 +18,7 @@ from hyperband.launch.slurm.held.events import Action, Avoid, Began, Ended, Even
 from hyperband.launch.slurm.held.news import AllocationNews
 from hyperband.launch.slurm.held.sizing import AllocationSizing
 from hyperband.launch.slurm.held.state import AllocationState
-from hyperband.launch.slurm.orders import Say, Stop, Tick
+from hyperband.launch.slurm.orders import Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
     FoundSite,
@@ -43,7 +43,7 @@ class Allocations:
             rules: How many, and what one is.
             log_of: Where the output of allocations is, for messages.
         """
-        self._all = AllocationState(rules, log_of, n_most=rules.n_most)
+        self._all = AllocationState(rules=rules, log_of=log_of, n_most=rules.n_most)
         self._news = AllocationNews(self._all)
         self._sizing = AllocationSizing(self._all)
 
@@ -68,11 +68,8 @@ class Allocations:
                 self._news.note_refusal(event, now_s, actions)
             case Status(jobs):
                 self._news.note_status(jobs, now_s, actions)
-            case Unreachable(words):
-                self._all.is_reachable = False
-                actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
-            case CancelRefused(job_ids, words):
-                actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
+            case Unreachable() | CancelRefused():
+                self._all.note_trouble(event, actions)
             case Stop():
                 self._all.is_stopping = True
             case FoundSite() | StepOver() | Tick():

@@ -9,71 +9,50 @@ import time
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from hyperband.errors import InternalError, MachineError
 from hyperband.launch.remote.place import Place
 from hyperband.launch.remote.starts import FailedStarts
-from hyperband.launch.slurm.clerk import Clerk, Pace
-from hyperband.launch.slurm.closing import see_the_end
+from hyperband.launch.slurm.clerk import Pace
 from hyperband.launch.slurm.files import SlurmFiles
 from hyperband.launch.slurm.held.allocation import Phase
 from hyperband.launch.slurm.held.allocations import Allocations
 from hyperband.launch.slurm.held.cuts import CutOffs
 from hyperband.launch.slurm.held.events import Avoid, Event, Lost, Submit, Wanted
 from hyperband.launch.slurm.held.holders import Holders
-from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
+from hyperband.launch.slurm.orders import Cancel, Fail, Say, Tick
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.reports import FoundSite, Status, StepOver
 from hyperband.launch.slurm.room import rules_of
+from hyperband.launch.slurm.slots import SlotsOfSlurm
 from hyperband.launch.slurm.words import means_ending
 
 
-class SlurmHolding:
+class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
     """Allocations, the clerk and the holders of one search. `open` first."""
 
     def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
         """Ask nothing yet; see SlurmSlots."""
-        self._profile = profile
+        super().__init__(profile)
         self._rules = rules_of(profile, max_slots)
         self._allocations = Allocations(self._rules)
         self._starts = FailedStarts()
         self._holders = Holders()
         self._lost: list[Lost] = []
         self._steps_over: list[str] = []
-        self._news: list[str] = []
         #: of the job at a place, when it began there
         self._expected_s: dict[Place, float | None] = {}
         self._cuts = CutOffs()
         #: nodes on which nothing is started
         self._avoided: frozenset[str] = frozenset()
-        self._failure: MachineError | None = None
-        self._open: tuple[Clerk, SlurmFiles] | None = None
 
     def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
         self._allocations = Allocations(self._rules, log_of=str(files.log))
-        clerk = Clerk(files.name, environ, pace)
-        self._open = clerk, files
-        clerk.look()
-
-    def news(self) -> tuple[str, ...]:
-        """What happened to allocations since the last call."""
-        news, self._news = self._news, []
-        return tuple(news)
-
-    @property
-    def clerk(self) -> Clerk:
-        """Its descriptor is readable when there is something to heed."""
-        return self._opened()[0]
+        self._begin(files, environ, pace)
 
     @property
     def is_reachable(self) -> bool:
         """Whether Slurm answered when it was asked last."""
         return self._allocations.is_reachable
-
-    @property
-    def failure(self) -> MachineError | None:
-        """Why there will be no more slots."""
-        return self._failure
 
     def heed(self) -> None:
         """Take in what the clerk reported and what holders wrote.
@@ -89,8 +68,7 @@ class SlurmHolding:
             elif isinstance(report, StepOver):
                 self._steps_over.append(report.name)
             elif isinstance(report, FoundSite):
-                has = "with" if report.site.has_accounting else "without"
-                self._news.append(f"Slurm {report.site.version}, {has} accounting")
+                self._note_site(report)
         phases = self._allocations.phases
         are_coming = self._allocations.n_coming > 0
         for held, is_new in self._holders.attend(files, time.monotonic(), are_coming=are_coming):
@@ -167,7 +145,7 @@ class SlurmHolding:
         """Hear that the time limit ended the job at a place; ran_s: for how long it had run there."""
         words = self._cuts.note(job, ran_s=ran_s, expected_s=self._expected_s.get(place))
         if words is not None:
-            self._failure = self._failure or MachineError(words)
+            self._fail(words)
 
     def note_run(self, place: Place) -> None:
         """Hear that something was run at a place."""
@@ -179,15 +157,9 @@ class SlurmHolding:
 
     def end(self) -> list[str]:
         """Cancel every allocation and see its end begin; return what must be said if that fails."""
-        if self._open is None:
-            return []
-        clerk, files = self._open
-        self._tell(Stop())
-        in_vain_s = see_the_end(clerk, self._tell, lambda: self._allocations.is_given_up)
-        if in_vain_s is not None:
-            return [self._why_not_ended(files, in_vain_s)]
-        files.clear()
-        return []
+        return self._give_back(self._tell, lambda: self._allocations.is_given_up)
+
+    # Inside.
 
     def _why_not_ended(self, files: SlurmFiles, patience_s: float) -> str:
         with contextlib.suppress(OSError):  # then they end when nobody has wanted them for a while
@@ -198,19 +170,6 @@ class SlurmHolding:
             f"Slurm did not end {what} within {patience_s:g} s: `scancel --name={files.name}` or `hyperband "
             f"stop {files.study}` ends all of them, and by themselves they end when it answers again."
         )
-
-    def close(self) -> None:
-        """Ask nothing more; allocations go on."""
-        if self._open is not None:
-            self._open[0].close()
-            self._open = None
-
-    # Inside.
-
-    def _opened(self) -> tuple[Clerk, SlurmFiles]:
-        if self._open is None:
-            raise InternalError("Slurm's slots were used before they were opened: please report it.")
-        return self._open
 
     def _tell(self, event: Event) -> None:
         """Tell the allocations, and do what they want done."""
@@ -227,7 +186,7 @@ class SlurmHolding:
                 case Say(words):
                     self._news.append(words)
                 case Fail(words):
-                    self._failure = self._failure or MachineError(words)
+                    self._fail(words)
 
     def _note_status(self) -> None:
         """Starts that failed were their allocation's fault, or that of what is started."""
@@ -235,9 +194,9 @@ class SlurmHolding:
         words = self._starts.judge(lambda place: place.job_id in held)
         self._news += self._starts.take_news()
         if words is not None:
-            self._failure = self._failure or MachineError(
+            self._fail(
                 f"jobs cannot be started in allocations that run: {words}. Mend it (the interpreter of "
-                "hyperband and the study's folder must be at the same path on the nodes), and start the same "
-                "command again: the search goes on where it is"
+                "hyperband and the study's folder must be at the same path on the nodes), and start the "
+                "same command again: the search goes on where it is"
             )
         self._holders.hurry()

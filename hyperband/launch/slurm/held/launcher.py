@@ -57,6 +57,18 @@ class SlurmLauncher(RemoteLauncher):
         job = super().adopt(folder, lease)
         return None if job is None else self._note_ordered(job)
 
+    def heed(self) -> None:
+        """Take in what became of allocations and steps, and what is late.
+
+        Raises:
+            MachineError: the folder of a job cannot be written to.
+        """
+        for lost in self._slots.take_lost():
+            self.lose(lost)
+        for step in self._slots.take_steps_over():
+            self.prove(step)
+        self.give_up_late()
+
     def give_up_late(self) -> None:
         """Take back the jobs whose step does not begin, although Slurm answers: srun may wait for ever.
 

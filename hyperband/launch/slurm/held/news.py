@@ -60,9 +60,7 @@ class AllocationNews:
 
     def note_status(self, jobs: tuple[JobLine, ...], now_s: float, actions: list[Action]) -> None:
         """Take in what Slurm lists."""
-        if not self._all.is_reachable:
-            self._all.is_reachable = True
-            actions.append(Say("Slurm answers again"))
+        self._all.note_answer(actions)
         for line in jobs:
             one = self._all.allocations.get(line.job_id)
             if one is None and not line.state.is_over:
@@ -88,7 +86,7 @@ class AllocationNews:
 
     def _note_line(self, one: Allocation, line: JobLine, now_s: float, actions: list[Action]) -> None:
         if line.state == JobState.UNKNOWN:
-            self._all.say_once(f"Slurm says {line.said!r} of {one.job_id}, a word not known here", actions)
+            self._all.note_unknown_word(line, actions)
         elif line.state.is_over:
             self._end(one, line, now_s, actions)
         elif line.state == JobState.WAITING:

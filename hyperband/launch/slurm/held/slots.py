@@ -7,18 +7,18 @@ onto its node.
 import time
 from collections.abc import Callable
 
-from hyperband.errors import InternalError
-from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
+from hyperband.launch.base import NO_WISH, Lease, Wish
 from hyperband.launch.remote.place import Place
+from hyperband.launch.remote.slots import Booked
 from hyperband.launch.slurm.files import described
 from hyperband.launch.slurm.held.events import Began, Ended
 from hyperband.launch.slurm.held.holding import SlurmHolding
 from hyperband.launch.slurm.profile import Profile
-from hyperband.launch.slurm.room import lease_of, place_of
+from hyperband.launch.slurm.room import lease_of, place_named, place_of
 
 
 class SlurmSlots(SlurmHolding):
-    """Slots `NODE/ALLOCATION/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
+    """Slots `NODE/ALLOCATION/K`; see RemoteSlots."""
 
     def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
         """Ask nothing yet.
@@ -28,7 +28,7 @@ class SlurmSlots(SlurmHolding):
             max_slots: jobs at once in all of them; None: as many as there is room for.
         """
         super().__init__(profile, max_slots=max_slots)
-        self._leases: dict[str, Lease] = {}
+        self._booked = Booked()
         #: tells whether a job that is started at a place now needs no word of Slurm's
         self._is_prepared: Callable[[Place], bool] = lambda _: False
 
@@ -38,7 +38,7 @@ class SlurmSlots(SlurmHolding):
 
     def used(self) -> list[Place]:
         """Return the slots that are taken."""
-        return [place_of(lease) for lease in self._leases.values()]
+        return [place_named(name) for name in self._booked]
 
     def describe(self) -> str:
         """One line: how many there may be, and of what kind."""
@@ -63,16 +63,12 @@ class SlurmSlots(SlurmHolding):
             if not is_out and (is_reachable or self._is_prepared(place)):
                 self._tell(Began(place))
                 self._expected_s[place] = wish.expected_s
-                return self._book(place)
+                return self._booked.book(lease_of(self._profile, place))
         return None
 
     def names(self) -> tuple[str, ...]:
         """Every slot of allocations that run."""
         return tuple(place.name for place in self._allocations.places())
-
-    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
-        """Never: what a job has of its node's GPUs is for the profile to say."""
-        return None
 
     def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
         """Count a slot as used by a job of an earlier search.
@@ -80,13 +76,10 @@ class SlurmSlots(SlurmHolding):
         Raises:
             InternalError: it is none, or is taken.
         """
-        place = Place.named(slot_name)
-        if place is None or slot_name in self._leases:
-            raise InternalError(
-                f"Slot {slot_name} cannot be adopted. This is a bug of ours: please report it."
-            )
+        place = place_named(slot_name)
+        lease = self._booked.book(lease_of(self._profile, place))
         self._tell(Began(place))
-        return self._book(place)
+        return lease
 
     def release(self, lease: Lease) -> None:
         """Count the slot as free.
@@ -94,19 +87,10 @@ class SlurmSlots(SlurmHolding):
         Raises:
             InternalError: it was not taken.
         """
-        if self._leases.pop(lease.slot.name, None) is None:
-            raise InternalError(f"Slot {lease.slot.name} was released but not taken: please report it.")
+        self._booked.free(lease.slot.name)
         place = place_of(lease)
         self._expected_s.pop(place, None)
         self._tell(Ended(place))
-
-    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
-        """Nothing: its GPU is on another machine."""
-        return Observation()
-
-    def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 (of a GPU on another machine its job tells)
-        """False."""
-        return False
 
     def next_look_s(self) -> float | None:
         """Seconds after which a slot may be free that was held back; of all else the grounds tell."""
@@ -115,7 +99,3 @@ class SlurmSlots(SlurmHolding):
     def why_none(self) -> str:
         """One line: what allocations wait for, or do."""
         return self._starts.words(time.monotonic()) or self._allocations.why_none()
-
-    def _book(self, place: Place) -> Lease:
-        lease = self._leases[place.name] = lease_of(self._profile, place)
-        return lease

@@ -90,9 +90,7 @@ class TrialJobNews:
 
     def note_seen(self, jobs: tuple[SeenJob, ...], now_s: float, actions: list[Action]) -> None:
         """Take in all that Slurm knows of our jobs."""
-        if not self._all.is_reachable:
-            self._all.is_reachable = True
-            actions.append(Say("Slurm answers again"))
+        self._all.note_answer(actions)
         self._all.has_looked = True
         seen = list(self._whole_arrays_as_tasks(jobs))
         live = [one for one in seen if not one.line.state.is_over]
@@ -131,7 +129,7 @@ class TrialJobNews:
     def _note_live(self, job: SeenJob, now_s: float, actions: list[Action]) -> None:
         line = job.line
         if line.state == JobState.UNKNOWN:
-            self._all.say_once(f"Slurm says {line.said!r} of {line.job_id}, a word not known here", actions)
+            self._all.note_unknown_word(line, actions)
             return
         one = self._all.attempts.get(job.attempt or "")
         waits = line.state == JobState.WAITING

@@ -5,14 +5,13 @@ decide (trial_jobs.py), and carries their orders out. Must not know: how an atte
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hyperband.errors import InternalError, MachineError, UsageError
-from hyperband.launch.base import NO_WISH, Lease, Observation, Wish
-from hyperband.launch.slurm.clerk import Clerk, Pace
-from hyperband.launch.slurm.closing import see_the_end
+from hyperband.launch.base import NO_WISH, Lease, Wish
+from hyperband.launch.remote.slots import Booked
+from hyperband.launch.slurm.clerk import Pace
 from hyperband.launch.slurm.files import described
 from hyperband.launch.slurm.jobs.events import (
     Asked,
@@ -35,6 +34,7 @@ from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.reports import FoundSite, Report, Status
 from hyperband.launch.slurm.room import lease_named
+from hyperband.launch.slurm.slots import SlotsOfSlurm
 
 #: a shared folder that could not be used is tried again after so long
 _TROUBLE_S = 5.0
@@ -43,28 +43,12 @@ SLOT_PREFIX = "slurm/"
 
 
 def profile_of_one(profile: Profile) -> Profile:
-    """Return what is asked for one job of a trial.
-
-    Raises:
-        UsageError: the profile says something that is for allocations.
-    """
-    said = {
-        "slots_per_allocation": profile.slots_per_allocation not in (None, 1),
-        "nodes": profile.nodes != 1,
-        "min_allocations": profile.min_allocations != 0,
-    }
-    for key in [key for key, is_said in said.items() if is_said]:
-        raise UsageError(
-            f"{key} of the Slurm profile is {getattr(profile, key)}, which is for allocations that are held: "
-            "with --slurm-mode jobs each job of a trial has a Slurm job of its own on one node, and as many "
-            f"of its GPUs as the profile asks for. Leave {key} out (--slurm-set {key}="
-            f"{0 if key == 'min_allocations' else 1}), or leave --slurm-mode out"
-        )
+    """Return what is asked for one job of a trial, from a profile that was read for this mode."""
     return replace(profile, slots_per_allocation=1)
 
 
-class TrialJobSlots:
-    """Slots `slurm/K`. `open` first; of those that are not open only `describe` and `n_slots`."""
+class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
+    """Slots `slurm/K`; see RemoteSlots."""
 
     def __init__(self, profile: Profile, *, max_slots: int | None) -> None:
         """Ask nothing yet.
@@ -73,30 +57,25 @@ class TrialJobSlots:
             profile: what a job is, see profile_of_one; its `max_allocations` is how many there may be.
             max_slots: the same, if it is less.
         """
-        self._profile = profile
+        super().__init__(profile)
         most = profile.max_allocations
         self._n_slots = most if max_slots is None else min(most, max_slots)
         self._jobs = TrialJobs()
-        self._leases: dict[str, Lease] = {}
+        self._booked = Booked()
         #: of each attempt that is not done
         self._folders: dict[str, Path] = {}
         #: which attempt a job was known to be for, also where its comment says nothing
         self._attempt_of: dict[str, str] = {}
         self._given: list[Given] = []
         self._over: list[JobOver] = []
-        self._news: list[str] = []
-        self._failure: MachineError | None = None
         #: the shared folder could not be used, and it was told of
         self._is_in_trouble = False
         self._look_at_s: float | None = None
-        self._open: tuple[Clerk, TrialJobFiles] | None = None
 
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
         self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
-        clerk = Clerk(files.name, environ, pace)
-        self._open = clerk, files
-        clerk.look()
+        self._begin(files, environ, pace)
 
     # What the search asks of slots.
 
@@ -113,20 +92,16 @@ class TrialJobSlots:
 
     def take(self, wish: Wish) -> Lease | None:
         """Lease a slot that is free, if Slurm takes jobs now."""
-        if not self._jobs.may_get_jobs(time.monotonic()) or len(self._leases) >= self._n_slots:
+        if not self._jobs.may_get_jobs(time.monotonic()) or len(self._booked) >= self._n_slots:
             return None
         for name in self.names():
-            if name not in self._leases and name not in wish.avoid:
-                return self._book(name)
+            if name not in self._booked and name not in wish.avoid:
+                return self._booked.book(lease_named(self._profile, name, 0))
         return None
 
     def names(self) -> tuple[str, ...]:
         """Every slot."""
         return tuple(f"{SLOT_PREFIX}{number}" for number in range(self._n_slots))
-
-    def take_all(self, avoid: frozenset[str] = frozenset()) -> Lease | None:  # noqa: ARG002
-        """Never: what a job has of its node's GPUs is for the profile to say."""
-        return None
 
     def adopt(self, slot_name: str, wish: Wish = NO_WISH) -> Lease:  # noqa: ARG002
         """Count a slot as used by a job of an earlier search, which may have had more of them.
@@ -134,11 +109,7 @@ class TrialJobSlots:
         Raises:
             InternalError: it is taken.
         """
-        if slot_name in self._leases:
-            raise InternalError(
-                f"Slot {slot_name} cannot be adopted. This is a bug of ours: please report it."
-            )
-        return self._book(slot_name)
+        return self._booked.book(lease_named(self._profile, slot_name, 0))
 
     def release(self, lease: Lease) -> None:
         """Count the slot as free.
@@ -146,21 +117,7 @@ class TrialJobSlots:
         Raises:
             InternalError: it was not taken.
         """
-        if self._leases.pop(lease.slot.name, None) is None:
-            raise InternalError(f"Slot {lease.slot.name} was released but not taken: please report it.")
-
-    def observe(self, lease: Lease, belongs: Callable[[int], bool]) -> Observation:  # noqa: ARG002
-        """Nothing: its GPU is on another machine."""
-        return Observation()
-
-    def news(self) -> tuple[str, ...]:
-        """What happened to jobs since the last call."""
-        news, self._news = self._news, []
-        return tuple(news)
-
-    def is_lost(self, lease: Lease) -> bool:  # noqa: ARG002 (of a GPU on another machine its job tells)
-        """False."""
-        return False
+        self._booked.free(lease.slot.name)
 
     def next_look_s(self) -> float | None:
         """Seconds after which Slurm may take jobs again."""
@@ -171,16 +128,6 @@ class TrialJobSlots:
         return self._jobs.why_none(time.monotonic())
 
     # What the grounds and the launcher ask.
-
-    @property
-    def clerk(self) -> Clerk:
-        """Its descriptor is readable when there is something to heed."""
-        return self._opened()[0]
-
-    @property
-    def failure(self) -> MachineError | None:
-        """Why there will be no more jobs."""
-        return self._failure
 
     def why_waiting(self) -> str:
         """One line on attempts that wait in Slurm's queue; empty: none does, or not for long."""
@@ -256,41 +203,24 @@ class TrialJobSlots:
 
     def end(self) -> list[str]:
         """Cancel every job and see its end begin; return what must be said if that fails."""
-        if self._open is None:
-            return []
-        clerk, files = self._open
-        self._tell(Stop())
-        in_vain_s = see_the_end(clerk, self._hear, lambda: self._jobs.is_given_up)
-        if in_vain_s is not None:
-            return [
-                f"Slurm did not end the jobs within {in_vain_s:g} s: `scancel --name={files.name}` or "
-                f"`hyperband stop {files.study}` ends all of them. One that starts after that finds nothing "
-                "to do, and ends by itself."
-            ]
-        files.clear()
-        return []
-
-    def close(self) -> None:
-        """Ask nothing more; jobs go on, or wait in the queue."""
-        if self._open is not None:
-            self._open[0].close()
-            self._open = None
+        return self._give_back(self._hear, lambda: self._jobs.is_given_up)
 
     # Inside.
 
-    def _opened(self) -> tuple[Clerk, TrialJobFiles]:
-        if self._open is None:
-            raise InternalError("Slurm's slots were used before they were opened: please report it.")
-        return self._open
+    def _why_not_ended(self, files: TrialJobFiles, patience_s: float) -> str:
+        return (
+            f"Slurm did not end the jobs within {patience_s:g} s: `scancel --name={files.name}` or "
+            f"`hyperband stop {files.study}` ends all of them. One that starts after that finds nothing "
+            "to do, and ends by itself."
+        )
 
-    def _hear(self, report: Report) -> None:
+    def _hear(self, report: Stop | Report) -> None:
         if isinstance(report, Status):
             if (seen := self._seen(report)) is not None:
                 self._tell(seen)
             return
         if isinstance(report, FoundSite):
-            has = "with" if report.site.has_accounting else "without"
-            self._news.append(f"Slurm {report.site.version}, {has} accounting")
+            self._note_site(report)
         self._tell(report)
 
     def _seen(self, status: Status) -> Seen | None:
@@ -330,7 +260,7 @@ class TrialJobSlots:
                 case Say(words):
                     self._news.append(words)
                 case Fail(words):
-                    self._failure = self._failure or MachineError(words)
+                    self._fail(words)
 
     def _submit(self, order: SubmitJobs) -> None:
         clerk, files = self._opened()
@@ -338,10 +268,8 @@ class TrialJobSlots:
         try:
             word = files.write_tasks(folders)
         except OSError as err:
-            self._failure = self._failure or MachineError(
-                f"cannot write what Slurm is to run into {files.folder}: {err.strerror or err}; make room, "
-                "or make it writable, and start the same command again"
-            )
+            words = f"cannot write what Slurm is to run into {files.folder}: {err.strerror or err}; make room"
+            self._fail(f"{words}, or make it writable, and start the same command again")
             return
         clerk.submit(order.ticket, files.argv(word, folders))
 
@@ -350,7 +278,3 @@ class TrialJobSlots:
             self._is_in_trouble = True
             self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
         self._look_at_s = time.monotonic() + _TROUBLE_S
-
-    def _book(self, name: str) -> Lease:
-        self._leases[name] = lease_named(self._profile, name, 0)
-        return self._leases[name]

@@ -9,7 +9,8 @@ from enum import StrEnum
 from hyperband.launch.remote.place import Place
 from hyperband.launch.remote.starts import FailedStarts
 from hyperband.launch.slurm.jobs.events import Action
-from hyperband.launch.slurm.orders import Cancel, Fail, Say
+from hyperband.launch.slurm.orders import Cancel
+from hyperband.launch.slurm.state import SlurmState
 from hyperband.launch.slurm.words import JobState
 
 #: tasks of one array; Slurm's own limit is 1000 unless a site says otherwise
@@ -62,14 +63,12 @@ class Unwanted:
     lingers: bool = False
 
 
-@dataclass(slots=True)
-class TrialJobState:
+@dataclass(slots=True, kw_only=True)
+class TrialJobState(SlurmState):
     """One owner: TrialJobs, which shares it with its parts."""
 
     #: so many jobs run at once, at most; None: as many as there are
     n_at_once: int | None
-    #: where the output of their scripts is, for messages
-    log_of: str
     attempts: dict[str, TrialAttempt] = field(default_factory=dict)
     #: what was submitted and not answered, by ticket
     asked: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -79,21 +78,13 @@ class TrialJobState:
     #: jobs that we cancelled, and jobs whose end was told
     cancelled: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
-    n_tickets: int = 0
     #: of one array: fewer while it is found out how many Slurm takes
     most_tasks: int = MOST_TASKS
     has_arrays: bool = True
     #: counted over all nodes, at ANYWHERE
     starts: FailedStarts = field(default_factory=FailedStarts)
-    #: until then nothing is submitted
-    not_before_s: float = 0.0
-    has_looked: bool = False
     #: jobs in the last status that were neither over nor about to be
     n_live: int = 0
-    is_reachable: bool = True
-    is_stopping: bool = False
-    has_failed: bool = False
-    said: set[str] = field(default_factory=set)
 
     def note_done(self, attempt: str, now_s: float) -> None:
         """Take in that an attempt is over, or will never begin."""
@@ -112,15 +103,3 @@ class TrialJobState:
         """Attempts that wait in Slurm's queue, or for others of ours to be over."""
         waits = [Stage.QUEUED] if self.n_at_once is None else [Stage.QUEUED, Stage.WAITING]
         return [one for one in self.attempts.values() if one.stage in waits and not one.has_begun]
-
-    def fail(self, words: str, actions: list[Action]) -> None:
-        """Say, once, that the search cannot go on."""
-        if not self.has_failed:
-            self.has_failed = True
-            actions.append(Fail(words))
-
-    def say_once(self, words: str, actions: list[Action]) -> None:
-        """Say something, the first time that it is so."""
-        if words not in self.said:
-            self.said.add(words)
-            actions.append(Say(words))

@@ -34,7 +34,7 @@ from hyperband.launch.slurm.jobs.state import (
     TrialJobState,
     array_of,
 )
-from hyperband.launch.slurm.orders import Say, Stop, Tick
+from hyperband.launch.slurm.orders import Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
     FoundSite,
@@ -61,7 +61,7 @@ class TrialJobs:
             n_at_once: so many jobs run at once, at most; None: as many as there are.
             log_of: where the output of their scripts is, for messages.
         """
-        self._all = TrialJobState(n_at_once, log_of)
+        self._all = TrialJobState(n_at_once=n_at_once, log_of=log_of)
         self._news = TrialJobNews(self._all)
         #: what is said of the queue, why, and since when
         self._words = ""
@@ -94,11 +94,8 @@ class TrialJobs:
                 self._news.note_refusal(event, now_s, actions)
             case Seen(jobs):
                 self._news.note_seen(jobs, now_s, actions)
-            case Unreachable(words):
-                self._all.is_reachable = False
-                actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
-            case CancelRefused(job_ids, words):
-                actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
+            case Unreachable() | CancelRefused():
+                self._all.note_trouble(event, actions)
             case Stop():
                 self._all.is_stopping = True
                 self._all.has_looked = False  # there may be more than is known

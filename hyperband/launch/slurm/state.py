@@ -1,0 +1,67 @@
+"""What is known of Slurm's side of a search, in either mode, and what may be said and ordered of it.
+
+Pure. Must not know: what Slurm was asked for, or what follows from what it says.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hyperband.launch.slurm.orders import Cancel, Fail, Say
+from hyperband.launch.slurm.reports import CancelRefused, Unreachable
+from hyperband.launch.slurm.words import JobLine
+
+
+class Orders(Protocol):
+    """What is to be done, in order; each mode has orders of its own besides."""
+
+    def append(self, order: Cancel | Say | Fail, /) -> None:
+        """Add one."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class SlurmState:
+    """What both modes keep alike."""
+
+    #: where the output of what Slurm runs is, for messages
+    log_of: str
+    n_tickets: int = 0
+    #: until then nothing is submitted
+    not_before_s: float = 0.0
+    has_looked: bool = False
+    is_reachable: bool = True
+    is_stopping: bool = False
+    has_failed: bool = False
+    #: said already
+    said: set[str] = field(default_factory=set)
+
+    def note_answer(self, actions: Orders) -> None:
+        """Take in that Slurm has said what is there."""
+        if not self.is_reachable:
+            self.is_reachable = True
+            actions.append(Say("Slurm answers again"))
+
+    def note_trouble(self, event: Unreachable | CancelRefused, actions: Orders) -> None:
+        """Take in that Slurm does not do what it was asked for."""
+        match event:
+            case Unreachable(words):
+                self.is_reachable = False
+                actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
+            case CancelRefused(job_ids, words):
+                actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
+
+    def note_unknown_word(self, line: JobLine, actions: Orders) -> None:
+        """Take in that Slurm said something of a job that is not known here: it changes nothing."""
+        self.say_once(f"Slurm says {line.said!r} of {line.job_id}, a word not known here", actions)
+
+    def fail(self, words: str, actions: Orders) -> None:
+        """Have the search end, once, with what was found and what to do."""
+        if not self.has_failed:
+            self.has_failed = True
+            actions.append(Fail(words))
+
+    def say_once(self, words: str, actions: Orders) -> None:
+        """Have a line said, unless it was before."""
+        if words not in self.said:
+            self.said.add(words)
+            actions.append(Say(words))
