@@ -39,7 +39,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import ray_fixture  # type: ignore[import-not-found]
-from slurm_cluster import SlurmCluster, running_cluster, wait_for, why_no_slurm  # type: ignore[import-not-found]
+from cluster_fixture import wait_for  # type: ignore[import-not-found]
+from slurm_cluster import SlurmCluster, running_cluster, why_no_slurm  # type: ignore[import-not-found]
 
 #: of a bare step, of a bare actor call
 GOAL_RATIO = 1.2

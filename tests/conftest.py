@@ -1,6 +1,5 @@
 """What every test gets: leases of its own, and a look for processes and descriptors left behind."""
 
-import os
 import signal
 import time
 import uuid
@@ -8,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_fixture import cmdline
 from ray_fixture import ray_cluster, ray_session
 from slurm_fixture import slurm, slurm_accounting, slurm_session
+from undertaker import marked
 
 #: one cluster for all tests of a process
 __all__ = ["ray_cluster", "ray_session", "slurm", "slurm_accounting", "slurm_session"]
@@ -32,7 +33,7 @@ def _nothing_is_left_behind(
     monkeypatch.setenv(MARK, mark)
     before = _descriptors()
     yield
-    left = _wait_until_gone(f"{MARK}={mark}".encode())
+    left = _wait_until_gone(f"{MARK}={mark}")
     assert not left, f"processes left behind: {left}"
     # an engine that a module opened asks its cluster now and then
     ends_s = time.monotonic() + 5.0
@@ -41,7 +42,7 @@ def _nothing_is_left_behind(
     assert not opened, f"descriptors left open: {opened}"
 
 
-def _wait_until_gone(mark: bytes, patience_s: float = 10.0) -> dict[int, str]:
+def _wait_until_gone(mark: str, patience_s: float = 10.0) -> dict[int, str]:
     """Return what still carries the mark in its environment, after giving it time to end."""
     ends_s = time.monotonic() + patience_s
     while (found := _marked(mark)) and time.monotonic() < ends_s:
@@ -49,18 +50,8 @@ def _wait_until_gone(mark: bytes, patience_s: float = 10.0) -> dict[int, str]:
     return found
 
 
-def _marked(mark: bytes) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found[int(process.name)] = (
-                        (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    )
-            except (FileNotFoundError, PermissionError, ProcessLookupError):
-                continue
-    return found
+def _marked(mark: str) -> dict[int, str]:
+    return {pid: cmdline(pid).replace(b"\0", b" ").decode() for pid in marked(mark)}
 
 
 def _opened_since(before: dict[str, str]) -> dict[str, str]:

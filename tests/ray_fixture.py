@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from undertaker import start_undertaker
+from cluster_fixture import cmdline, in_own_folder, signal_all, wait_for
+from undertaker import marked, start_undertaker
 
 MACHINES = ("m1", "m2", "m3")
 #: what the nodes of a cluster with such GPUs declare; here m2 alone does
@@ -45,14 +46,6 @@ def why_no_ray() -> str | None:
     if os.geteuid() != 0:
         return "only root may make machines of namespaces"
     return None
-
-
-def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = "") -> None:
-    """Return once this is true; fail when it does not become so."""
-    until_s = time.monotonic() + patience_s
-    while not what():
-        assert time.monotonic() < until_s, f"waited {patience_s} s for {words or what}"
-        time.sleep(0.05)
 
 
 class RayCluster:
@@ -147,22 +140,22 @@ class RayCluster:
 
     def runs_ray(self, machine: str) -> bool:
         """Whether Ray's daemon is there."""
-        return any(b"raylet/raylet" in _cmdline(pid) for pid in self.pids(machine))
+        return any(b"raylet/raylet" in cmdline(pid) for pid in self.pids(machine))
 
     def raylet(self, machine: str) -> int:
         """Ray's daemon."""
-        return next(pid for pid in self.pids(machine) if b"raylet/raylet" in _cmdline(pid))
+        return next(pid for pid in self.pids(machine) if b"raylet/raylet" in cmdline(pid))
 
     def kill_ray(self, machine: str) -> None:
         """Kill all that is of Ray's own on a machine; keepers and jobs must end by themselves."""
-        of_ray = [pid for pid in self.pids(machine) if _is_of_ray(_cmdline(pid))]
-        _signal_all(of_ray, signal.SIGKILL)
+        of_ray = [pid for pid in self.pids(machine) if _is_of_ray(cmdline(pid))]
+        signal_all(of_ray, signal.SIGKILL)
 
     def kill_machine(self, machine: str) -> None:
         """Cut a machine's power: everything on it is gone at once."""
         while pids := self.pids(machine):
-            _signal_all(pids, signal.SIGSTOP)
-            _signal_all(pids, signal.SIGKILL)
+            signal_all(pids, signal.SIGSTOP)
+            signal_all(pids, signal.SIGKILL)
             time.sleep(0.02)
 
     def cut(self, machine: str) -> None:
@@ -198,14 +191,7 @@ class RayCluster:
 
     def pids(self, machine: str) -> list[int]:
         """All that runs on a machine but for searches, which are tests'."""
-        wanted = {f"{name}={value}".encode() for name, value in self._marks(machine).items()}
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted <= set((process / "environ").read_bytes().split(b"\0")):
-                        found.append(int(process.name))
-        return found
+        return marked(*(f"{name}={value}" for name, value in self._marks(machine).items()))
 
     def n_alive(self) -> int:
         """How many machines the head takes for alive."""
@@ -219,13 +205,13 @@ class RayCluster:
     def keepers(self) -> list[int]:
         """What runs of ours on any machine: keepers that wait, those with a job, and jobs."""
         pids = [pid for machine in MACHINES for pid in self.pids(machine)]
-        return [pid for pid in pids if b"node/" in _cmdline(pid)]
+        return [pid for pid in pids if b"node/" in cmdline(pid)]
 
     def tasks(self) -> list[int]:
         """Workers of Ray's that run a task, or were kept for one, of searches' drivers or others."""
         pids = [pid for machine in MACHINES for pid in self.pids(machine)]
         named = (b"ray::look", b"ray::<lambda>")
-        return [pid for pid in pids if _cmdline(pid).startswith(named)]
+        return [pid for pid in pids if cmdline(pid).startswith(named)]
 
     @contextlib.contextmanager
     def hidden(self, machine: str, folder: Path) -> Iterator[None]:
@@ -240,7 +226,7 @@ class RayCluster:
     def actors(self) -> list[int]:
         """Workers of Ray's that hold a slot."""
         pids = [pid for machine in MACHINES for pid in self.pids(machine)]
-        return [pid for pid in pids if _cmdline(pid).startswith((b"ray::SlotActor", b"ray::SentSlotActor"))]
+        return [pid for pid in pids if cmdline(pid).startswith((b"ray::SlotActor", b"ray::SentSlotActor"))]
 
     # inside
 
@@ -301,33 +287,15 @@ def _address(machine: str) -> str:
     return f"10.77.9.{10 + int(machine[1:])}"
 
 
-def _cmdline(pid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
 def _is_of_ray(cmdline: bytes) -> bool:
     return cmdline.startswith(b"ray::") or b"/site-packages/ray/" in cmdline
-
-
-def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 @contextlib.contextmanager
 def running_cluster(*machines: str) -> Iterator[RayCluster]:
     """A cluster in a folder of its own, ended with everything on it; machines: those with Ray, at first."""
-    folder = Path(tempfile.mkdtemp(prefix="hb-ray-"))
-    cluster = RayCluster(folder)
-    try:
-        cluster.start(*machines)
+    with in_own_folder(RayCluster, lambda cluster: cluster.start(*machines), prefix="hb-ray-") as cluster:
         yield cluster
-    finally:
-        cluster.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from undertaker import start_undertaker
+from cluster_fixture import in_own_folder, signal_all, wait_for
+from undertaker import marked, start_undertaker
 
 NODES = ("n1", "n2", "n3")
 N_GPUS = 2
@@ -135,14 +135,6 @@ def why_no_accounting() -> str | None:
     return why_no_slurm()
 
 
-def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = "") -> None:
-    """Return once this is true; fail when it does not become so."""
-    until_s = time.monotonic() + patience_s
-    while not what():
-        assert time.monotonic() < until_s, f"waited {patience_s} s for {words or what}"
-        time.sleep(0.05)
-
-
 class SlurmCluster:
     """The daemons of one cluster. `environment` is what leads Slurm's commands to it."""
 
@@ -162,6 +154,7 @@ class SlurmCluster:
 
     def start(self) -> None:
         """Start everything; return when all nodes are idle."""
+        self.folder.chmod(0o755)
         for name in ("state", "spool", "dev", *(f"spool/{node}" for node in NODES)):
             (self.folder / name).mkdir()
         for node in NODES:
@@ -250,8 +243,8 @@ class SlurmCluster:
         slurmd = self._daemons.pop(node)
         # the shepherds of the steps first and all at once: one that lives reports its script as failed
         shepherds = [slurmd.pid, *self._marked(f"{_NODE_VARIABLE}={node}")]
-        _signal_all(shepherds, signal.SIGSTOP)
-        _signal_all([*self._marked(f"SLURMD_NODENAME={node}"), *shepherds], signal.SIGKILL)
+        signal_all(shepherds, signal.SIGSTOP)
+        signal_all([*self._marked(f"SLURMD_NODENAME={node}"), *shepherds], signal.SIGKILL)
         slurmd.wait()
 
     def stop_node(self, node: str) -> None:
@@ -275,7 +268,7 @@ class SlurmCluster:
             slurmd = self._daemons.get(node)
             keeping = self._marked(f"{_NODE_VARIABLE}={node}")
             keeping = [pid for pid in keeping if slurmd is None or pid != slurmd.pid]
-            _signal_all(keeping, signal.SIGKILL)
+            signal_all(keeping, signal.SIGKILL)
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
             self.run("scontrol", "update", f"nodename={node}", "state=resume")
 
@@ -386,14 +379,7 @@ class SlurmCluster:
 
     def _marked(self, mark: str) -> list[int]:
         """Pids of this cluster with this variable in their environment."""
-        wanted = {mark.encode(), f"{_CONF_VARIABLE}={self.conf}".encode()}
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                with contextlib.suppress(OSError):
-                    if wanted <= set((process / "environ").read_bytes().split(b"\0")):
-                        found.append(int(process.name))
-        return found
+        return marked(mark, f"{_CONF_VARIABLE}={self.conf}")
 
     def _write_conf(self) -> None:
         host = os.uname().nodename.split(".")[0]
@@ -415,12 +401,6 @@ class SlurmCluster:
                 nodes=nodes,
             )
         )
-
-
-def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def _take_ports() -> tuple[socket.socket, int]:
@@ -452,12 +432,5 @@ def _is_free(port: int) -> bool:
 @contextlib.contextmanager
 def running_cluster() -> Iterator[SlurmCluster]:
     """A cluster in a folder of its own, ended with everything on it."""
-    folder = Path(tempfile.mkdtemp(prefix="hyperband-slurm-"))
-    folder.chmod(0o755)
-    cluster = SlurmCluster(folder)
-    try:
-        cluster.start()
+    with in_own_folder(SlurmCluster, SlurmCluster.start, prefix="hyperband-slurm-") as cluster:
         yield cluster
-    finally:
-        cluster.end()
-        shutil.rmtree(folder, ignore_errors=True)

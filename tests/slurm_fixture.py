@@ -8,12 +8,11 @@ from slurm_cluster import (
     NODES,
     SlurmCluster,
     running_cluster,
-    wait_for,
     why_no_accounting,
     why_no_slurm,
 )
 
-__all__ = ["NODES", "SlurmCluster", "running_cluster", "wait_for", "why_no_slurm"]
+__all__ = ["NODES", "SlurmCluster", "running_cluster", "why_no_slurm"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_fixture import ACCELERATOR, N_GPUS, RayCluster, wait_for
+from cluster_fixture import wait_for
+from ray_fixture import ACCELERATOR, N_GPUS, RayCluster
 from search_fixture import HYPERBAND, Ran, Searches, script, searches, until
 
 __all__ = ["searches"]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_fixture import MACHINES, RayCluster, wait_for
+from cluster_fixture import wait_for
+from ray_fixture import MACHINES, RayCluster
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from slurm_fixture import NODES, SlurmCluster, wait_for
+from cluster_fixture import wait_for
+from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.errors import InternalError
 from hyperband.launch.slurm import clerk as slurm_clerk

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_fixture import SlurmCluster, wait_for, why_no_slurm
+from cluster_fixture import wait_for
+from slurm_fixture import SlurmCluster, why_no_slurm
 
 _RUN = """
 import sys, time

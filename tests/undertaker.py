@@ -24,7 +24,9 @@ def start_undertaker(mark: str, folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def _marked(mark: bytes) -> list[int]:
+def marked(*marks: str) -> list[int]:
+    """Return what has all of these, `NAME=VALUE`, in its environment, but for ourselves."""
+    wanted = {mark.encode() for mark in marks}
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
@@ -32,7 +34,7 @@ def _marked(mark: bytes) -> list[int]:
                 environment = (process / "environ").read_bytes()
             except OSError:
                 continue  # it has ended, or is not ours
-            if mark in environment.split(b"\0"):
+            if wanted <= set(environment.split(b"\0")):
                 found.append(int(process.name))
     return found
 
@@ -43,7 +45,7 @@ def main(mark: str, folder: str) -> None:
         signal.signal(name, signal.SIG_IGN)
     sys.stdin.buffer.read()
     ends_s = time.monotonic() + _PATIENCE_S
-    while (found := _marked(mark.encode())) and time.monotonic() < ends_s:
+    while (found := marked(mark)) and time.monotonic() < ends_s:
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.cli import values
+from hyperband.cli.common_options import add_gpus, add_on, add_output, add_python, add_ray
 from hyperband.cli.groups import Group, Parser
 from hyperband.cli.words import Words
 from hyperband.errors import UsageError
@@ -34,9 +35,9 @@ def check_parser(prog: str) -> Parser:
         epilog=_EXAMPLE.format(prog=prog),
     )
     group = Group(parser, "how jobs run")
-    group.on()
-    group.ray()
-    group.gpus()
+    add_on(group)
+    add_ray(group)
+    add_gpus(group)
     group.whole(
         "--slots",
         "N",
@@ -58,7 +59,7 @@ def check_parser(prog: str) -> Parser:
         help="a configuration's checkpoint files: 'runs/{config_id}/**', relative to the folder that jobs run"
         " in (default: whatever files a job makes there)",
     )
-    group.python()
+    add_python(group)
     group = Group(parser, "what is kept")
     group.whole(
         "--seed",
@@ -73,7 +74,7 @@ def check_parser(prog: str) -> Parser:
         default="logs",
         help="folder of all studies, where the verdict on resuming is kept for searches (default: logs)",
     )
-    Group(parser, "output").output()
+    add_output(Group(parser, "output"))
     return parser
 
 

@@ -1,6 +1,7 @@
 """The options by name: their groups, units, defaults and help. Knows no words of an actual command."""
 
 from hyperband.cli import values
+from hyperband.cli.common_options import add_gpus, add_on, add_output, add_python, add_ray
 from hyperband.cli.groups import Group, Parser
 from hyperband.search.trial import Algorithm
 from hyperband.settings import GuideKind, KeepCheckpoints, WhenShared
@@ -149,7 +150,7 @@ def _add_search_options(parser: Parser) -> None:
 
 def _add_slot_options(parser: Parser) -> None:
     group = Group(parser, "where jobs run")
-    group.on()
+    add_on(group)
     group.one_of(
         "--slurm-mode",
         "HOW",
@@ -158,7 +159,7 @@ def _add_slot_options(parser: Parser) -> None:
         help="held: allocations are held, and each job is a step in one; jobs: each is a job of Slurm's own,"
         " or a task of an array (default: held)",
     )
-    group.ray()
+    add_ray(group)
     group.text(
         "--ray-working-dir",
         "DIR",
@@ -167,15 +168,13 @@ def _add_slot_options(parser: Parser) -> None:
     group.text(
         "--ray-runtime-env",
         "FILE",
-        help="with --ray-files sent a YAML or JSON file of Ray's runtime environment: pip, uv, conda, "
-        "env_vars,"
-        " image_uri, config (default: none)",
+        help="with --ray-files sent a YAML or JSON file of Ray's runtime environment: pip, uv, conda,"
+        " env_vars, image_uri, config (default: none)",
     )
     group.text(
         "--storage",
         "URI",
-        help="with --ray-files sent where the files of --checkpoints are between the jobs of a trial: "
-        "file://,"
+        help="with --ray-files sent where the files of --checkpoints are between the jobs of a trial: file://,"
         " s3://, gs:// or ssh:// (default: on the node that trained last)",
     )
     group.whole(
@@ -184,7 +183,7 @@ def _add_slot_options(parser: Parser) -> None:
         at_least=1,
         help="jobs at a time with --on slurm or ray (default: as many as the cluster has room for)",
     )
-    group.gpus()
+    add_gpus(group)
     group.whole(
         "--slots",
         "N",
@@ -293,7 +292,7 @@ def _add_job_options(parser: Parser) -> None:
     group.flag(
         "--warm", help="start jobs as forks of a process that has imported the script's modules already"
     )
-    group.python()
+    add_python(group)
 
 
 def _add_study_options(parser: Parser) -> None:
@@ -329,5 +328,5 @@ def _add_study_options(parser: Parser) -> None:
 
 def _add_output_options(parser: Parser) -> None:
     group = Group(parser, "output")
-    group.output()
+    add_output(group)
     group.flag("--version", help="the version of hyperband")

@@ -1,7 +1,4 @@
-"""Groups of options, and how one is defined: its name once, its reader, default and help. Knows few by name.
-
-Those few are the options that a search and a check have in common.
-"""
+"""Groups of options, and how one is defined: its name once, its reader, default and help. Names none."""
 
 import argparse
 import math
@@ -11,7 +8,6 @@ from typing import NoReturn
 from hyperband.cli import values
 from hyperband.errors import UsageError
 from hyperband.report.text import shown
-from hyperband.settings import On
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,82 +96,6 @@ class Group:
         names = (name, *also)
         dest = dest or next(one for one in names if one.startswith("--")).removeprefix("--").replace("-", "_")
         self._group.add_argument(*names, action="store_true", dest=dest, help=help)
-
-    def gpus(self) -> None:
-        """`--gpus`."""
-        self.text(
-            "--gpus",
-            "LIST",
-            read=values.gpu_choice("--gpus"),
-            default="all",
-            help="all, none, or a list of PCI order indices or UUIDs: 0,2 (default: all)",
-        )
-
-    def on(self) -> None:
-        """`--on`, and what is asked of Slurm."""
-        self.one_of(
-            "--on",
-            "WHERE",
-            tuple(On),
-            default=str(On.LOCAL),
-            help="local: this machine; slurm: on a Slurm cluster, see --slurm-mode; ray: at slots of a Ray"
-            " cluster (default: local)",
-        )
-        self.text(
-            "--slurm-profile",
-            "FILE",
-            help="what is asked of Slurm; `slurm init` writes a commented one (default: the site's defaults)",
-        )
-        self.text(
-            "--slurm-set",
-            "KEY=VALUE",
-            default=[],
-            help="one key of the profile, over that of the file; may be given several times (default: none)",
-        )
-
-    def ray(self) -> None:
-        """What is said of a Ray cluster."""
-        self.text(
-            "--ray-address",
-            "WHERE",
-            default="auto",
-            help="HOST:PORT of the Ray cluster; auto: the one of this machine; local: one that the search"
-            " starts here, and that ends with it (default: auto)",
-        )
-        self.text(
-            "--ray-resources",
-            "NAME=AMOUNT",
-            default=[],
-            help="what one slot takes of a node, such as GPU=1, CPU=4 or accelerator_type:A100=0.001; may be"
-            " given several times (default: a GPU, and a CPU where there are no GPUs)",
-        )
-        self.text(
-            "--ray-token",
-            "FILE",
-            help="file with the token of the Ray cluster (default: what the environment says)",
-        )
-        self.one_of(
-            "--ray-files",
-            "HOW",
-            ("shared", "sent"),
-            default="shared",
-            help="shared: the nodes of the Ray cluster see the study's folder and the script; sent: they"
-            " share no files, and what jobs need travels there and back (default: shared)",
-        )
-
-    def python(self) -> None:
-        """`--python`."""
-        self.text(
-            "--python",
-            "PATH",
-            help="interpreter of the script; it needs numpy, not hyperband (default: the one running this)",
-        )
-
-    def output(self) -> None:
-        """`--json`, `--debug`, `--help`."""
-        self.flag("--json", help="one JSON object on standard output at the end; all else on standard error")
-        self.flag("--debug", help="a traceback with every error")
-        self.flag("-h", "--help", help="this text")
 
     def _add(
         self,
