@@ -642,7 +642,9 @@ def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:
     flags = os.O_RDWR | os.O_CREAT
     opened = [os.open(folder / name, flags) for name in ("request", "stdout", "stderr", "lock")]
     opened.insert(1, os.open(folder, os.O_RDONLY))
-    keeper.Keeper(pid, ours, [*opened[:4], ready], opened[4]).keep("boot", "host")
+    keeps = keeper.Keeper(pid, ours, "boot", "host")
+    keeps.take([*opened[:4], ready], opened[4])
+    keeps.keep()
 
 
 def test_a_stop_that_comes_while_the_job_takes_its_request_is_not_lost(tmp_path: Path) -> None:

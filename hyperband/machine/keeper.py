@@ -19,12 +19,13 @@ import signal
 import socket
 import time
 
-from hyperband.machine.becoming import PR_SET_PDEATHSIG, TAKEN, WORD, prctl, read_request, tell
+from hyperband.machine.becoming import PR_SET_PDEATHSIG, TAKEN, WORD, prctl, read_request, rehearse, tell
 from hyperband.machine.proc import descendants, n_oom_kills, name, pid_namespace, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
     from collections.abc import Mapping
+    from typing import Any
 
 KEEPER_FILE = "keeper.json"
 RESULT_FILE = "result.json"
@@ -140,15 +141,20 @@ class Keeper:
     #: the job's folder is looked at from other machines, and locks are not for it
     is_shared = False
 
-    def __init__(self, job: int, line: socket.socket, descriptors: list[int], lock: int | None) -> None:
-        """Begin; lock: of the study, held until this job can be found without it; None: it needs none."""
+    def __init__(self, job: int, line: socket.socket, boot: str, host: str) -> None:
+        """Wait for a request; job: pid of the process that waits with us, at the other end of the line."""
         self._job = job
         self._line = line
-        self._request, self._folder, self._stdout, self._stderr = descriptors[:_N_FIRST_DESCRIPTORS]
-        #: locks that end with the job: its leases, and in the end that of `keeper.json`
-        self._held = descriptors[_N_FIRST_DESCRIPTORS:-1]
-        self._pipe = descriptors[-1]
-        self._lock = lock
+        #: what is known before there is a request: then a job waits for its start
+        self._about = {
+            "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
+            "job_pid": job,
+            "job_start_ticks": start_ticks(job),
+            "boot_id": boot,
+            "pid_namespace": pid_namespace(),
+            "host": host,
+        }
         #: exit status of the job: an exit code, or minus a signal; None while it runs
         self._status: int | None = None
         self._ended_at = 0.0
@@ -161,9 +167,34 @@ class Keeper:
         #: when, on the monotonic clock, patience ends
         self._kill_at_s = float("inf")
 
-    def keep(self, boot: str, host: str) -> int:
+    def rehearse(self, awaited: socket.socket) -> None:
+        """Go through the motions of a start, see there."""
+        rehearse(awaited)
+        n_oom_kills()
+        json.dumps({**self._about, "started_at": time.time(), "started_monotonic_s": time.monotonic()})
+
+    def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
+        """Take a request, and hand the job its part of it; return the request.
+
+        Args:
+            descriptors: request, folder, standard output and error, leases, the pipe that hears of us.
+            lock: of the study, held until this job can be found without it; None: it needs none.
+        """
+        request, self._folder, *outputs = descriptors[:_N_FIRST_DESCRIPTORS]
+        #: locks that end with the job: its leases, and in the end that of `keeper.json`
+        self._held = descriptors[_N_FIRST_DESCRIPTORS:-1]
+        self._pipe = descriptors[-1]
+        self._lock = lock
+        socket.send_fds(self._line, [b"r"], [request, *outputs, *self._held])
+        self._request = read_request(request)
+        self._grace_s = float(self._request["grace_s"])
+        for descriptor in (request, *outputs):
+            os.close(descriptor)
+        return self._request
+
+    def keep(self) -> int:
         """Let the job run, see it to its end, write down how it ended; return the keeper's exit code."""
-        started_at = self._start(boot, host)
+        started_at = self._start()
         self._watch()
         leftovers = self._end_descendants()
         n_bytes, checksum = checksum_of(self._folder, "stdout")
@@ -191,25 +222,14 @@ class Keeper:
     def _say_over(self) -> None:
         tell(self._pipe, DONE)
 
-    def _start(self, boot: str, host: str) -> float:
-        socket.send_fds(self._line, [b"r"], [self._request, self._stdout, self._stderr, *self._held])
-        request = read_request(self._request)
-        self._grace_s = float(request["grace_s"])
-        for descriptor in (self._request, self._stdout, self._stderr):
-            os.close(descriptor)
+    def _start(self) -> float:
         self._n_oom_kills_before = n_oom_kills()
         started_at = time.time()
         about = {
-            "pid": os.getpid(),
-            "start_ticks": start_ticks(os.getpid()),
-            "job_pid": self._job,
-            "job_start_ticks": start_ticks(self._job),
-            "boot_id": boot,
-            "pid_namespace": pid_namespace(),
-            "host": host,
+            **self._about,
             "started_at": started_at,
             "started_monotonic_s": time.monotonic(),
-            "environment": request["environment"],
+            "environment": self._request["environment"],
             **self._more_about(),
         }
         # a disk that is full when the job ends must not cost its result

@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 
-from hyperband.machine.becoming import prctl
+from hyperband.machine.becoming import prctl, rehearse
 from hyperband.machine.claim import BY_NODE, ORDER_FILE, WAITS, CannotClaimError, claim, parse, read_fresh
 from hyperband.machine.node_keeper import NODE_SIGNALS, now_s
 from hyperband.machine.node_lines import Lines, complain
@@ -56,6 +56,8 @@ def main() -> None:
     if is_script:
         folder, attempt = sys.argv[1:3]
     else:
+        rehearse(lines)
+        _order(os.path.dirname(__file__), "")  # noqa: PTH120 (there is none)
         with contextlib.suppress(OSError):  # nobody listens
             os.write(1, WAITS.encode() + b"\n")
         while not words:
@@ -94,10 +96,13 @@ def run(
     signal.pthread_sigmask(signal.SIG_BLOCK, NODE_SIGNALS - {signal.SIGCHLD})
     for number in NODE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    if _order(folder, attempt) is None:
+    order = _order(folder, attempt)
+    if order is None:
         complain(f"no order for the attempt {attempt} in {folder}")
         return _NO_ORDER
     marks: dict[str, object] = {"attempt": attempt, "token": os.urandom(16).hex()}
+    warden = Warden(folder, order, marks, lines, pair, hears_for_keeper=is_script, says_over=says_over)
+    warden.get_ready()
     # the claim is the first renewal of the lease: the server hears of it
     claimed_s = now_s()
     try:
@@ -107,14 +112,10 @@ def run(
         complain(f"{folder}: {err.strerror}")
         return _NO_CLAIM
     # the folder may have been emptied and given to another attempt since
-    order = _order(folder, attempt)
-    if order is None:
+    if _order(folder, attempt) is None:
         complain(f"the order for the attempt {attempt} in {folder} is gone")
         return _NO_ORDER
-    warden = Warden(
-        folder, order, marks, lines, claimed_s, pair, hears_for_keeper=is_script, says_over=says_over
-    )
-    return warden.keep(words)
+    return warden.keep(claimed_s, words)
 
 
 def _order(folder: str, attempt: str) -> dict[str, Any] | None:

@@ -89,24 +89,34 @@ class NodeKeeper(Keeper):
         self,
         job: int,
         line: socket.socket,
-        descriptors: list[int],
+        boot: str,
+        host: str,
         shared: Shared,
-        request: Mapping[str, Any],
     ) -> None:
-        """See Keeper. shared: with the warden.
-
-        request: also how long a renewal of the lease lasts (`lease_s`), what tells this attempt from any
-        other (`marks`), and whether standard output hears of its end (`says_over`).
-        """
-        # no study's lock here: whoever opens the study finds this job by its claim
-        super().__init__(job, line, descriptors, None)
+        """See Keeper; shared: with the warden."""
+        super().__init__(job, line, boot, host)
         self._shared = shared
-        self._lease_s = float(request["lease_s"])
-        self._marks: dict[str, object] = request["marks"]
-        self._says_over = bool(request["says_over"])
         #: why the job was ended without being asked to; empty: it was not
         self._fenced = ""
         self._warden = os.getppid()
+
+    def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
+        """Take a request as every keeper does.
+
+        It says also how long a renewal of the lease lasts (`lease_s`), what tells this attempt from any other
+        (`marks`), whether standard output hears of its end (`says_over`), and in which folder it runs
+        (`cwd`).
+
+        Raises:
+            OSError: that folder is not there.
+        """
+        request = super().take(descriptors, lock)
+        self._lease_s = float(request["lease_s"])
+        self._marks: dict[str, object] = request["marks"]
+        self._says_over = bool(request["says_over"])
+        # before it is the job's turn: it can still be told
+        os.chdir(request["cwd"])
+        return request
 
     def _more_about(self) -> dict[str, object]:
         return {**self._marks, "environment": {}, "lease_s": self._lease_s}

@@ -8,14 +8,14 @@ Standard library only, Python 3.9 or newer.
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import json
 import mmap
 import os
 import signal
 import socket
 
-from hyperband.machine.becoming import MAX_DESCRIPTORS, become_job, prctl, read_request, tell
+from hyperband.machine.becoming import MAX_DESCRIPTORS, become_job, prctl, rehearse, request_of, tell
 from hyperband.machine.node_keeper import (
     BATCH_SIGNALS,
     NODE_SIGNALS,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # a node carries what it imports
     from typing import NoReturn
 
 PR_SET_CHILD_SUBREAPER = 36
-#: what the keeper says when it has an attempt: from then on signals are meant for that
-_TAKEN = b"t"
+#: what the warden says when the attempt is ours, and the keeper then: from there on signals are meant for it
+_BEGIN, _BEGUN = b"b", b"b"
 
 
 class Pair:
@@ -62,24 +62,28 @@ class Pair:
         theirs.close()
 
     def give(self, words: Mapping[str, object], descriptors: Sequence[int]) -> bool:
-        """Give them an attempt, and wait until the keeper has it; return False if it is not there any more.
+        """Have them get ready for an attempt; return False if they are not there any more.
 
         Args:
-            words: of the request: see `NodeKeeper.of` and `become_job`.
+            words: of the request: see `NodeKeeper.take` and `become_job`.
             descriptors: of the attempt's folder, standard output and error, and of the pipe in which the
                 keeper complains.
         """
-        memory = os.memfd_create("hyperband-request")
+        memory = request_of(words)
         try:
-            with open(memory, "wb", closefd=False) as stream:
-                stream.write(json.dumps(words).encode())
             socket.send_fds(self._line, [b"r"], [memory, *descriptors])
-            return bool(self._line.recv(len(_TAKEN)))
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:
             os.close(memory)
-            self._line.close()
+        return True
+
+    def begin(self) -> None:
+        """Let them begin: the attempt is ours. Returns when the keeper knows, or has ended."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._line.send(_BEGIN)
+            self._line.recv(len(_BEGUN))
+        self._line.close()
 
 
 def _be_keeper(warden: int, line: socket.socket, shared: Shared) -> NoReturn:
@@ -89,23 +93,24 @@ def _be_keeper(warden: int, line: socket.socket, shared: Shared) -> NoReturn:
         gc.disable()
         begin_keeper(warden)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        boot, host = boot_id(), socket.gethostname()
         job, job_line = _fork_job(line)
+        keeper = NodeKeeper(job, job_line, boot_id(), socket.gethostname(), shared)
+        keeper.rehearse(line)
         message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
         if not message:
             os._exit(0)
-        # what came to one that only waited was not meant for the job to come
-        while signal.sigtimedwait(BATCH_SIGNALS, 0) is not None:
-            pass
-        line.send(_TAKEN)
-        line.close()
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         try:
-            request = read_request(descriptors[0])
-            # before it is the job's turn: what is wrong with it can still be told
-            os.chdir(request["cwd"])
-            code = NodeKeeper(job, job_line, descriptors, shared, request).keep(boot, host)
+            keeper.take(descriptors)
+            if line.recv(len(_BEGIN)) != _BEGIN:
+                os._exit(0)
+            # what came to one that only waited was not meant for the job to come
+            while signal.sigtimedwait(BATCH_SIGNALS, 0) is not None:
+                pass
+            line.send(_BEGUN)
+            line.close()
+            code = keeper.keep()
         except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
             tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
     finally:
@@ -123,6 +128,7 @@ def _fork_job(line: socket.socket) -> tuple[int, socket.socket]:
             line.close()
             # it may wait for long, and nothing that comes meanwhile is meant for the job to come
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+            rehearse(theirs)
             become_job(theirs, keeper)
         finally:
             os._exit(127)

@@ -48,7 +48,6 @@ class Warden:
         order: Mapping[str, Any],
         marks: dict[str, object],
         lines: Lines,
-        claimed_s: float,
         pair: Pair,
         *,
         hears_for_keeper: bool = False,
@@ -61,7 +60,6 @@ class Warden:
             order: what is to run.
             marks: what tells this attempt from any other.
             lines: words of the search.
-            claimed_s: when the claim was made: the first renewal of the lease.
             pair: waits for it.
             hears_for_keeper: what a batch system sends comes to this process, and may to no other.
             says_over: standard output is to hear of the end.
@@ -74,31 +72,51 @@ class Warden:
         self._marks = marks
         self._lines = lines
         self._lease_s = float(order["lease_s"])
-        self._claimed_s = claimed_s
         self._began_s = now_s()
         self._counter = 0
         self._renew_at_s = 0.0
         self._look_at_s = self._began_s + min(_QUIET_S, self._lease_s / _N_RENEWALS)
         self._heard = ""
+        #: why it cannot run; empty: it can
+        self._why_not = ""
         #: a renewal failed, and it was told of
         self._is_in_trouble = False
 
-    def keep(self, words: list[str]) -> int:
-        """See one attempt through; return the exit code. words: lines that came already."""
+    def get_ready(self) -> None:
+        """Have those who wait get ready for the attempt, while nobody knows whose it will be.
+
+        Why it cannot run is told by `keep`, if it becomes ours.
+
+        Raises:
+            OSError: its folder cannot be opened.
+        """
         # results go to this very folder, also if another has got its name
         self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            environment = environment_of(self._order)
-            listen = self._begin(environment)
+            self._give()
         except (RefusedError, OSError) as err:
-            self._write_end(f"{socket.gethostname()} cannot run it: {err}")
+            self._why_not = str(err)
+
+    def keep(self, claimed_s: float, words: list[str]) -> int:
+        """See one attempt through that is ours; return the exit code.
+
+        Args:
+            claimed_s: when the claim was made: the first renewal of the lease.
+            words: lines that came already.
+        """
+        self._shared.renewed_s = claimed_s
+        if self._why_not:
+            self._write_end(f"{socket.gethostname()} cannot run it: {self._why_not}")
             return 0
+        self._hear_children()
+        self._pair.begin()
+        self._hear_batch_system()
         for word in words:
             self._hand_on(word)
         status = self._watch()
         if status != 0:
             self._end_descendants()
-        said = _read_all(listen).rstrip(b"\0").decode(errors="replace").strip()
+        said = _read_all(self._listen).rstrip(b"\0").decode(errors="replace").strip()
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
             self._write_end(said or f"its keeper {how}", was_killed=status < 0)
@@ -108,15 +126,13 @@ class Warden:
 
     # The keeper.
 
-    def _begin(self, environment: dict[str, str]) -> int:
-        """Give the attempt to those who wait; return the descriptor on which the keeper complains."""
-        # only now: it may have waited for long
-        self._hear_children()
+    def _give(self) -> None:
+        """Give the attempt to those who wait."""
+        environment = environment_of(self._order)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        opened = [self._directory]
-        opened += [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
-        listen, writes = os.pipe()
-        os.set_blocking(listen, False)
+        opened = [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
+        self._listen, writes = os.pipe()
+        os.set_blocking(self._listen, False)
         opened.append(writes)
         words = {
             "argv": self._order["argv"],
@@ -128,18 +144,13 @@ class Warden:
             "marks": self._marks,
             "says_over": self._says_over,
         }
-        self._shared.renewed_s = self._claimed_s
-        if not self._pair.give(words, opened):
-            # killed while they waited: nothing ran
+        if not self._pair.give(words, [self._directory, *opened]):
+            # killed while they waited
             os.waitpid(self._pair.pid, 0)
             self._pair = Pair()
-            self._shared.renewed_s = self._claimed_s
-            if not self._pair.give(words, opened):
-                raise RefusedError("its keeper was killed before it had begun")
-        self._hear_batch_system()
-        for descriptor in opened[1:]:
+            self._pair.give(words, [self._directory, *opened])
+        for descriptor in opened:
             os.close(descriptor)
-        return listen
 
     @property
     def _keeper(self) -> int:

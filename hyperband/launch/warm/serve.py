@@ -215,7 +215,9 @@ class _Host:
             os.set_inheritable(descriptor, False)
         lock = descriptors.pop(4)
         try:
-            return Keeper(job, line, descriptors, lock).keep(self._boot, self._name)
+            keeper = Keeper(job, line, self._boot, self._name)
+            keeper.take(descriptors, lock)
+            return keeper.keep()
         except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
             tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
         return 1
