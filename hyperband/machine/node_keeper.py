@@ -43,6 +43,8 @@ BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
 NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
 
+#: how long we stay when our word has gone out that the job is over
+_LINGER_S = 0.1
 _STAMP = struct.Struct("d")
 _HAS_WORD_AT = _STAMP.size
 SHARED_BYTES = _STAMP.size + 1
@@ -133,6 +135,8 @@ class NodeKeeper(Keeper):
         super()._say_over()
         if self._says_over:
             tell(1, OVER.encode() + b"\n")
+            # those who hear it are about to start the next job, and need the processor more than our end does
+            time.sleep(_LINGER_S)
 
     def _may_run(self) -> bool:
         may_run = super()._may_run()

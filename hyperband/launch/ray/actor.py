@@ -99,7 +99,7 @@ class SlotActor:
         self._has_ended = threading.Condition()
         self._is_over = threading.Event()
         #: keepers that are about to end, or have ended
-        self._leaving: list[subprocess.Popen[bytes]] = []
+        self._leaving: list[_Keeper] = []
         self._waiting: _Keeper | None = self._spawn()
         threading.Thread(target=self._watch, name="give-up", daemon=True).start()
 
@@ -137,13 +137,15 @@ class SlotActor:
         # the next one starts when this job's own start is over, which it would slow down
         keeper.wait(_QUIET_S)
         with self._lock:
+            self._sweep()
             self._waiting = self._spawn()
         keeper.wait()
         with self._lock:
             self._job, self._attempt = None, ""
             self._heard_s = time.monotonic()
+            # there is time for it later: a search waits for our answer
+            self._leaving.append(keeper)
             words = keeper.words()
-            self._let_go(keeper)
         with self._has_ended:
             self._has_ended.notify_all()
         return words
@@ -167,11 +169,11 @@ class SlotActor:
         """Have a keeper run an attempt, and say when that is over."""
         self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt, "says_over": True}))
 
-    def _let_go(self, keeper: _Keeper) -> None:
-        """Let go of a keeper whose job is over: it ends in a moment."""
-        keeper.close()
-        if keeper.process.poll() is None:
-            self._leaving.append(keeper.process)
+    def _sweep(self) -> None:
+        """Let go of keepers whose jobs are over, and have those reaped that have ended."""
+        for keeper in self._leaving:
+            keeper.close()
+        self._leaving = [keeper for keeper in self._leaving if keeper.process.poll() is None]
 
     def _tell(self, keeper: _Keeper, line: str) -> None:
         assert keeper.process.stdin is not None
@@ -197,6 +199,6 @@ class SlotActor:
         while True:
             time.sleep(_LOOK_S)
             with self._lock:
-                self._leaving = [process for process in self._leaving if process.poll() is None]
+                self._sweep()
                 if not self._attempt and time.monotonic() >= self._heard_s + self._give_up_s:
                     os._exit(0)

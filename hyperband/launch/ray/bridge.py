@@ -86,6 +86,8 @@ class Bridge:
         self._join = join
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        #: held by whoever says something
+        self._saying = threading.Lock()
         #: by the last part of their names
         self._slots: dict[str, _Slot] = {}
         self._n_wanted = 0
@@ -210,7 +212,7 @@ class Bridge:
 
     def _say(self, words: Mapping[str, Any]) -> None:
         # the search may have ended: then so do we, when we read
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with self._saying, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.sendall(json.dumps(words).encode() + b"\n")
 
     def _call(self, call: Callable[[], None]) -> None:
@@ -234,13 +236,16 @@ class Bridge:
     def _await(self, ref: _Ref, attempt: str) -> None:
         """Tell the end of an attempt; where its slot is gone, that is told of the slot."""
 
-        def over(said: str | None, error: BaseException | None) -> None:
-            if isinstance(error, ActorUnavailableError):
-                return  # its slot is met again, and says what became of it
-            words = said or "" if error is None else said_by_ray(error)
-            self._say({"at": "over", "attempt": attempt, "said": words})
+        def done(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                # at once, in Ray's thread: a slot stands idle
+                self._say({"at": "over", "attempt": attempt, "said": future.result() or ""})
+            elif not isinstance(error, ActorUnavailableError):
+                self._call(lambda: self._say({"at": "over", "attempt": attempt, "said": said_by_ray(error)}))
+            # else its slot is met again, and says what became of it
 
-        self._when(ref, over)
+        ref.future().add_done_callback(done)
 
     def _await_found(self, slot: _Slot, attempt: str) -> None:
         """Tell the end of an attempt that was running at a slot when that was met."""

@@ -193,7 +193,7 @@ class SentSlotActor(SlotActor):
             self._heard_s = time.monotonic()
             job, self._job, self._attempt = self._job, None, ""
             if job is not None:
-                self._let_go(job)
+                self._leaving.append(job)
             sent.result = {**result, "attempt": sent.attempt}
         sent.is_over.set()
         if sent.is_unwanted:
@@ -258,7 +258,7 @@ class SentSlotActor(SlotActor):
         while True:
             time.sleep(_LOOK_S)
             with self._lock:
-                self._leaving = [process for process in self._leaving if process.poll() is None]
+                self._sweep()
                 silent_s = time.monotonic() - self._heard_s
                 has_job, keeps_result = bool(self._attempt), bool(self._known)
                 if has_job and silent_s >= self._lease_s and self._job is not None:
