@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster_fixture import cmdline
+from hypothesis import HealthCheck, settings
 from ray_fixture import ray_cluster, ray_session
 from slurm_fixture import slurm, slurm_accounting, slurm_session
 from undertaker import marked
@@ -16,6 +17,10 @@ from undertaker import marked
 __all__ = ["ray_cluster", "ray_session", "slurm", "slurm_accounting", "slurm_session"]
 
 MARK = "HYPERBAND_TEST_MARK"
+
+# no test depends on how fast this machine is
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # A shell starts what runs in the background with these ignored, and children inherit that: tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT):

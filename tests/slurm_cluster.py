@@ -1,5 +1,5 @@
 """A real Slurm of three nodes with two GPUs each on this machine, for tests and benchmarks: no systemd, no
-cgroups, no GPU.
+GPU, and cgroups only where a test wants jobs to be ended for their memory by them.
 
 Every daemon is a child of the process that starts it. A process beside them waits for the end of a pipe and
 then kills what has the SLURM_CONF of the cluster in its environment: so nothing is left, however it ends.
@@ -50,9 +50,8 @@ SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=5
+{memory}
 MpiDefault=none
 PlugStackConfig=/dev/null
 SwitchType=switch/none
@@ -85,6 +84,23 @@ PartitionName=DEFAULT Nodes=n[1-3] MaxTime=INFINITE State=UP PriorityTier=1 Pree
 PartitionName=main Default=YES GraceTime=1
 PartitionName=high PriorityTier=10 PreemptMode=OFF
 PartitionName=short MaxTime=5
+"""
+#: how a site sees to it that jobs take no more memory than they asked for
+_MEMORY = {
+    None: "TaskPlugin=task/none\nJobAcctGatherFrequency=5",
+    # job ids of its own, since cgroups are named by them
+    "cgroups": "TaskPlugin=task/cgroup\nJobAcctGatherFrequency=5\nFirstJobId={port}",
+    "looking": "TaskPlugin=task/none\nJobAcctGatherFrequency=1\nJobAcctGatherParams=OverMemoryKill",
+}
+_MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
+_CGROUP_CONF = """\
+CgroupAutomount=no
+CgroupPlugin=cgroup/v1
+CgroupMountpoint=/sys/fs/cgroup
+ConstrainRAMSpace=yes
+ConstrainDevices=no
+ConstrainCores=no
+MinRAMSpace=10
 """
 _NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
 _ACCOUNTING = """\
@@ -135,16 +151,39 @@ def why_no_accounting() -> str | None:
     return why_no_slurm()
 
 
+def why_no_cgroups() -> str | None:
+    """The reason to skip a test that needs Slurm to limit memory by cgroups; None: it can."""
+    probe = _MEMORY_CGROUPS / f"hyperband-test-{os.getpid()}"
+    try:
+        probe.mkdir()
+        is_there = (probe / "memory.limit_in_bytes").exists()
+        probe.rmdir()
+    except OSError as err:
+        return f"no cgroup of version 1 can be made for memory ({err.strerror})"
+    return why_no_slurm() if is_there else "cgroups of version 1 do not limit memory here"
+
+
 class SlurmCluster:
     """The daemons of one cluster. `environment` is what leads Slurm's commands to it."""
 
-    def __init__(self, folder: Path, *, slurmd_timeout_s: int = 3, min_job_age_s: int = 300) -> None:
-        """Take a folder (its path must be short: sockets lie in it) and a block of ports; start nothing."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slurmd_timeout_s: int = 3,
+        min_job_age_s: int = 300,
+        ends_for_memory_by: str | None = None,
+    ) -> None:
+        """Take a folder (its path must be short: sockets lie in it) and a block of ports; start nothing.
+
+        ends_for_memory_by: `cgroups`, or `looking` each second; None: nobody ends jobs for that.
+        """
         self.folder = folder
         self.conf = folder / "slurm.conf"
         self.environment = {_CONF_VARIABLE: str(self.conf)}
         self._slurmd_timeout_s = slurmd_timeout_s
         self._min_job_age_s = min_job_age_s
+        self._ends_for_memory_by = ends_for_memory_by
         self._has_accounting = False
         self._held, self._port = _take_ports()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -163,7 +202,9 @@ class SlurmCluster:
         (self.folder / "gres.conf").write_text(
             "".join(f"NodeName={n} Name=gpu File={self.folder}/dev/{n}-gpu[0-{N_GPUS - 1}]\n" for n in NODES)
         )
-        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\nConstrainDevices=no\n")
+        has_cgroups = self._ends_for_memory_by == "cgroups"
+        conf = _CGROUP_CONF if has_cgroups else "CgroupAutomount=no\nConstrainDevices=no\n"
+        (self.folder / "cgroup.conf").write_text(conf)
         self._write_conf()
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o600)
@@ -191,7 +232,21 @@ class SlurmCluster:
         self._daemons.clear()
         if self._undertaker is not None:
             self._undertaker.communicate(timeout=30)
+        if self._ends_for_memory_by == "cgroups":
+            self._remove_cgroups()
         self._held.close()
+
+    def _remove_cgroups(self) -> None:
+        """Remove the groups of our jobs, and what is above them unless another cluster has some there."""
+        for node in NODES:
+            for group in (_MEMORY_CGROUPS / f"slurm_{node}").glob(f"uid_*/job_{self._port // 100}*"):
+                for path in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+                    path.rmdir()
+                group.rmdir()
+            with contextlib.suppress(OSError):
+                for path in (_MEMORY_CGROUPS / f"slurm_{node}").glob("uid_*"):
+                    path.rmdir()
+                (_MEMORY_CGROUPS / f"slurm_{node}").rmdir()
 
     def wait_for_idle(self, patience_s: float = 30.0) -> None:
         """Return once no job is there and every node is idle."""
@@ -396,6 +451,7 @@ class SlurmCluster:
                 slurmd_port=self._port + 4,
                 slurmd_timeout_s=self._slurmd_timeout_s,
                 min_job_age_s=self._min_job_age_s,
+                memory=_MEMORY[self._ends_for_memory_by].format(port=self._port),
                 accounting=_ACCOUNTING.format(**places) if self._has_accounting else _NO_ACCOUNTING,
                 n_gpus=N_GPUS,
                 nodes=nodes,
@@ -430,7 +486,11 @@ def _is_free(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[SlurmCluster]:
-    """A cluster in a folder of its own, ended with everything on it."""
-    with in_own_folder(SlurmCluster, SlurmCluster.start, prefix="hyperband-slurm-") as cluster:
+def running_cluster(*, ends_for_memory_by: str | None = None) -> Iterator[SlurmCluster]:
+    """A cluster in a folder of its own, ended with everything on it; see SlurmCluster."""
+
+    def make(folder: Path) -> SlurmCluster:
+        return SlurmCluster(folder, ends_for_memory_by=ends_for_memory_by)
+
+    with in_own_folder(make, SlurmCluster.start, prefix="hyperband-slurm-") as cluster:
         yield cluster

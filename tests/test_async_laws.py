@@ -281,7 +281,7 @@ def test_who_lets_go_of_a_checkpoint_is_never_wanted_again(
 
 @pytest.mark.parametrize("eta", [2, 3, 4])
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_rung_knows_its_best(eta: int, data: st.DataObject) -> None:
     """The two heaps against sorting everything, with ties, huge losses and promotions in between."""
     losses = data.draw(

@@ -14,7 +14,8 @@ from other_pythons import find_python
 from hyperband.errors import ContractError
 from hyperband.script import child
 from hyperband.script.candidates import Candidates
-from hyperband.script.host import Exhausted, Sampled, ScriptHost
+from hyperband.script.host import ScriptHost
+from hyperband.script.id_stream import Exhausted, Sampled
 
 CHILD = Path(child.__file__)
 SCRIPT = """

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hyperband.script.config import Value, decode, flatten, same_names
 from hyperband.script.id_text import pieces_of
+from hyperband.study.looking import unsure_signs
 
 UUID = "3f2a9c1e-4512-4e4a-9bcd-112233445566"
 
@@ -247,3 +248,13 @@ def test_a_digest_is_no_configuration(digest: bytes) -> None:
         found = decode(text)
         # letters and digits by turns; by chance one run of letters before one of digits, or an exponent
         assert found is None or len(found) == 1
+
+
+def test_a_dash_that_may_be_a_sign_is_told_of() -> None:
+    ids = ["x-0.24_y0.48_lr-0.1", "x0.31_y-.2_lr-0.2"]
+    assert decode(ids[0]) == {"x": 0.24, "y": 0.48, "lr": 0.1}, "which is right for lr alone"
+    words = unsure_signs(ids, ("x", "y", "lr"))
+    assert words.startswith("in ids like 'x-0.24_y0.48_lr-0.1' the dash after x, y is not read as the sign")
+    assert "'x0.31_y-.2_lr-0.2', have none there" in words
+    assert not unsure_signs(["lr-1e-3_bs-64", "lr-1e3_bs-32"], ("lr", "bs"))
+    assert not unsure_signs(["x:-0.24.y:0.48", "x:0.31.y:-0.2"], ("x", "y"))

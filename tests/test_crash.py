@@ -461,7 +461,7 @@ PIECES = st.sampled_from(
 TEXTS = st.one_of(st.text(), st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=60).map("".join))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.text(max_size=8))
 def test_a_fingerprint_is_short_printable_and_settled(text: str, config_id: str) -> None:
     found = fingerprint(text, config_id)
@@ -470,7 +470,7 @@ def test_a_fingerprint_is_short_printable_and_settled(text: str, config_id: str)
     assert fingerprint(found) == found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.integers(-64, 255).filter(bool), st.booleans())
 def test_any_text_has_a_fingerprint(text: str, exit_status: int, oom_killed: bool) -> None:
     crash = crash_of(text, exit_status, oom_killed=oom_killed)

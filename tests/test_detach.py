@@ -277,6 +277,23 @@ def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopp
 
 
 @pytest.mark.slow
+def test_a_search_to_which_a_site_gives_no_time_is_refused_and_cancelled(
+    searches: Searches, slurm: SlurmCluster
+) -> None:
+    searches.write(script(ALONE))
+    slurm.run("scontrol", "update", "partitionname=short", "MaxTime=2")
+    try:
+        words = ("--on", "slurm", "--slurm-set", "search_partition=short", "--slurm-set", "search_mem=512M")
+        ran = searches.run("--detach", *words, gpus=None, as_json=False)
+    finally:
+        slurm.run("scontrol", "update", "partitionname=short", "MaxTime=5")
+    assert ran.exit_code == 2, ran
+    assert re.search(r"the job of the search 1[12]\d s, the default of its partition", ran.err), ran.err
+    assert not (searches.study / "slurm" / "search.json").exists()
+    until(lambda: slurm.run("squeue", "-h", "-o", "%i") == "", "an empty queue", 20)
+
+
+@pytest.mark.slow
 def test_a_search_that_slurm_ends_and_queues_again_can_be_stopped_there(
     searches: Searches, slurm: SlurmCluster
 ) -> None:

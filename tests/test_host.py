@@ -23,7 +23,8 @@ from hyperband.errors import ContractError, HyperbandError, InternalError, Machi
 from hyperband.script import child
 from hyperband.script.candidates import Candidates
 from hyperband.script.failures import NoFunctionError, ProcessEndedError
-from hyperband.script.host import Exhausted, Sampled, ScriptHost
+from hyperband.script.host import ScriptHost
+from hyperband.script.id_stream import Exhausted, Sampled
 from hyperband.script.interpreter import END_THREAD
 
 PYTHON = Path(sys.executable)

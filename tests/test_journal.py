@@ -109,7 +109,7 @@ A_FEW: tuple[Event, ...] = (
 
 
 @given(st.lists(EVENTS, max_size=6), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_stored_comes_back(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event], durable: bool
 ) -> None:

@@ -18,8 +18,8 @@ from search_fixture import Searches, script, searches, until
 from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
 from hyperband.journal import Journal, read_events, removing, where, writer_of
-from hyperband.journal.home import ask_to_stop
 from hyperband.journal.place import Place, base_for
+from hyperband.journal.stop_request import ask_to_stop
 from hyperband.machine.mounts import file_system, is_network, kind_of
 from hyperband.search.events import Event, IdsDrawn, StudyCreated
 from hyperband.study import stop_study

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,37 @@ def test_a_warden_that_hangs_ends_the_job(bench: RemoteBench) -> None:
     os.kill(warden, signal.SIGCONT)
 
 
+def test_a_job_that_stops_its_warden_or_keeper_is_told_from_a_node_in_trouble(bench: RemoteBench) -> None:
+    """Lost for ever it must not be, nor keep its slot: both count as those that kill them."""
+    for who in ("os.getppid()", "int(open(f'/proc/{os.getppid()}/stat').read().split()[3])"):
+        # the parent of a job is its keeper, and the keeper's the warden
+        job = bench.python(f"import os, signal\nos.kill({who}, signal.SIGSTOP)\n{TICKS}")
+        warden, keeper_pid, job_pid = pids(bench)
+        ending = bench.wait(job)
+        assert (ending.exit_status, ending.never_ran, ending.lost_keeper) == (None, False, True), who
+        assert "stopped" in ending.note
+        assert is_gone(job_pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(warden, signal.SIGCONT)
+        until(partial(is_gone, keeper_pid), "the keeper to go")
+
+
+def test_a_node_that_stood_still_is_not_taken_for_a_job_that_stops_its_warden(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    until(lambda: n_ticks(bench) > 0, "the job to run")
+    stopped = pids(bench)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(LEASE_S + 0.1)  # the clock of leases goes on
+    n = n_ticks(bench)
+    for pid in reversed(stopped):  # the warden last
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: n_ticks(bench) > n + 10, "the job to go on")
+    bench.launcher.stop(job, StopReason.STOP)
+    ending = bench.wait(job)
+    assert (ending.asked, ending.lost_keeper) == (StopReason.STOP, False)
+
+
 def test_a_warden_that_is_killed_ends_the_job_at_once(bench: RemoteBench) -> None:
     job = bench.python(TICKS)
     until(lambda: n_ticks(bench) > 0, "the job to run")
@@ -254,6 +286,67 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
     until(lambda: is_gone(frozen[0]), "the warden to go")
     assert bench.launcher.read(job.folder).exit_status is None
     assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
+
+
+def stopped_for(bench: RemoteBench, pause_s: float) -> list[int]:
+    """Stop the job that runs, with its warden and keeper, as an engine does that suspends it."""
+    until(lambda: n_ticks(bench) > 0, "the job to run")
+    frozen = [*pids(bench)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(pause_s)
+    return frozen
+
+
+def test_a_job_that_was_stopped_with_its_keeper_goes_on_when_nobody_gave_it_up(
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.launcher, "_is_excused", lambda *_: True)
+    job = bench.python(TICKS)
+    frozen = stopped_for(bench, LEASE_S + 2 * MARGIN_S)
+    n, lease = n_ticks(bench), (job.folder / claim.LEASE_FILE).read_bytes()
+    for pid in reversed(frozen):  # the job first: its keeper holds it until its lease is renewed
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: (job.folder / claim.LEASE_FILE).read_bytes() != lease, "its lease to be renewed")
+    until(lambda: n_ticks(bench) > n + 20, "the job to go on")
+    # from then on it is a job like any other: a warden that hangs ends it
+    os.kill(frozen[0], signal.SIGSTOP)
+    until(lambda: is_gone(frozen[2]), "the keeper to end it")
+    os.kill(frozen[0], signal.SIGCONT)
+    ending = bench.wait(job)
+    assert ending.exit_status is None
+    assert "could not be renewed" in ending.note
+
+
+def test_a_job_that_was_given_up_while_it_was_stopped_writes_nothing_more(bench: RemoteBench) -> None:
+    job = bench.python(TICKS)
+    frozen = stopped_for(bench, 0.0)
+    assert bench.wait(job).exit_status is None
+    n = n_ticks(bench)
+    for pid in frozen:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: is_gone(frozen[2]), "the job to be ended")
+    assert n_ticks(bench) <= n + 3, "between the word to go on and its keeper's it has a moment at most"
+    until(lambda: is_gone(frozen[0]), "the warden to go")
+    assert bench.launcher.read(job.folder).exit_status is None
+
+
+def test_a_job_that_was_stopped_where_its_folder_cannot_be_reached_ends_in_time(
+    bench: RemoteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.launcher, "_is_excused", lambda *_: True)
+    job = bench.python(TICKS)
+    warden, keeper_pid, job_pid = stopped_for(bench, 1.2 * LEASE_S)
+    n = n_ticks(bench)
+    began_s = time.monotonic()
+    for pid in (keeper_pid, job_pid):  # its warden hangs on
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: is_gone(job_pid), "the keeper to end it")
+    assert 0.5 * LEASE_S < time.monotonic() - began_s < LEASE_S + 0.5
+    assert n_ticks(bench) <= n + 3
+    os.kill(warden, signal.SIGCONT)
+    assert bench.wait(job).exit_status is None
 
 
 def test_a_result_that_comes_after_the_fence_is_refused(bench: RemoteBench) -> None:

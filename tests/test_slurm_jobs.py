@@ -154,16 +154,24 @@ def test_a_search_killed_before_sbatch_answered_finds_its_jobs(in_jobs: InJobs) 
 
 
 @pytest.mark.slow
-def test_nodes_die_and_jobs_are_preempted_and_all_are_tried_again(in_jobs: InJobs) -> None:
+def test_nodes_die_or_hang_and_jobs_are_preempted_and_all_are_tried_again(in_jobs: InJobs) -> None:
     search = in_jobs.full()
     in_jobs.cluster.kill_node("n2")
+    in_jobs.cluster.stop_node("n3")  # which Slurm gives up, and whose jobs go on
+    until(lambda: in_jobs.log().count(": Lost after ") >= 2, f"two lost jobs, found {in_jobs.log()}", 60.0)
+    assert in_jobs.log().count("is over: node failure of n3") == 2
+    assert "a job was lost with the node n3: while others run jobs" in in_jobs.log()
+    until(lambda: "ExcNodeList=n3" in in_jobs.cluster.run("scontrol", "show", "job"), "jobs that avoid it")
+    results = [json.loads(path.read_bytes()) for path in in_jobs.searches.study.glob("jobs/*/result.json")]
+    assert [found["fenced"] for found in results] == ["the search had given it up"] * 2
     in_jobs.cluster.run("sbatch", "--partition=high", "--gres=gpu:2", "--nodelist=n1", "--wrap", "sleep 1")
-    until(lambda: in_jobs.log().count(": Lost after ") >= 4, f"four lost jobs, found {in_jobs.log()}", 60.0)
+    until(lambda: in_jobs.log().count(": Lost after ") >= 6, f"six lost jobs, found {in_jobs.log()}", 60.0)
     in_jobs.cluster.start_node("n2")
+    in_jobs.cluster.continue_node("n3")
     in_jobs.go()
     ran = in_jobs.searches.wait(search)
     assert ran.exit_code == 0, ran.err
-    assert outcomes(ran).count("Lost") == 4, in_jobs.log()
+    assert outcomes(ran).count("Lost") == 6, in_jobs.log()
     assert "is over: preempted" in in_jobs.log()
     assert "is over: node failure" in in_jobs.log()
     assert "2 jobs wait in Slurm's queue (Resources" in in_jobs.log()
@@ -175,7 +183,10 @@ def test_nodes_die_and_jobs_are_preempted_and_all_are_tried_again(in_jobs: InJob
 @pytest.mark.slow
 @pytest.mark.parametrize("accounting", [False, True])
 def test_what_somebody_cancels_is_over_and_says_so(
-    searches: Searches, request: pytest.FixtureRequest, accounting: bool
+    searches: Searches,
+    slurm_session: SlurmCluster,  # noqa: ARG001 (it is to outlive the test)
+    request: pytest.FixtureRequest,
+    accounting: bool,
 ) -> None:
     cluster = request.getfixturevalue("slurm_accounting" if accounting else "slurm")
     in_jobs = InJobs(searches, cluster)
@@ -184,13 +195,17 @@ def test_what_somebody_cancels_is_over_and_says_so(
     those = [in_jobs.in_queue("RUNNING")[0], *([] if accounting else in_jobs.in_queue("PENDING")[:1])]
     trials = {in_jobs.job_of(path): int(path.name.split("-")[0]) for path in in_jobs.attempts()}
     in_jobs.cluster.run("scancel", *those)
-    until(lambda: in_jobs.log().count(": Cancelled after ") == len(those), "their ends")
+    until(lambda: ": Cancelled after " in in_jobs.log(), "the end of what ran")
+    if not accounting:
+        until(lambda: ": Cancelled before it began" in in_jobs.log(), "the end of what waited")
     assert f"somebody cancelled its Slurm job {those[0]}" in in_jobs.log()
     in_jobs.go()
     ran = in_jobs.searches.wait(search)
     assert ran.exit_code == 0, ran.err
     cancelled = {job["trial"] for job in ran.document["jobs"] if job["outcome"] == "Cancelled"}
     assert cancelled == {trials[job_id] for job_id in those}
+    began = [job["started_at"] for job in ran.document["jobs"] if job["outcome"] == "Cancelled"]
+    assert sorted(at is None for at in began) == ([False] if accounting else [False, True])
     assert outcomes(ran).count("Lost") == 0
     until(lambda: in_jobs.queue() == [], "nodes that are free", 90.0)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from hyperband.cli.options import parse
-from hyperband.errors import MachineError, UsageError
+from hyperband.errors import UsageError
 from hyperband.launch.slurm.profile import Profile, seconds_of
 from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.launch.slurm.profile_keys import EXAMPLE, KEYS
-from hyperband.launch.slurm.search_time import refuse_short_job
 
 FULL = """\
 partition: gpu
@@ -199,10 +198,3 @@ def test_a_time_for_the_search_itself_in_which_nothing_can_be_done_is_refused(
     parse(words, cwd=tmp_path, environ={})  # only asked for with --detach
     with nullcontext() if is_enough else pytest.raises(UsageError, match=r"gets nothing done\. Expected"):
         parse([*words, "--detach"], cwd=tmp_path, environ={})
-
-
-def test_a_search_in_a_job_whose_site_gives_it_no_time_does_not_begin() -> None:
-    refuse_short_job({})
-    refuse_short_job({"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1300"})
-    with pytest.raises(MachineError, match="gives the job of this search 120 s, the default"):
-        refuse_short_job({"SLURM_JOB_START_TIME": "1000", "SLURM_JOB_END_TIME": "1120"})

@@ -72,6 +72,30 @@ def test_a_job_that_took_too_much_memory_is_told_from_slurms_state(found: Ending
     assert was.has_run
 
 
+#: what a Slurm prints that looks at the memory of jobs now and then; its state is FAILED then
+EXCEEDED = "slurmstepd-n1: error: StepId={}.batch exceeded memory limit (428236800 > 209715200), being killed"
+
+
+def test_a_job_that_took_too_much_memory_is_told_from_what_slurm_printed(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    files = TrialJobFiles(tmp_path / "study", Profile(), tmp_path)
+    assert files.said_of("7_1") == ""
+    lines = [EXCEEDED.format(job) for job in ("17_1", "7_11", "7_1", "7")]
+    files.log.write_text("\n".join(["7_1 exceeded memory limit", *lines, lines[2], "slurmstepd: error: x"]))
+    said = files.said_of("7_1")
+    assert said == "StepId=7_1.batch exceeded memory limit (428236800 > 209715200), being killed"
+    was = judged(LOST, word(JobState.FAILED), is_asked=False, said=said)
+    assert (was.ending.exit_status, was.ending.oom_killed, was.ending.note) == (-signal.SIGKILL, True, said)
+    assert was.has_run
+
+
+def test_a_job_that_takes_its_whole_script_down_is_not_tried_for_ever() -> None:
+    was = judged(LOST, word(JobState.FAILED), is_asked=False)
+    assert (was.ending.exit_status, was.ending.was_taken_away, was.ending.lost_keeper) == (None, False, True)
+    # its keeper ended it, and the script came to its end: a file system that hung
+    assert judged(LOST, word(JobState.COMPLETED), is_asked=False).ending.was_taken_away
+
+
 @pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED, JobState.GONE])
 def test_what_the_job_did_to_itself_is_its_own(state: JobState) -> None:
     for found in (KILLED, LOST_KEEPER):

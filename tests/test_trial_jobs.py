@@ -1,5 +1,7 @@
 """Which Slurm jobs of their own trials' jobs get: tables of events and orders; laws over random histories."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from hyperband.launch.slurm.jobs.events import (
     Done,
     Event,
     Failed,
+    Fared,
     Found,
     Given,
     JobOver,
@@ -20,6 +23,7 @@ from hyperband.launch.slurm.jobs.events import (
     SubmitJobs,
     Worked,
 )
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.jobs.state import Stage
 from hyperband.launch.slurm.jobs.trial_jobs import TrialJobs
 from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
@@ -329,21 +333,71 @@ def test_in_the_end_everything_is_cancelled_and_seen_to_end(queued: Story) -> No
     assert queued.jobs.is_given_up
 
 
+# nodes
+
+
+def on(node: str, job_id: str, attempt: str, state: JobState = JobState.RUNNING) -> SeenJob:
+    return SeenJob(replace(line(state, job_id), nodes=(node,)), attempt)
+
+
+def test_a_node_that_took_a_job_with_it_is_avoided_while_others_are_good(queued: Story) -> None:
+    there = [on("n1", "7_0", "a"), on("n2", "7_1", "b"), on("n3", "8", "c")]
+    queued.tell(Seen(tuple(there)), Begun("a"), Begun("b"), Begun("c"))
+    over = queued.tell(Seen((there[0], on("n2", "7_1", "b", JobState.NODE_FAILURE), there[2])))
+    assert over == [
+        JobOver(
+            "b",
+            "7_1",
+            JobState.NODE_FAILURE,
+            "its Slurm job 7_1 is over: node failure of n2",
+            by_somebody=False,
+        )
+    ]
+    assert queued.tell(Fared("b", Fate.LOST), Done("b")) == []
+    assert queued.said == [
+        "a job was lost with the node n2: while others run jobs, none is submitted to it for 10 min"
+    ]
+    assert queued.tell(Asked(("d",), ("1",))) == [SubmitJobs(3, ("d",), ("n2",))]
+    queued.tell(Submitted(3, "9"))
+    # with no node that runs anything it is no node's fault, and jobs may go anywhere
+    queued.tell(Fared("a", Fate.LOST), Done("a"), Fared("c", Fate.LOST), Done("c"))
+    assert queued.tell(Asked(("e",), ("0",))) == [SubmitJobs(4, ("e",))]
+    queued.tell(Submitted(4, "10"), Seen((on("n3", "10", "e"),)), Fared("e", Fate.WELL), Done("e"))
+    assert queued.tell(Asked(("f",), ("0",))) == [SubmitJobs(5, ("f",), ("n1", "n2"))]
+    queued.tell(Submitted(5, "11"))
+    queued.now_s += 600
+    assert queued.tell(Asked(("g",), ("0",))) == [SubmitJobs(6, ("g",))]
+
+
+def test_a_job_that_failed_on_a_node_is_tried_again_on_another_and_only_it_avoids_that(queued: Story) -> None:
+    there = [on("n1", "7_0", "a"), on("n2", "7_1", "b"), on("n3", "8", "c")]
+    queued.tell(Asked(("d", "e"), ("4", "5")), Submitted(3, "9"), Begun("a"), Begun("b"), Begun("c"))
+    queued.tell(Seen((*there, on("n2", "9_0", "d"), on("n3", "9_1", "e"))))
+    queued.tell(Fared("d", Fate.FAILED), Done("d"), Fared("e", Fate.FAILED), Done("e"))
+    again = Asked(("d2", "e2", "f"), ("4", "5", "6"))
+    assert queued.tell(again) == [
+        SubmitJobs(4, ("d2",), ("n2",)),
+        SubmitJobs(5, ("e2",), ("n3",)),
+        SubmitJobs(6, ("f",)),
+    ]
+    refused = NotSubmitted(4, Refusal.WRONG, "Requested node configuration is not available")
+    assert queued.tell(refused) == [SubmitJobs(7, ("d2",))], "better there than nowhere"
+    assert "Slurm takes no job without n2" in queued.said[-1]
+
+
 # words
 
 
-def test_it_says_how_many_wait_and_why_but_not_each_time(queued: Story) -> None:
+def test_it_says_how_many_wait_and_why(queued: Story) -> None:
     waits = [("7_0", JobState.WAITING, "a"), ("7_1", JobState.WAITING, "b"), ("8", JobState.WAITING, "c")]
     queued.tell(seen(*waits, reason="Priority"))
     assert queued.jobs.why_waiting(queued.now_s) == "", "the scheduler takes turns"
     assert queued.jobs.next_look_s(queued.now_s) == 5.0
     queued.now_s += 5
-    words = "3 jobs wait in Slurm's queue (Priority)"
-    assert queued.jobs.why_waiting(queued.now_s) == words
-    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Priority"))
-    assert queued.jobs.why_waiting(queued.now_s) == words, "a line for each job would be too many"
-    queued.tell(seen(("7_0", JobState.RUNNING, "a"), *waits[1:], reason="Resources"))
-    assert queued.jobs.why_waiting(queued.now_s) == "2 jobs wait in Slurm's queue (Resources)"
+    assert queued.jobs.why_waiting(queued.now_s) == "3 jobs wait in Slurm's queue (Priority)"
+    queued.tell(seen(("7_0", JobState.SUSPENDED, "a"), *waits[1:], reason="Resources"))
+    said = "2 jobs wait in Slurm's queue (Resources); 1 job suspended by Slurm"
+    assert queued.jobs.why_waiting(queued.now_s) == said
     queued.tell(seen(*((job_id, JobState.RUNNING, attempt) for job_id, _, attempt in waits)))
     assert queued.jobs.why_waiting(queued.now_s) == ""
 

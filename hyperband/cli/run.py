@@ -14,7 +14,6 @@ from hyperband.cli.output import is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, UsageError
 from hyperband.folder import has_study
 from hyperband.journal import read_study, writer_of
-from hyperband.launch.slurm.search_time import refuse_short_job
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
 from hyperband.report.results import result_text
@@ -49,8 +48,6 @@ def run(settings: Settings, *, cwd: Path) -> int:
         if settings.detach is not None:
             return _detach(settings, settings.detach, console)
         detached = Detached.take(os.environ)
-        if detached is not None and detached.is_in_slurm:
-            refuse_short_job(os.environ)
         try:
             result = run_search(
                 settings,

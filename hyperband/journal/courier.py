@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 
 from hyperband.errors import JournalError
+from hyperband.journal.carrying import carry_copy
 from hyperband.journal.database import DamagedError, snapshot
-from hyperband.journal.home import Home, carry_copy
+from hyperband.journal.home import Home
 
 #: the first copy, and how long there is none after one: at least this, and this many times what one took
 _FIRST_S = 0.5

@@ -1,7 +1,7 @@
 """Taking a journal out of its study's folder, onto a local disk, and bringing it back. Where: see place.py.
 
 Who has a study is decided by `link()` onto `journal.place`. It is complete before that, so a journal that
-was taken out is whole, and one that was not is where it was.
+was taken out is whole, and one that was not is where it was. How files are moved is for carrying.py to know.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from hyperband.folder import (
     JOURNAL_FILE,
     PLACE_FILE,
     RESTORED_FILE,
-    STOP_REQUEST_FILE,
     holder,
     lock_study,
     remove_study_files,
     unlock_study,
 )
+from hyperband.journal.carrying import carry_all, signature
 from hyperband.journal.place import (
     ABOUT_FILE,
     Place,
@@ -34,14 +34,11 @@ from hyperband.journal.place import (
     words_from_elsewhere,
 )
 from hyperband.journal.spare import mark, remove, sweep, unmark
+from hyperband.journal.stop_request import take_stop
 from hyperband.machine.claim import CANNOT_LINK, read_fresh, write_whole
 from hyperband.machine.mounts import file_system
 
-#: what is taken along: the newest of it last
-_LOGS = (f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-journal")
-_FILES = (RESTORED_FILE, COPY_FILE, *_LOGS, JOURNAL_FILE)
 _NAME_LENGTH = 40
-_CHUNK_BYTES = 1 << 20
 #: somebody takes the study out or brings it back at the same moment
 _N_TRIES = 20
 
@@ -151,11 +148,7 @@ class Home:
             OSError: the folder cannot be looked at.
         """
         assert self.place is not None
-        (data,) = read_fresh(str(self.study), STOP_REQUEST_FILE)
-        if data != _request(self.place):
-            return False  # to a search that was there before us, by somebody who was killed
-        (self.study / STOP_REQUEST_FILE).unlink(missing_ok=True)
-        return True
+        return take_stop(self.study, self.place)
 
     def bring_back(self) -> None:
         """Put the journal, which is closed, back into its study's folder, and let go of the lock.
@@ -168,9 +161,8 @@ class Home:
         assert self.place is not None
         try:
             try:
-                for name in _FILES:
-                    _carry(self.path / name, self.study / name)
-                before = _signature(self.path)
+                carry_all(self.path, self.study)
+                before = signature(self.path)
             finally:
                 unlock_study(self.lock)
             try:
@@ -178,7 +170,7 @@ class Home:
             except (StudyBusyError, FileNotFoundError):
                 return  # it is somebody else's to bring back
             try:
-                if _signature(self.path) == before and self.is_ours():
+                if signature(self.path) == before and self.is_ours():
                     mark(self.path, self.study)
                     (self.study / PLACE_FILE).unlink()
                     remove(self.path)
@@ -190,25 +182,6 @@ class Home:
                 f"whole at {self.path} on {self.place.host}; make room there, or mend the file system, and "
                 "start the same command again on this machine"
             ) from err
-
-
-def ask_to_stop(study: Path, place: Place) -> None:
-    """Ask whoever has a journal now to end.
-
-    Raises:
-        OSError: the study's folder cannot be written to.
-    """
-    write_whole(str(study), STOP_REQUEST_FILE, _request(place))
-
-
-def _request(place: Place) -> bytes:
-    writer = place.writer
-    return f"{place.token} {writer.pid} {writer.start_ticks} {writer.boot_id}".encode()
-
-
-def withdraw_stop(study: Path) -> None:
-    """Ask nobody any more."""
-    (study / STOP_REQUEST_FILE).unlink(missing_ok=True)
 
 
 def refuse_away(study: Path, *, from_copy: bool) -> None:
@@ -249,14 +222,6 @@ def removing(study: Path, *, from_copy: bool) -> Iterator[int]:
         remove_study_files(study)
     finally:
         unlock_study(lock)
-
-
-def carry_copy(snapshot: Path, study: Path) -> None:
-    """Put a whole copy of the journal into the place of the one in the study's folder."""
-    for log in _LOGS:
-        # what a killed search left there is of the one before: SQLite would play it over this one
-        (study / log).unlink(missing_ok=True)
-    _carry(snapshot, study / JOURNAL_FILE)
 
 
 def _is_still(place: Place, study: Path) -> bool:
@@ -331,16 +296,16 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
         stack.callback(unlock_study, home.lock)
         mark(path, study)
         home.write_about()
-        taken = _signature(study)
-        _take_along(study, path)
+        taken = signature(study)
+        carry_all(study, path)
         if before is not None:
             (path / RESTORED_FILE).touch()
         if not home.point(anew=before is not None):
             return None
-        while (now := _signature(study)) != taken:
+        while (now := signature(study)) != taken:
             # who wrote it before brought back more at the same moment
             taken = now
-            _take_along(study, path)
+            carry_all(study, path)
         unmark(path)
         stack.pop_all()
         return home
@@ -349,34 +314,6 @@ def _taken_out(study: Path, base: Path, environ: Mapping[str, str], before: Plac
 def _name_of(study: Path) -> str:
     """What the names of a study's places begin with."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
-
-
-def _take_along(study: Path, path: Path) -> None:
-    for name in _FILES:
-        _carry(study / name, path / name)
-
-
-def _carry(source: Path, target: Path) -> None:
-    """Make a file the same as another one, whole at every moment; where that is not there, remove it."""
-    if not source.exists():
-        target.unlink(missing_ok=True)
-        return
-    beside = target.with_name(f"{target.name}.new")
-    with source.open("rb") as reader, beside.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
-        writer.flush()
-        os.fsync(writer.fileno())
-    beside.replace(target)
-
-
-def _signature(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Return what tells whether the journal's files in a folder were replaced or written to."""
-    found = []
-    for name in _FILES:
-        with contextlib.suppress(FileNotFoundError):
-            about = (folder / name).stat()
-            found.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
-    return found
 
 
 def _link(study: Path, place: Place) -> bool:

@@ -33,8 +33,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # a node carries what it imports
     from typing import Any
 
-#: batch systems and terminals send these to everybody
-_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+#: batch systems and terminals send these to everybody; SIGTSTP tells the job that all is stopped soon
+_IGNORED = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGTSTP,
+)  # fmt: skip
 #: exit codes: there is no such order, the attempt cannot be claimed, no process can be made; nothing ran
 _NO_ORDER, _NO_CLAIM, _NO_PROCESS = 3, 4, 5
 

@@ -3,6 +3,10 @@
 Owns the moment at which a lease that could not be renewed ends the job, and the signals that a node's
 keeper knows. While the job runs it touches no file system: those hang. Who renews is machine/warden.py.
 
+An engine may stop all of a job's processes for a while, keeper and warden included, and its lease runs out
+meanwhile. So a keeper that finds its lease run out and itself not to have been awake keeps the job stopped
+and gives the warden as long as a lease lasts to renew it; which it does only if nobody has given the job up.
+
 Standard library only, Python 3.9 or newer.
 """
 
@@ -17,7 +21,7 @@ import time
 from hyperband.machine.becoming import PR_SET_PDEATHSIG, prctl, tell
 from hyperband.machine.claim import FENCE, OVER
 from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper
-from hyperband.machine.proc import descendants
+from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
@@ -45,9 +49,18 @@ NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
 
 #: how long we stay when our word has gone out that the job is over
 _LINGER_S = 0.1
+#: a warden that was suspended with us goes on within this part of a lease, and how often that is looked at
+_GOES_ON, _LOOK_AGAIN_S = 0.02, 0.01
 _STAMP = struct.Struct("d")
-_HAS_WORD_AT = _STAMP.size
-SHARED_BYTES = _STAMP.size + 1
+_REVIVE_BY_AT = _STAMP.size
+_HAS_WORD_AT = 2 * _STAMP.size
+SHARED_BYTES = 2 * _STAMP.size + 1
+#: a keeper wakes at least so often: one that has not was stopped
+_WAKES_S = 1.0
+#: wakes within the time of a lease, at least
+_N_WAKES = 5
+#: how often a job is stopped again that is kept so: the word to go on may reach it after ours
+_HOLD_AGAIN_S = 0.01
 
 
 def now_s() -> float:
@@ -70,6 +83,16 @@ class Shared:
     @renewed_s.setter
     def renewed_s(self, moment_s: float) -> None:
         _STAMP.pack_into(self._memory, 0, moment_s)
+
+    @property
+    def revive_by_s(self) -> float:
+        """Until when a lease that has run out may be renewed, since its keeper was stopped; 0: it may not."""
+        found: float = _STAMP.unpack_from(self._memory, _REVIVE_BY_AT)[0]
+        return found
+
+    @revive_by_s.setter
+    def revive_by_s(self, moment_s: float) -> None:
+        _STAMP.pack_into(self._memory, _REVIVE_BY_AT, moment_s)
 
     @property
     def has_word(self) -> bool:
@@ -101,6 +124,11 @@ class NodeKeeper(Keeper):
         #: why the job was ended without being asked to; empty: it was not
         self._fenced = ""
         self._warden = os.getppid()
+        #: when it was awake last; None: it has not waited for anything
+        self._awake_s: float | None = None
+        #: the job is kept stopped
+        self._is_held = False
+        self._met_stopped_warden = False
 
     def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
         """Take a request as every keeper does.
@@ -114,6 +142,7 @@ class NodeKeeper(Keeper):
         """
         request = super().take(descriptors, lock)
         self._lease_s = float(request["lease_s"])
+        self._wakes_s = min(_WAKES_S, self._lease_s / _N_WAKES)
         self._marks: dict[str, object] = request["marks"]
         self._says_over = bool(request["says_over"])
         # before it is the job's turn: it can still be told
@@ -127,7 +156,7 @@ class NodeKeeper(Keeper):
         return {
             **self._marks,
             "fenced": self._fenced,
-            "lost_warden": self._has_lost_warden,
+            "lost_warden": self._has_lost_warden or self._was_warden_stopped(),
             "never_ran": not self._shared.has_word,
         }
 
@@ -156,6 +185,18 @@ class NodeKeeper(Keeper):
     def _has_lost_warden(self) -> bool:
         return os.getppid() != self._warden
 
+    def _was_warden_stopped(self) -> bool:
+        """Return whether somebody stopped the warden alone, so that the lease ran out: most likely the job.
+
+        Where all of a node stood still, or all of a job was suspended, the warden soon goes on as we did.
+        """
+        until_s = time.monotonic() + _GOES_ON * self._lease_s
+        while self._met_stopped_warden and is_stopped(self._warden):
+            if time.monotonic() >= until_s:
+                return True
+            time.sleep(_LOOK_AGAIN_S)  # that a process goes on is no event for its child
+        return False
+
     def _fence_at_s(self) -> float:
         return self._shared.renewed_s + self._lease_s
 
@@ -163,9 +204,11 @@ class NodeKeeper(Keeper):
         """Wait as every keeper does, but end the job when its lease runs out, and hand warnings on."""
         wanted = {*wanted, _FENCE, _WARNING}
         while True:
-            lasts_s = float("inf") if self._fenced else self._fence_at_s() - now_s()
+            lasts_s = self._calm_s()
             if lasts_s <= 0:
-                self._fence(f"its lease could not be renewed for {self._lease_s:g} s")
+                self._met_stopped_warden = not self._has_lost_warden and is_stopped(self._warden)
+                stopped = ": the process that renews it was stopped" if self._met_stopped_warden else ""
+                self._fence(f"its lease could not be renewed for {self._lease_s:g} s{stopped}")
                 return 0
             wakes_s = min(until_s, time.monotonic() + lasts_s)
             number = super()._next_signal(wanted, wakes_s)
@@ -182,6 +225,30 @@ class NodeKeeper(Keeper):
                     os.killpg(self._job, _WARNING)
             elif number != 0 or time.monotonic() >= until_s:
                 return number
+
+    def _calm_s(self) -> float:
+        """Return for how long nothing needs a look, at most; 0 or less: the lease has run out for good."""
+        now = now_s()
+        was_stopped = self._awake_s is not None and now - self._awake_s > 2 * self._wakes_s
+        self._awake_s = now
+        if self._fenced:
+            return float("inf")
+        left_s = self._fence_at_s() - now
+        if left_s > 0:
+            self._hold(False)
+            return min(left_s, self._wakes_s)
+        if was_stopped:
+            self._shared.revive_by_s = now + self._lease_s
+        left_s = self._shared.revive_by_s - now
+        if left_s > 0:
+            self._hold(True)
+        return min(left_s, _HOLD_AGAIN_S)
+
+    def _hold(self, is_held: bool) -> None:
+        """Keep the job stopped, or let it go on."""
+        if is_held or self._is_held:
+            self._signal(descendants(os.getpid()), signal.SIGSTOP if is_held else signal.SIGCONT)
+        self._is_held = is_held
 
     def _fence(self, why: str) -> None:
         """Let everything be killed at once; a job that has ended by itself before stays so."""

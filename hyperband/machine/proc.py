@@ -55,6 +55,12 @@ def parent(pid: int) -> int | None:
     return None if fields is None else int(fields[1])
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process was stopped by a signal and has not been told to go on."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"T"
+
+
 def children(root: int) -> list[int]:
     """Return the pids of every living child of a process."""
     return [pid for pid in descendants(root) if parent(pid) == root]

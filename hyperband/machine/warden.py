@@ -22,7 +22,7 @@ from hyperband.machine.node_environment import RefusedError, environment_of
 from hyperband.machine.node_keeper import BATCH_SIGNALS, SIGNAL_OF, Shared, now_s
 from hyperband.machine.node_lines import READ_BYTES, Lines, complain
 from hyperband.machine.node_pair import Pair
-from hyperband.machine.proc import descendants
+from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a node carries what it imports
@@ -81,6 +81,10 @@ class Warden:
         self._why_not = ""
         #: a renewal failed, and it was told of
         self._is_in_trouble = False
+        #: since when it was seen to be stopped, each time; None: it is not. And when we last looked
+        self._stopped_since_s: float | None = None
+        self._looked_s = 0.0
+        self._why_killed = ""
 
     def get_ready(self) -> None:
         """Have those who wait get ready for the attempt, while nobody knows whose it will be.
@@ -119,7 +123,7 @@ class Warden:
         said = _read_all(self._listen).rstrip(b"\0").decode(errors="replace").strip()
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
-            self._write_end(said or f"its keeper {how}", was_killed=status < 0)
+            self._write_end(said or self._why_killed or f"its keeper {how}", was_killed=status < 0)
         elif said:
             complain(said)
         return 0
@@ -192,6 +196,7 @@ class Warden:
                 return os.waitstatus_to_exitcode(status)
             now = now_s()
             if now >= self._look_at_s:
+                self._look_at_keeper(now)
                 self._look()
             awaited: list[Any] = [self._wake] if self._lines.has_ended else [self._wake, self._lines]
             ready, _, _ = select.select(awaited, [], [], max(0.0, self._look_at_s - now_s()))
@@ -204,6 +209,17 @@ class Warden:
                 if self._lines.has_ended and self._order.get("ends_with_carrier"):
                     # whoever carried us held the GPU for us: it may be another's in a moment
                     self._hand_on(self._order.get("last_word", ASKED[STOP_SIGNAL]))
+
+    def _look_at_keeper(self, now: float) -> None:
+        """Kill a keeper that stands still alone, most likely since its job stopped it: it would for ever."""
+        if not is_stopped(self._keeper):
+            self._stopped_since_s = None
+        elif self._stopped_since_s is None or now - self._looked_s > self._lease_s / 2:
+            self._stopped_since_s = now  # we may have stood still with it
+        elif now - self._stopped_since_s >= self._lease_s:
+            self._why_killed = f"its keeper was stopped for {self._lease_s:g} s, and was killed"
+            os.kill(self._keeper, signal.SIGKILL)
+        self._looked_s = now
 
     def _hand_on(self, word: str) -> None:
         """Tell the keeper what the search wants, each word once."""
@@ -232,18 +248,17 @@ class Warden:
         # the moment before: whoever sees a renewal must not be the first for whom it runs out
         before_s = now_s()
         try:
-            found, stop, fenced = read_fresh(self._folder, CLAIM_FILE, STOP_FILE, FENCED_FILE)
-            claimed = parse(found)
-            word = "" if stop is None else stop.decode(errors="replace") or ASKED[STOP_SIGNAL]
-            if claimed is None or claimed.get("token") != self._marks["token"]:
-                word = FENCE  # the folder was emptied: it is another attempt's now
-            elif fenced is not None:
-                word = FENCE
+            word = self._word()
             if word != FENCE and self._may_renew(before_s):
+                is_revived = before_s >= self._shared.renewed_s + self._lease_s
                 write_lease(self._folder, self._counter + 1, before_s - self._began_s)
                 self._counter += 1
-                self._shared.renewed_s = before_s
-                self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
+                if is_revived:
+                    # who gives it up writes that before its last look at the lease: one of us sees the other
+                    word = self._word()
+                if word != FENCE:
+                    self._shared.renewed_s = before_s
+                    self._renew_at_s = before_s + self._lease_s / _N_RENEWALS
             if word:
                 self._hand_on(word)
         except OSError as err:
@@ -252,9 +267,21 @@ class Warden:
             self._is_in_trouble = True
         self._look_at_s = before_s + min(_LOOK_S, self._lease_s / _N_RENEWALS)
 
+    def _word(self) -> str:
+        """Return what the search wants of this attempt; empty: nothing but that it goes on."""
+        found, stop, fenced = read_fresh(self._folder, CLAIM_FILE, STOP_FILE, FENCED_FILE)
+        claimed = parse(found)
+        if claimed is None or claimed.get("token") != self._marks["token"]:
+            return FENCE  # the folder was emptied: it is another attempt's now
+        if fenced is not None:
+            return FENCE
+        return "" if stop is None else stop.decode(errors="replace") or ASKED[STOP_SIGNAL]
+
     def _may_renew(self, before_s: float) -> bool:
-        """Return whether a renewal is due; a lease that ran out never comes back."""
-        return self._renew_at_s <= before_s < self._shared.renewed_s + self._lease_s
+        """Return whether a renewal is due; a lease that ran out only comes back for who was stopped."""
+        if before_s < self._renew_at_s:
+            return False
+        return before_s < max(self._shared.renewed_s + self._lease_s, self._shared.revive_by_s)
 
     def _write_end(self, note: str, *, was_killed: bool = False) -> None:
         """Write down what the keeper did not; that this may fail changes nothing: the lease runs out.

@@ -53,7 +53,7 @@ class Attempt:
     gpu_memory_peak_bytes: int | None = None
     n_utilisations: int = 0
     sum_of_utilisations_percent: float = 0.0
-    #: size of its output, and when on the monotonic clock it was seen to have grown to that
+    #: size of its output, and for how long it had run when that was seen to have grown so far
     output_bytes: int = -1
     grown_at_s: float = 0.0
 

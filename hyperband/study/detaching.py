@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperband.errors import MachineError, StudyBusyError
+from hyperband.errors import MachineError, StudyBusyError, UsageError
 from hyperband.folder import SEARCH_LOG_FILE, has_study
 from hyperband.journal import Journal, writer_of
 from hyperband.launch.slurm.profile_file import read_profile
-from hyperband.launch.slurm.search import SearchJob, start_again, submit_search
+from hyperband.launch.slurm.search import SearchJob, end_search, look_at, start_again, submit_search
+from hyperband.launch.slurm.search_time import refuse_short_job
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.settings import On, Settings
@@ -162,6 +163,15 @@ def detach(
         environ={**os.environ, VARIABLE: _IN_SLURM},
         command=argv,
     )
+    with contextlib.suppress(MachineError):  # what Slurm does not say is not known; the job is submitted
+        line = look_at(job, os.environ)
+        if line is not None:
+            try:
+                refuse_short_job(line)
+            except UsageError:
+                end_search(job, os.environ)
+                job.forget(study)
+                raise
     return Begun(study, log, f"Slurm's job {job.job_id}")
 
 

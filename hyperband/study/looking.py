@@ -4,7 +4,8 @@ Owns the choice between the script's own `get_config` and the text of the ids. T
 start of a study, and so is what is found.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperband.errors import ContractError, MachineError
@@ -26,6 +27,8 @@ _NAME_WIDTH = 40
 _VALUE_WIDTH = 16
 _N_SHOWN = 12
 _N_WORDS = 3
+#: letters right before a number, and a dash if one stands between
+_LABEL = re.compile(r"(?<![A-Za-z])_*([A-Za-z_]*[A-Za-z])(-?)(?=\.?[0-9])")
 _TOO_SLOW = f"takes longer than {MOST_S:g} s for one config id"
 _BE_QUICK = "Let it only read the id: load nothing, and wait for nothing."
 
@@ -51,9 +54,15 @@ class Look:
     #: for people: the names with values of them, and what is not read
     shown: str = ""
     not_read: tuple[str, ...] = ()
+    #: a dash in some ids may be the sign of a number, and is not read as one: words; empty: none may
+    unsure: str = ""
 
     def warnings(self) -> list[str]:
         """What the user should know."""
+        unsure = [f"Warning: {self.unsure}"] if self.unsure else []
+        return [*self._on_get_config(), *unsure]
+
+    def _on_get_config(self) -> list[str]:
         if not self.refusal:
             return []
         instead = "the text of the ids is read instead"
@@ -130,6 +139,28 @@ def look_at(host: ScriptHost, seed: int, say: Callable[[str], None]) -> Look:
         is_slow=has_any and (bool(fault) or sum(len(part.ids) for part in found) < _N_DRAWS),
         shown=_shown(names, [config for config in configs if config]),
         not_read=tuple(unread(configs)),
+        unsure="" if has_any else unsure_signs(ids, names),
+    )
+
+
+def unsure_signs(ids: Sequence[str], names: Collection[str]) -> str:
+    """Words on dashes between a name and its number that are taken for marks, and may well be signs.
+
+    `x-0.5` says 0.5, as `lr-0.01` says 0.01. Where another id has x0.3, nothing stands between the two, and
+    the dash was most likely a sign. Empty: there is no such name.
+    """
+    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for config_id in ids:
+        for name, dash in _LABEL.findall(config_id):
+            found[bool(dash)].setdefault(name, config_id)
+    both = [name for name in names if all(name in one for one in found)]
+    if not both:
+        return ""
+    plain, dashed = (shortened(one[both[0]], 60) for one in found)
+    return (
+        f"in ids like {dashed} the dash after {text.shortened(', '.join(both), 60)} is not read as the sign "
+        f"of a number, though others, like {plain}, have none there. If it is one, put a mark before it "
+        "(x:-0.5 or x=-0.5), or say what ids mean by get_config."
     )
 
 

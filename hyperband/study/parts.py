@@ -7,6 +7,7 @@ from typing import Any, assert_never
 from hyperband.folder import GUIDE_FILE
 from hyperband.guide.client import Guide
 from hyperband.launch.base import Launcher
+from hyperband.report.completions import Completions
 from hyperband.report.failures import Failures
 from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
@@ -144,3 +145,8 @@ def failures_of(events: Sequence[Event]) -> Failures:
         if isinstance(event, JobEnded):
             failures.see(trials[event.job], event)
     return failures
+
+
+def completions_of(engine: Engine, events: Sequence[Event]) -> Completions:
+    """Return what tells of complete rungs where no decision does; events: those so far."""
+    return Completions(lambda: engine.plan, lambda trial: engine.trial(trial).bracket, events)

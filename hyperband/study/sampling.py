@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.script.host import Exhausted, Sampled, ScriptHost
+from hyperband.script.host import ScriptHost
+from hyperband.script.id_stream import Exhausted, Sampled
 from hyperband.search.engine import Engine
 from hyperband.search.events import Event, IdProposed, IdsDrawn, SpaceExhausted
 from hyperband.search.trial import Plan

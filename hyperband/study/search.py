@@ -5,9 +5,7 @@ that is not in the journal ever happens; what is in the journal and did not happ
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,15 +16,7 @@ from hyperband.report.completions import Completed, Completions
 from hyperband.report.screen import Console, Status
 from hyperband.search.decisions import Decision
 from hyperband.search.engine import Engine
-from hyperband.search.events import (
-    CheckpointsRemoved,
-    Event,
-    IdProposed,
-    JobEnded,
-    JobStarted,
-    SlotQuarantined,
-    SlotReleased,
-)
+from hyperband.search.events import CheckpointsRemoved, Event, JobEnded, JobStarted
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.search.trial import Progress, TrialState
@@ -39,16 +29,16 @@ from hyperband.study.grounds import Grounds, Waiting
 from hyperband.study.jobs import JobFiles
 from hyperband.study.judging import judged_end
 from hyperband.study.pace import Pace, epochs_before
-from hyperband.study.quarantine import ALL_SLOTS, take_release_request
+from hyperband.study.quarantine import take_release_request
 from hyperband.study.sampling import Ids
+from hyperband.study.slot_health import SlotHealth
 from hyperband.study.starting import Chosen, Starting, room_wish
 from hyperband.study.stored_checkpoints import StoredCheckpoints
+from hyperband.study.unsaid import Unsaid
 from hyperband.study.voice import Voice
 from hyperband.study.wake import HasDescriptor, Wake, earliest
 from hyperband.study.watching import Watching
 
-#: words may wait for jobs, but not for ever
-_MOST_UNSAID = 200
 _SCRIPT_CHANGED = (
     "Warning: the script has changed since its last job. The config ids drawn so far stay, and losses of the "
     "old and the new script are compared with each other; --clean begins anew."
@@ -90,7 +80,16 @@ class Search:
         self._voice = voice
         self._console = console
         self._wake = wake
+        self._unsaid = Unsaid(voice)
         self._health = health
+        self._slot_health = SlotHealth(
+            health,
+            folder=journal.folder,
+            slots=grounds.slots,
+            wake=wake,
+            unsaid=self._unsaid,
+            quarantine_s=settings.quarantine_s,
+        )
         self._packing = packing
         self._checkpoints = checkpoints
         #: what is looked at for ids
@@ -115,11 +114,6 @@ class Search:
         )
         self._watching = Watching(settings, attempts, voice)
         self._finish = Finish(settings, engine, attempts, voice, console, wake, spent_s=spent_s)
-        #: places of which it was said that their next job waits
-        self._held: set[str] = set()
-        #: what the voice has still to say, in order; and of it, for a moment, what is about slots
-        self._unsaid: list[Callable[[], None]] = []
-        self._of_slots: list[Callable[[], None]] = []
 
     def run(self) -> Verdict:
         """Search until the plan is complete, or until something ends it before.
@@ -141,9 +135,9 @@ class Search:
                 return self._finish.verdict(self._journal.events)
             self._refuse_deadlock()
             # who waits for a slot comes before who waits for words: they are said when nothing else is ready
-            is_busy = self._unsaid or self._checkpoints.pending
+            is_busy = len(self._unsaid) > 0 or self._checkpoints.pending
             ready = self._wake.sleep(0.0 if is_busy else self._sleep_s())
-            if self._unsaid and (not ready or len(self._unsaid) > _MOST_UNSAID):
+            if len(self._unsaid) > 0 and (not ready or self._unsaid.are_many):
                 self._say()  # and then another turn: a signal may have come, which is no descriptor
 
     # One turn.
@@ -155,15 +149,15 @@ class Search:
         ended = self._take_in(self._attempts.ended(ready), events, decisions)
         self._receive_ids(ready, events, decisions)
         self._finish.heed()
-        if ended or self._wake.release_asked or self._health.quarantined:
-            self._heed_health(events)
+        if ended or self._slot_health.is_due:
+            self._slot_health.heed(events)
         self._grounds.heed()
         # what it brought to an end has not waited for the next turn to free its slot
         if self._grounds.watched and (
             more := self._take_in(self._attempts.ended(self._wake.peek()), events, decisions)
         ):
             ended += more
-            self._heed_health(events)
+            self._slot_health.heed(events)
         if (why_over := self._grounds.why_over()) is not None and not self._finish.is_near:
             self._finish.fail("no job can be started any more", why_over)
         chosen = self._choose()
@@ -182,25 +176,21 @@ class Search:
         # on a full disk no outcome may ever follow, and what was decided is on disk
         is_sure = bool(ended) or self._starting.disk_is_full
         self._note_removal(self._checkpoints.after_turn(durable=is_sure))
-        self._unsaid += [partial(self._voice.ended, *one) for one in ended]
-        self._unsaid += self._of_slots  # after the ends that they follow from
-        self._of_slots.clear()
-        complete = [one for one in self._complete if not one.is_told_by(decisions)]
-        self._complete.clear()
-        self._unsaid += [partial(self._voice.complete, one.bracket, one.words) for one in complete]
-        self._unsaid += [partial(self._voice.decided, decision) for decision in decisions]
-        proposed = [event for event in events if isinstance(event, IdProposed)]
-        self._unsaid += [partial(self._voice.proposed, event) for event in proposed]
-        self._unsaid += [
-            partial(self._voice.started, new.start, new.lease.slot.name, order) for new, order in orders
-        ]
-        self._unsaid += [partial(self._voice.says, line) for line in self._news()]
+        complete, self._complete = self._complete, []
+        self._unsaid.add_turn(
+            ended=ended,
+            complete=complete,
+            decisions=decisions,
+            events=events,
+            orders=orders,
+            lines=self._news(),
+        )
         if self._files.has_changed:
             self._files.has_changed = False
             self._voice.says(_SCRIPT_CHANGED)
         # only now, with every end read, is it certain which jobs still run
         self._watching.look()
-        if not self._unsaid:
+        if len(self._unsaid) == 0:
             self._show()
         if self._settings.debug:
             self._engine.validate()
@@ -220,7 +210,7 @@ class Search:
     def _note_removal(self, removed: CheckpointsRemoved | None) -> None:
         if removed is not None:
             self._unwritten.append(removed)
-            self._unsaid.append(partial(self._voice.removed, removed))
+            self._unsaid.add_removed(removed)
 
     def _clear_away(self) -> None:
         """Remove what is left of checkpoints that are not kept, at the end."""
@@ -232,9 +222,7 @@ class Search:
 
     def _say(self) -> None:
         """Say what happened, in order."""
-        unsaid, self._unsaid = self._unsaid, []
-        for words in unsaid:
-            words()
+        self._unsaid.say()
         self._show()
 
     def _take_over(self) -> None:
@@ -243,7 +231,7 @@ class Search:
         decisions: list[Decision] = []
         take_release_request(self._journal.folder)  # one that an earlier search did not live to read
         ended = self._take_in(self._attempts.adopt(self._wish_of), events, decisions)
-        self._heed_health(events)
+        self._slot_health.heed(events)
         if events:
             self._journal.append(*events, durable=True)
         for event in events:
@@ -322,7 +310,7 @@ class Search:
         self._starting.forget()
         if not self._finish.is_near:
             chosen = self._starting.choose()
-        self._voice.waits(self._why_idle())
+        self._voice.waits(self._why_idle(), in_numbers=not self._grounds.outlive_us)
         return chosen
 
     def _why_idle(self) -> str | None:
@@ -345,35 +333,12 @@ class Search:
         n_epochs = start.epochs - epochs_before(self._engine, start)
         return Waiting(min(most, n_queued + n_new), self._pace.expected_s(n_epochs), quarantined)
 
-    def _heed_health(self, events: list[Event]) -> None:
-        """Put slots into quarantine, or give them back."""
-        if self._wake.release_asked:
-            self._wake.release_asked = False
-            wanted = take_release_request(self._journal.folder)
-            released = [name for name in self._health.quarantined if wanted in (name, ALL_SLOTS)]
-            for name in released:
-                self._note_slot(SlotReleased(time.time(), name, "by hand"), events)
-        while changes := self._health.changes(
-            self._slots.names(), now=time.time(), quarantine_s=self._settings.quarantine_s
-        ):
-            for change in changes:
-                self._note_slot(change, events)
-
-        held = set(self._health.held_back(time.time()))
-        self._of_slots += [partial(self._voice.holds, place) for place in sorted(held - self._held)]
-        self._held = held
-
-    def _note_slot(self, change: SlotQuarantined | SlotReleased, events: list[Event]) -> None:
-        self._health.see(change)
-        events.append(change)
-        self._of_slots.append(partial(self._voice.slot, change))
-
     def _sleep_s(self) -> float | None:
         """Return for how long nothing can happen that gives no event."""
         look_at_s = self._starting.look_at_s
         waits_s = [None if look_at_s is None else look_at_s - time.monotonic(), self._finish.wait_s()]
         waits_s += [self._ids.wait_s(), self._grounds.next_look_s()]
-        waits_s += [slot.until_at - time.time() for slot in self._health.quarantined.values()]
+        waits_s += [self._slot_health.next_look_s()]
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
     def _refuse_deadlock(self) -> None:

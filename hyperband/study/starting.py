@@ -20,6 +20,7 @@ from hyperband.search.trial import Plan, Start
 from hyperband.settings import Settings
 from hyperband.study.disk import DiskWatch
 from hyperband.study.jobs import JobFiles
+from hyperband.study.pace import epochs_before
 from hyperband.study.sampling import Ids
 from hyperband.study.wake import earliest
 
@@ -233,7 +234,10 @@ class Starting:
     def _wishes(self, start: Start) -> list[Wish]:
         """What the job would like, best first; what it cannot have at all is not among it."""
         closed = self._closed()
-        room = self._timed(room_wish(self._settings, self._packing, start.epochs), self._n_epochs(start))
+        room = self._timed(
+            room_wish(self._settings, self._packing, start.epochs),
+            start.epochs - epochs_before(self._engine, start),
+        )
         anywhere = replace(room, avoid=closed)
         if start.out_of_memory:
             return [replace(anywhere, whole=True, most_memory=True)]
@@ -257,13 +261,6 @@ class Starting:
     def _n_trials(self) -> int:
         """How many trials have their config id."""
         return self._engine.plan.n_trials - self._engine.n_ids_wanted()
-
-    def _n_epochs(self, start: Start) -> int:
-        """How many epochs a job trains that goes on from its trial's checkpoint."""
-        if start.rung == 0:
-            return start.epochs
-        bracket = self._engine.trial(start.trial).bracket
-        return start.epochs - self._engine.plan.brackets[bracket].rungs[start.rung - 1].epochs
 
     def _timed(self, wish: Wish, n_epochs: int) -> Wish:
         return wish if self._expected_s is None else replace(wish, expected_s=self._expected_s(n_epochs))

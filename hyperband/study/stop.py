@@ -10,8 +10,8 @@ from pathlib import Path
 from hyperband.errors import JournalError, MachineError
 from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
-from hyperband.journal.home import ask_to_stop, withdraw_stop
 from hyperband.journal.place import Place
+from hyperband.journal.stop_request import ask_to_stop, withdraw_stop
 from hyperband.launch.slurm.search import SearchJob
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted

@@ -43,7 +43,7 @@ class _Removal:
 
     #: folder of the attempt that left it
     folder: Path
-    #: what is known of it, see ray_sent.sealed_by
+    #: what is known of it, see sealed_by of launch/ray/sent.py
     sealed: Mapping[str, Any]
     #: the trial, if all that it has goes
     trial: int | None
@@ -220,19 +220,32 @@ class _Worker:
     def _work(self) -> None:
         root = str(Path(hyperband.__file__).resolve().parents[1])
         argv = [sys.executable, "-P", "-c", _RUN, root]
-        with subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
+        process: subprocess.Popen[bytes] | None = None
+        why = "what speaks with it has ended"
+        with contextlib.ExitStack() as stack:
+            try:
+                process = stack.enter_context(
+                    subprocess.Popen(
+                        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
+                    )
+                )
+            except OSError as err:
+                why = f"what speaks with it cannot be started: {err.strerror or err}"
             while (removal := self._tasks.get()) is not None:
-                answer: dict[str, Any] = {"ok": False, "why": "what speaks with it has ended"}
-                try:
-                    process.stdin.write(json.dumps(removal.words()).encode() + b"\n")
-                    process.stdin.flush()
-                    if line := process.stdout.readline():
-                        answer = json.loads(line)
-                except BrokenPipeError:
-                    pass  # the answer says so
-                self._done.append((removal, answer))
+                answer = None if process is None else _answer(process, removal)
+                self._done.append((removal, answer or {"ok": False, "why": why}))
                 self._n_done += 1
+
+
+def _answer(process: "subprocess.Popen[bytes]", removal: _Removal) -> dict[str, Any] | None:
+    """Ask for a removal, and wait for what is said of it; None: nobody is there any more."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(removal.words()).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
+    except BrokenPipeError:
+        return None
+    return answer

@@ -1,6 +1,8 @@
 """What a search says: every event and decision in the log, the notable ones on the screen."""
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -36,6 +38,8 @@ from hyperband.search.health import N_EATEN
 from hyperband.search.trial import Best, Outcome, Progress, Start
 
 _N_ERROR_LINES = 10
+#: what was waited for so long ago is told again
+_FORGET_S = 300.0
 
 
 class Voice:
@@ -51,6 +55,7 @@ class Voice:
         best: Best | None,
         failures: Failures,
         has_brackets: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to speak of a study.
 
@@ -62,7 +67,9 @@ class Voice:
             best: the best so far.
             failures: those so far, by kind.
             has_brackets: False where all trials climb the same rungs.
+            monotonic: the clock by which what was said is forgotten, in seconds.
         """
+        self._monotonic = monotonic
         self._folder = folder
         self._cwd = cwd
         self._log = log
@@ -71,7 +78,10 @@ class Voice:
         self._failures = failures
         self._has_brackets = has_brackets
         self._promotions = Promotions()
-        self._waiting_for: str | None = None
+        #: what was said of waiting, piece by piece: when that was so last, on the monotonic clock
+        self._waited: dict[str, float] = {}
+        #: the pieces of what is waited for now
+        self._waits_for: frozenset[str] = frozenset()
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
         """Say how an attempt ended."""
@@ -151,13 +161,29 @@ class Voice:
             "other slots come to."
         )
 
-    def waits(self, waiting_for: str | None) -> None:
-        """Say why nothing starts, when that changes; None: something does, or nothing is wanted."""
-        if waiting_for is not None and waiting_for != self._waiting_for:
+    def waits(self, waiting_for: str | None, *, in_numbers: bool = True) -> None:
+        """Say why nothing starts, where that is something new; None: something does, or nothing is wanted.
+
+        A batch system changes its mind about reasons and numbers all the time: what was so a while ago is
+        nothing new, whatever else it is said with.
+
+        Args:
+            waiting_for: in words; its pieces stand between `:`, `;`, `,` and brackets.
+            in_numbers: whether other numbers make it something new.
+        """
+        now_s = self._monotonic()
+        before, self._waits_for = self._waits_for, _pieces(waiting_for or "", in_numbers=in_numbers)
+        new = [
+            piece
+            for piece in self._waits_for - before
+            if now_s >= self._waited.get(piece, float("-inf")) + _FORGET_S
+        ]
+        # until now it was so as well
+        self._waited.update(dict.fromkeys(before | self._waits_for, now_s))
+        if waiting_for is not None and new:
             self._log.line(f"wait   {waiting_for}")
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
-        self._waiting_for = waiting_for
 
     def removed(self, removed: CheckpointsRemoved) -> None:
         """Say whose checkpoints are deleted: the log in full, the screen nothing in between."""
@@ -180,6 +206,14 @@ class Voice:
         """Return the last lines of an attempt's standard error, safe to print."""
         folder = job_folder(self._folder, started.job, started.attempt)
         return last_lines(folder / "stderr", _N_ERROR_LINES)
+
+
+def _pieces(words: str, *, in_numbers: bool) -> frozenset[str]:
+    """Return what is said, piece by piece; without its numbers in neither singular nor plural."""
+    if not in_numbers:
+        words = re.sub(r"[0-9]+", "", words)
+        words = " ".join(word if word.endswith("ss") else word.rstrip("s") for word in words.split(" "))
+    return frozenset(piece.strip() for piece in re.split(r"[:;,()]", words)) - {""}
 
 
 def described_source(event: IdProposed) -> str:

@@ -20,6 +20,8 @@ _OBSERVE_S = 1.0
 _MEASURE_S = 0.25
 #: between looks for GPUs that were lost under a job
 _LOST_S = 2.0
+#: a moment that has come is seen so late, at most
+_SOONEST_S = 0.02
 #: a job's output is looked at so often within --stall-timeout, so that its end comes at most so much late
 _STALL_LOOKS = 8
 
@@ -76,7 +78,8 @@ class Watching:
         waits_s += [begin_by_s - now_s for begin_by_s in self._begin_by_s()]
         for attempt in self._attempts:
             if attempt.asked is None and (limit_s := self._limit_s(attempt)[0]) is not None:
-                waits_s.append(limit_s - attempt.job.running_s())
+                # the time of a job that its engine has stopped stands still
+                waits_s.append(max(_SOONEST_S, limit_s - attempt.job.running_s()))
         return earliest(waits_s)
 
     def _begin_by_s(self) -> list[float]:
@@ -123,13 +126,13 @@ class Watching:
     def _look_for_output(self, attempt: Attempt, stall_s: float) -> None:
         """End an attempt whose output has not grown for so long.
 
-        Sizes are compared at moments of the monotonic clock: times of files are those of a clock that jumps.
+        Sizes are compared at moments of its running time: times of files are those of a clock that jumps.
         """
         n_bytes = self._output_bytes(attempt)
-        now_s = time.monotonic()
+        running_s = attempt.job.running_s()
         if n_bytes != attempt.output_bytes:
-            attempt.output_bytes, attempt.grown_at_s = n_bytes, now_s
-        elif now_s - attempt.grown_at_s >= stall_s:
+            attempt.output_bytes, attempt.grown_at_s = n_bytes, running_s
+        elif running_s - attempt.grown_at_s >= stall_s:
             attempt.why = f"ended after no output for {stall_s:g} s (--stall-timeout)"
             self._attempts.stop(attempt, StopReason.TIMEOUT)
 

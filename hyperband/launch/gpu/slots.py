@@ -1,7 +1,7 @@
 """The GPU slots of one machine: which GPU, or share of one, a job gets.
 
 Owns: which GPUs this search has leased, and how many it leaves to others.
-Must not know: how NVML answers, how locks work, when a GPU is free (gpu_place), jobs, the journal.
+Must not know: how NVML answers, how locks work, when a GPU is free (place.py), jobs, the journal.
 """
 
 import os

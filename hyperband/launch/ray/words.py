@@ -39,7 +39,7 @@ class Join:
     script: str
     #: the folder `ray/` of the study
     folder: str
-    #: what travels to nodes that share no files with us (ray_sent.Baggage); None: they share them
+    #: what travels to nodes that share no files with us (Baggage of sent.py); None: they share them
     sent: Mapping[str, Any] | None = None
     #: a Ray of this machine (`local`) is started if none runs
     may_start: bool = True

@@ -160,6 +160,11 @@ class LeaseWatch:
         #: when the record was seen to have changed, at the latest; None: never looked
         self._changed_s: float | None = None
 
+    @property
+    def changed_s(self) -> float:
+        """When the record was seen to have changed, at the latest; infinite before the first look."""
+        return float("inf") if self._changed_s is None else self._changed_s
+
     def saw(self, record: bytes | None, *, before_s: float, after_s: float) -> bool:
         """Take the record of one look; return True if its keeper must have ended its job by now.
 

@@ -28,6 +28,7 @@ class RemoteJob:
         carrier: Carrier | None,
         on_lost_carrier: Callable[["RemoteJob"], None],
         bell: Bell,
+        is_excused: Callable[["RemoteJob", float, float], bool],
     ) -> None:
         """Begin; see Ordered and Carrier.
 
@@ -38,6 +39,7 @@ class RemoteJob:
             carrier: what brings its keeper onto a node, if anything is known of that.
             on_lost_carrier: called in another thread, see Patrol.
             bell: rung when it has begun.
+            is_excused: called in another thread, see Patrol.
         """
         self.folder = folder
         self.attempt = ordered.attempt
@@ -56,7 +58,11 @@ class RemoteJob:
         self._lease = lease
         self._on_lost_carrier = on_lost_carrier
         self._bell = bell
+        self._is_excused = is_excused
         self._began_s: float | None = None
+        #: since when its engine has it stopped, and for how long it had before
+        self._stopped_since_s: float | None = None
+        self._stopped_s = 0.0
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
@@ -69,8 +75,23 @@ class RemoteJob:
         return self._descriptor
 
     def running_s(self) -> float:
-        """Return for how many seconds of the monotonic clock it has been running; 0 before it has begun."""
-        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
+        """Return for how many seconds of the monotonic clock it has been running; 0 before it has begun.
+
+        Time for which its engine was seen to have it stopped does not count.
+        """
+        if self._began_s is None:
+            return 0.0
+        until_s = time.monotonic() if self._stopped_since_s is None else self._stopped_since_s
+        return max(0.0, until_s - self._began_s - self._stopped_s)
+
+    def note_stopped(self, is_stopped: bool) -> None:
+        """Hear from the launcher whether its engine has it stopped, to let it go on later."""
+        if is_stopped == (self._stopped_since_s is not None):
+            return
+        now_s = time.monotonic()
+        if self._stopped_since_s is not None:
+            self._stopped_s += now_s - self._stopped_since_s
+        self._stopped_since_s = now_s if is_stopped else None
 
     def saw(self, sight: Sight, at_s: float) -> None:
         """Hear from the patrol what a look showed."""
@@ -83,6 +104,10 @@ class RemoteJob:
         if not self.has_begun:
             self.has_begun = True
             self._bell.ring()
+
+    def is_excused(self, silent_since_s: float, at_s: float) -> bool:
+        """Return whether a lease that is not renewed says nothing (yet); see Patrol."""
+        return self._is_excused(self, silent_since_s, at_s)
 
     def lose_carrier(self) -> None:
         """Hear from the patrol that its carrier has ended, and left no result behind."""

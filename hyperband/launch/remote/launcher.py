@@ -283,7 +283,14 @@ class RemoteLauncher:
         return carrier.pidfd is not None or (bool(carrier.label) and self._carriers.is_coming(carrier.label))
 
     def _job(self, folder: Path, lease: Lease, ordered: Ordered, carrier: Carrier | None) -> RemoteJob:
-        return RemoteJob(folder, lease, ordered, carrier, self._ask_for_proof, self.bell)
+        return RemoteJob(folder, lease, ordered, carrier, self._ask_for_proof, self.bell, self._is_excused)
+
+    def _is_excused(self, job: RemoteJob, silent_since_s: float, at_s: float) -> bool:  # noqa: ARG002
+        """Return whether the engine may have stopped a job whose lease is not renewed; see Patrol.
+
+        Called in the patrol's thread.
+        """
+        return False
 
     def _ask_for_proof(self, job: RemoteJob) -> None:
         """Find out, if the engine can, whether anything is left of a job without a carrier; see give_up.

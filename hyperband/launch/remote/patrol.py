@@ -68,6 +68,15 @@ class Watched(Protocol):
         """Hear what a look showed, at a moment of the monotonic clock."""
         ...
 
+    def is_excused(self, silent_since_s: float, at_s: float) -> bool:
+        """Return, in the patrol's thread, whether a lease that is not renewed says nothing (yet).
+
+        Args:
+            silent_since_s: since when, on the monotonic clock.
+            at_s: of the look.
+        """
+        ...
+
     def lose_carrier(self) -> None:
         """Hear, in the patrol's thread, that what carried it has ended, and left no result behind."""
         ...
@@ -320,12 +329,19 @@ class Patrol:
                 return self._end(found, never_ran(found.given_up))
             return False
         is_stale = found.lease.saw(sight.lease, before_s=before_s, after_s=after_s) or found.is_proven
-        if (found.given_up or is_stale) and not found.is_told and not sight.is_gone:
+        silent_s = before_s - found.lease.changed_s
+        if not found.given_up and silent_s > job.lease_s and job.is_excused(found.lease.changed_s, before_s):
+            return False
+        if is_stale and not found.given_up:
+            found.given_up = f"{sight.host} has not renewed its lease"
+        if found.given_up and not found.is_told and not sight.is_gone:
             write_stop(job.folder, FENCE)  # a node that comes back ends it, without grace
             found.is_told = True
+            # one that was only stopped may renew its lease at this very moment: the next look tells
+            is_stale = found.is_proven
         if not is_stale:
             return False
-        why = found.given_up or f"{sight.host} has not renewed its lease"
+        why = found.given_up
         if not found.is_proven:
             why += f"; given up after {job.lease_s + self._margin_s:g} s without a sign of it"
         # where it cannot be written the next search comes to the same end by itself

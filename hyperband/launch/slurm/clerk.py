@@ -255,6 +255,7 @@ class Clerk:
         if memory.site is None and not self._find_site():
             return
         unlisted = self._steps_unlisted()
+        asked_s = time.monotonic()
         answer = self._commands.run(slurm_text.squeue_argv(self._name))
         if answer.refusal is not None:
             self._say_unreachable(answer)
@@ -266,7 +267,7 @@ class Clerk:
             memory.wait_s = self._pace.soonest_s
         memory.before = lines
         self._watch.note(lines, listed)
-        self._tell(Status(lines))
+        self._tell(Status(lines, asked_s))
         for step in self._watch.over(unlisted, listed):
             self._tell(StepOver(step.name))
 

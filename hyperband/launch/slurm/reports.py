@@ -1,6 +1,6 @@
 """What the clerk reports of Slurm: a closed set of values, without a clock or a command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hyperband.launch.slurm.words import JobLine, Refusal, Site
 
@@ -35,6 +35,8 @@ class Status:
     """
 
     jobs: tuple[JobLine, ...]
+    #: when Slurm was asked, on the monotonic clock
+    asked_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,18 @@
 Owns what is too short, and the words for it. Must not know: how the search is submitted, or what it does.
 """
 
-from collections.abc import Mapping
-
-from hyperband.errors import MachineError, UsageError
+from hyperband.errors import UsageError
 from hyperband.launch.slurm.profile import Profile, seconds_of
 from hyperband.launch.slurm.text import SEARCH_SIGNAL_S
+from hyperband.launch.slurm.words import JobLine
 
 #: Slurm may send a signal so much before the moment that was asked for (`man sbatch`, --signal)
 _SOONER_S = 60
 #: to be started, import the script, and have at least a few jobs end
 _WORK_S = 150
 LEAST_S = SEARCH_SIGNAL_S + _SOONER_S + _WORK_S
+#: it may have begun so long before Slurm was asked
+_SINCE_S = 30
 _WHY = (
     f"a search stops its jobs {SEARCH_SIGNAL_S} s before its time limit (Slurm may have it do so a minute "
     f"sooner) and is queued again, so in less than {LEAST_S // 60} minutes it gets nothing done"
@@ -34,21 +35,19 @@ def refuse_short(profile: Profile) -> None:
         )
 
 
-def refuse_short_job(environ: Mapping[str, str]) -> None:
-    """Refuse to begin in a job of Slurm's that has, by its site's default, no time for anything.
+def refuse_short_job(line: JobLine) -> None:
+    """Refuse the job of a search that has, by its site's default, no time for anything.
 
     Args:
-        environ: of the job; versions before 22.05 do not say there when it ends, and then nothing is known.
+        line: what Slurm says of it a moment after it was submitted.
 
     Raises:
-        MachineError: it is that short.
+        UsageError: it is that short.
     """
-    began, ends = (environ.get(f"SLURM_JOB_{name}_TIME", "") for name in ("START", "END"))
-    if not (began.isdecimal() and ends.isdecimal()):
-        return
-    limit_s = int(ends) - int(began)
-    if limit_s < LEAST_S:
-        raise MachineError(
-            f"Slurm gives the job of this search {limit_s} s, the default of its partition: {_WHY}. It was "
-            "not begun; start it again with more time, such as --slurm-set search_time=7-00:00:00"
+    left_s = line.time_left_s
+    if left_s is not None and left_s < LEAST_S - _SINCE_S:
+        raise UsageError(
+            f"Slurm gives the job of the search {left_s:g} s, the default of its partition: {_WHY}. It was "
+            "cancelled; ask for more, such as --slurm-set search_time=7-00:00:00, or name another "
+            "search_partition."
         )

@@ -14,6 +14,7 @@ from hyperband.launch.slurm.closing import see_the_end
 from hyperband.launch.slurm.orders import Stop
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.reports import FoundSite, Report
+from hyperband.launch.slurm.suspended import SuspendedJobs
 
 
 class HasName(Protocol):
@@ -40,6 +41,22 @@ class SlotsOfSlurm(RemoteSlots, Generic[F]):
         super().__init__()
         self._profile = profile
         self._open: tuple[Clerk, F] | None = None
+        #: read in the patrol's thread, too
+        self._suspended = SuspendedJobs()
+
+    def excuses(self, job_id: str, silent_since_s: float, *, lease_s: float, at_s: float) -> bool:
+        """Return whether an attempt whose lease is not renewed may be suspended; see SuspendedJobs.
+
+        Called in the patrol's thread.
+        """
+        found = self._open
+        return found is not None and self._suspended.excuses(
+            job_id, silent_since_s, lease_s=lease_s, at_s=at_s, ask=found[0].look
+        )
+
+    def is_suspended(self, job_id: str) -> bool:
+        """Return whether Slurm said that it has suspended this job."""
+        return job_id in self._suspended.jobs
 
     @property
     def clerk(self) -> Clerk:

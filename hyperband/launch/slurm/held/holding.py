@@ -64,6 +64,7 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
         for report in clerk.reports():
             self._tell(report)
             if isinstance(report, Status):
+                self._news += self._suspended.note(report)
                 self._note_status()
             elif isinstance(report, StepOver):
                 self._steps_over.append(report.name)
@@ -88,8 +89,9 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
         self._tell(Wanted(n_jobs, shortest_s))
 
     def why_waiting(self) -> str:
-        """One line: what allocations wait for while there is none; empty: there is one, or none is needed."""
-        return self._allocations.why_none() if self._allocations.are_awaited else ""
+        """One line: what allocations wait for while there is none, or one is suspended; empty: neither."""
+        is_told = self._allocations.are_awaited or bool(self._suspended.jobs)
+        return self._allocations.why_none() if is_told else ""
 
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although the clerk says nothing."""

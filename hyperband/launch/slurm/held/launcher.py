@@ -67,6 +67,8 @@ class SlurmLauncher(RemoteLauncher):
             self.lose(lost)
         for step in self._slots.take_steps_over():
             self.prove(step)
+        for job in self._jobs:
+            job.note_stopped(self._slots.is_suspended(place_of(job.lease).job_id))
         self.give_up_late()
 
     def give_up_late(self) -> None:
@@ -164,6 +166,12 @@ class SlurmLauncher(RemoteLauncher):
         elif not found.ending.never_ran:
             self._slots.note_run(place)
         return found.ending
+
+    def _is_excused(self, job: RemoteJob, silent_since_s: float, at_s: float) -> bool:
+        if job.asked is not None:
+            return False  # the search is not to wait for it
+        job_id = place_of(job.lease).job_id
+        return self._slots.excuses(job_id, silent_since_s, lease_s=job.lease_s, at_s=at_s)
 
     def _awaits_word(self, job: RemoteJob) -> bool:
         """Whether somebody may have cancelled a job's step alone, which Slurm can still say."""

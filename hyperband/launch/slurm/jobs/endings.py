@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from hyperband.launch.base import Ending, StopReason
 from hyperband.launch.slurm.jobs.events import JobOver
-from hyperband.launch.slurm.words import JobState
+from hyperband.launch.slurm.jobs.nodes import Fate
+from hyperband.launch.slurm.words import JobState, means_out_of_memory
 
 #: how a job ends that is ended from outside, also as a shell says it
 _ENDED_FROM_OUTSIDE = frozenset(
@@ -45,13 +46,33 @@ def may_be_slurms(ending: Ending, *, is_asked: bool) -> bool:
     return ending.exit_status is None or ending.exit_status in _ENDED_FROM_OUTSIDE
 
 
-def judged(ending: Ending, word: JobOver | None, *, is_asked: bool) -> Judged:
+def fate_of(seen: Ending, ending: Ending, word: JobOver | None) -> Fate | None:
+    """Return what the end of an attempt says of its node; None: nothing.
+
+    Args:
+        seen: as the keeper saw it, or as far as the search knows.
+        ending: as it was judged.
+        word: Slurm's on its job; None: it says nothing.
+    """
+    if ending.never_ran or ending.asked is not None or ending.was_cancelled:
+        return None
+    if ending.exit_status is not None:
+        return Fate.WELL if ending.exit_status == 0 else Fate.FAILED
+    if word is not None and word.state == JobState.NODE_FAILURE:
+        return Fate.LOST
+    # without a word of Slurm's it was its lease
+    is_silent = word is None and seen.exit_status is None and seen.asked is None
+    return Fate.LOST if is_silent and ending.was_taken_away else None
+
+
+def judged(ending: Ending, word: JobOver | None, *, is_asked: bool, said: str = "") -> Judged:
     """Return how an attempt ended.
 
     Args:
         ending: as the keeper saw it, or as far as the search knows.
         word: Slurm's on the job that ran it, or should have; None: it says nothing.
         is_asked: a search asked for its end.
+        said: what Slurm printed of it.
     """
     if not may_be_slurms(ending, is_asked=is_asked):
         return Judged(ending, has_run=not ending.never_ran)
@@ -62,8 +83,14 @@ def judged(ending: Ending, word: JobOver | None, *, is_asked: bool) -> Judged:
         return Judged(replace(ending, exit_status=None, asked=None, note=note, was_cancelled=True))
     if ending.never_ran:
         is_failure = state is None or state in _BY_ITSELF
-        said = [ending.note] if word is None else [ending.note, words]
-        return Judged(ending, failure="; ".join(dict.fromkeys(said)) if is_failure else "")
+        why = [ending.note] if word is None else [ending.note, words]
+        return Judged(ending, failure="; ".join(dict.fromkeys(why)) if is_failure else "")
+    if state == JobState.FAILED and ending.exit_status is None:
+        # its script, the keeper's warden, was killed where nothing was taken away: by the job, or with it
+        ending = replace(ending, lost_keeper=True)
+        if means_out_of_memory(said):
+            # where Slurm looks at the memory of jobs now and then, and not by cgroups, its state does not say
+            state, words = JobState.OUT_OF_MEMORY, said
     if state == JobState.OUT_OF_MEMORY:
         # with a job that takes too much some sites end all of it, our keeper included
         killed = replace(ending, exit_status=-signal.SIGKILL, asked=None, note=words)

@@ -6,6 +6,7 @@ An attempt is known by its name (claim.py), which is unlike any other's; a job o
 
 from dataclasses import dataclass
 
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
@@ -23,6 +24,8 @@ class Asked:
     """Attempts that are to run, each in a Slurm job of its own; they became ready at the same moment."""
 
     attempts: tuple[str, ...]
+    #: what each of them is an attempt at; empty: it is not known, of none
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,14 @@ class Done:
     """An attempt is over, or will never begin: a job for it is of no use any more."""
 
     attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fared:
+    """How an attempt ended, as far as that says something of its node; told before it is Done."""
+
+    attempt: str
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,7 @@ Event = (
     | Found
     | Begun
     | Done
+    | Fared
     | Failed
     | Worked
     | Seen
@@ -102,6 +114,8 @@ class SubmitJobs:
 
     ticket: int
     attempts: tuple[str, ...]
+    #: nodes that none of them is to get
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

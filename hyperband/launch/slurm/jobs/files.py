@@ -6,10 +6,13 @@ are. Must not know: what is submitted when.
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hyperband.folder import SLURM_FOLDER
@@ -22,6 +25,9 @@ from hyperband.machine.claim import read_fresh, write_whole
 _SCRIPT_FILE = "job.sh"
 _LOG_FILE = "jobs.log"
 _TASKS_FOLDER = "tasks"
+#: so much of the end of what jobs print is looked through for what Slurm said of one
+_SAID_BYTES = 1 << 18
+_BY_SLURM = re.compile(r"slurmstepd\S*: (?:error: )?")
 
 
 class TrialJobFiles:
@@ -66,14 +72,19 @@ class TrialJobFiles:
         self._known[word] = tuple(folders)
         return word
 
-    def argv(self, word: str, folders: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return the arguments of sbatch for what was written down under this word."""
+    def argv(self, word: str, folders: Mapping[str, Path], exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the arguments of sbatch for what was written down under this word.
+
+        exclude: nodes that none of it is to get, besides those that the profile excludes.
+        """
+        excluded = ",".join(filter(None, (self._profile.exclude, *exclude)))
+        profile = replace(self._profile, exclude=excluded or None)
         comment = f"hyperband {self.study} {word}"
         script = self.folder / _SCRIPT_FILE
         if len(folders) == 1:
             [(attempt, folder)] = folders.items()
             return slurm_text.job_argv(
-                self._profile,
+                profile,
                 name=self.name,
                 comment=comment,
                 log=self.log,
@@ -82,7 +93,7 @@ class TrialJobFiles:
                 command=self._command(folder, attempt),
             )
         return slurm_text.array_argv(
-            self._profile,
+            profile,
             n_tasks=len(folders),
             name=self.name,
             comment=comment,
@@ -109,6 +120,22 @@ class TrialJobFiles:
         task = job_id.partition("_")[2]
         number = int(task) if task.isdigit() else 0
         return names[number] if number < len(names) else None
+
+    def said_of(self, job_id: str) -> str:
+        """Return what Slurm itself printed of a job, on one line; empty if nothing, or it cannot be read now.
+
+        Args:
+            job_id: as squeue lists it, `15_3` for a task.
+        """
+        about = re.compile(rf"\b(?:StepId=|JobId=|Job |Step )?{re.escape(job_id)}(?:\.\w+)?\b")
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _SAID_BYTES))
+                lines = stream.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""  # of the jobs themselves their folders tell
+        found = [line.strip() for line in lines if _BY_SLURM.match(line) and about.search(line)]
+        return "; ".join(dict.fromkeys(_BY_SLURM.sub("", line) for line in found))
 
     def clear(self) -> None:
         """Note that no job of Slurm's is left."""

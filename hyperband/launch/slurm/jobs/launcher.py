@@ -12,7 +12,7 @@ from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered, Sight, claim_for_search, ending_of, was_asked
 from hyperband.launch.remote.job import RemoteJob
 from hyperband.launch.remote.launcher import RemoteLauncher
-from hyperband.launch.slurm.jobs.endings import judged, may_be_slurms
+from hyperband.launch.slurm.jobs.endings import fate_of, judged, may_be_slurms
 from hyperband.launch.slurm.jobs.events import JobOver
 from hyperband.launch.slurm.jobs.slots import TrialJobSlots
 from hyperband.machine.limits import allow_open_files
@@ -82,8 +82,7 @@ class TrialJobLauncher(RemoteLauncher):
         job = super().adopt(folder, lease)
         if job is None and (job := self._ended_by_slurm(folder, lease)) is None:
             return None
-        label = "" if job.carrier is None or job.carrier.label == NO_NUMBER else job.carrier.label
-        self._slots.ask_old(job.attempt, folder, label, has_begun=_is_claimed(job))
+        self._slots.ask_old(job.attempt, folder, _label_of(job), has_begun=_is_claimed(job))
         return job
 
     def heed(self) -> None:
@@ -107,6 +106,7 @@ class TrialJobLauncher(RemoteLauncher):
         for job in self._jobs:
             if job.has_begun:
                 self._slots.note_begun(job.attempt)
+            job.note_stopped(self._slots.is_suspended(_label_of(job)))
         now_s = time.monotonic()
         for job in [one for one, until_s in self._silent_s.items() if one in self._words or now_s >= until_s]:
             self._silent_s[job] = 0.0
@@ -145,13 +145,21 @@ class TrialJobLauncher(RemoteLauncher):
         word = self._words.pop(job, None)
         if job.has_begun:
             self._slots.note_begun(job.attempt)
+        said = "" if word is None or ending.exit_status is not None else self._slots.said_of(word.job_id)
+        found = judged(ending, word, is_asked=was_asked(job.folder), said=said)
+        if (fate := fate_of(ending, found.ending, word)) is not None:
+            self._slots.note_fate(job.attempt, fate)
         self._slots.note_done(job.attempt)
-        found = judged(ending, word, is_asked=was_asked(job.folder))
         if found.has_run:
             self._slots.note_run()
         if found.failure:
             self._slots.note_failed(found.failure)
         return found.ending
+
+    def _is_excused(self, job: RemoteJob, silent_since_s: float, at_s: float) -> bool:
+        if job.asked is not None:
+            return False  # the search is not to wait for it
+        return self._slots.excuses(_label_of(job), silent_since_s, lease_s=job.lease_s, at_s=at_s)
 
     def _awaits_word(self, job: RemoteJob) -> bool:
         """Whether only Slurm can say why a job ended, and may still do so."""
@@ -183,6 +191,11 @@ class TrialJobLauncher(RemoteLauncher):
         if sight.is_ours:
             return None  # a search saw to it that it never begins, and may have cancelled its job itself
         return self._watch(self._job(folder, lease, ordered, carrier))
+
+
+def _label_of(job: RemoteJob) -> str:
+    """Return the id of the Slurm job that an attempt has; empty: it is not known."""
+    return "" if job.carrier is None or job.carrier.label == NO_NUMBER else job.carrier.label
 
 
 def _is_claimed(job: RemoteJob) -> bool:

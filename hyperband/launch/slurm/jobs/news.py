@@ -6,6 +6,7 @@ One part of TrialJobs. Must not know: when more are submitted, or which are give
 from collections.abc import Iterable, Iterator, Set
 
 from hyperband.launch.slurm.jobs.events import Action, Given, JobOver, SeenJob
+from hyperband.launch.slurm.jobs.nodes import AVOID_S, Fate
 from hyperband.launch.slurm.jobs.state import (
     ANYWHERE,
     MOST_TASKS,
@@ -46,9 +47,19 @@ class TrialJobNews:
                 actions,
             )
 
+    def note_fate(self, attempt: str, fate: Fate, now_s: float, actions: list[Action]) -> None:
+        """Take in what the end of an attempt says of its node."""
+        one = self._all.attempts.get(attempt)
+        if one is None or not one.node:
+            return
+        if self._all.nodes.note(one.node, one.of, fate, now_s):
+            words = f"a job was lost with the node {one.node}: while others run jobs, none is submitted to it"
+            actions.append(Say(f"{words} for {AVOID_S / 60:g} min"))
+
     def note_submitted(self, ticket: int, job_id: str, now_s: float, actions: list[Action]) -> None:
         """Take in that Slurm has a job, or an array, for what was asked for."""
         names = self._all.asked.pop(ticket, ())
+        self._all.excluding.pop(ticket, None)
         self._all.most_tasks = MOST_TASKS
         if len(names) > 1:
             self._all.arrays[job_id] = names
@@ -64,6 +75,7 @@ class TrialJobNews:
     def note_refusal(self, event: NotSubmitted, now_s: float, actions: list[Action]) -> None:
         """Take in that sbatch did not take an order."""
         names = self._all.asked.pop(event.ticket, ())
+        excluded = self._all.excluding.pop(event.ticket, ())
         there = [one for name in names if (one := self._all.attempts.get(name)) is not None]
         for one in there:
             if not one.has_begun:
@@ -77,6 +89,10 @@ class TrialJobNews:
             self._all.not_before_s = now_s + _LIMIT_PAUSE_S
             again = f"it is asked again when one of ours is over, and every {_LIMIT_PAUSE_S:g} s"
             self._all.say_once(f"Slurm takes no more jobs now ({event.words}); {again}", actions)
+        elif excluded:
+            self._all.nodes.may_exclude = False
+            words = f"Slurm takes no job without {', '.join(excluded)} ({event.words})"
+            actions.append(Say(f"{words}, where others were lost or failed: it is asked for one with them"))
         elif len(names) > 1:
             # arrays may be switched off, or what is asked for may be wrong in any form
             self._all.has_arrays = False
@@ -147,6 +163,8 @@ class TrialJobNews:
             self._all.unwanted.pop(line.job_id, None)
             one.job_id = line.job_id
             actions.append(Given(one.name, line.job_id))
+        one.is_suspended = line.state == JobState.SUSPENDED
+        one.node = next(iter(line.nodes), one.node)
         if not waits:
             one.stage, one.reason = Stage.RUNNING, ""
             return
@@ -202,7 +220,9 @@ class TrialJobNews:
             line.job_id not in self._all.cancelled
         )
         one.job_id, one.stage = "", Stage.RUNNING  # until it is done
-        said = f"{line.state}{f' ({line.reason})' if line.reason else ''}"
+        one.node = next(iter(line.nodes), one.node)
+        where = f" of {one.node}" if line.state == JobState.NODE_FAILURE and one.node else ""
+        said = f"{line.state}{where}{f' ({line.reason})' if line.reason else ''}"
         words = f"its Slurm job {line.job_id} is over: {said}"
         if line.state == JobState.TIME_LIMIT:
             self._all.say_once(

@@ -19,6 +19,7 @@ from hyperband.launch.slurm.jobs.events import (
     Done,
     Event,
     Failed,
+    Fared,
     Found,
     Given,
     JobOver,
@@ -28,6 +29,7 @@ from hyperband.launch.slurm.jobs.events import (
     Worked,
 )
 from hyperband.launch.slurm.jobs.files import TrialJobFiles
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.jobs.state import Stage
 from hyperband.launch.slurm.jobs.trial_jobs import TrialJobs
 from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
@@ -76,6 +78,10 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         """Begin to ask Slurm: first of all, what of this study is there already."""
         self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
         self._begin(files, environ, pace)
+
+    def said_of(self, job_id: str) -> str:
+        """Return what Slurm itself printed where the output of jobs goes, of this one."""
+        return self._opened()[1].said_of(job_id)
 
     # What the search asks of slots.
 
@@ -159,6 +165,10 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
             self._tell(Done(attempt))
             self.clerk.look()
 
+    def note_fate(self, attempt: str, fate: Fate) -> None:
+        """Hear how an attempt ended that is not done yet, as far as that says something of its node."""
+        self._tell(Fared(attempt, fate))
+
     def note_failed(self, words: str) -> None:
         """Hear that a job of Slurm's could not run what it is for."""
         self._tell(Failed(words))
@@ -186,7 +196,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         for report in self.clerk.reports():
             self._hear(report)
         if new := self._new():
-            self._tell(Asked(new))
+            self._tell(Asked(new, tuple(self._folders[name].name.partition("-")[0] for name in new)))
         if self._look_at_s is not None and time.monotonic() >= self._look_at_s:
             self._look_at_s = None
             self.clerk.look()
@@ -216,6 +226,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
 
     def _hear(self, report: Stop | Report) -> None:
         if isinstance(report, Status):
+            self._news += self._suspended.note(report)
             if (seen := self._seen(report)) is not None:
                 self._tell(seen)
             return
@@ -271,7 +282,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
             words = f"cannot write what Slurm is to run into {files.folder}: {err.strerror or err}; make room"
             self._fail(f"{words}, or make it writable, and start the same command again")
             return
-        clerk.submit(order.ticket, files.argv(word, folders))
+        clerk.submit(order.ticket, files.argv(word, folders, order.exclude))
 
     def _note_trouble(self, files: TrialJobFiles, err: OSError) -> None:
         if not self._is_in_trouble:

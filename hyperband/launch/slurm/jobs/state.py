@@ -9,6 +9,7 @@ from enum import StrEnum
 from hyperband.launch.remote.place import Place
 from hyperband.launch.remote.starts import FailedStarts
 from hyperband.launch.slurm.jobs.events import Action
+from hyperband.launch.slurm.jobs.nodes import NodeRecord
 from hyperband.launch.slurm.orders import Cancel
 from hyperband.launch.slurm.state import SlurmState
 from hyperband.launch.slurm.words import JobState
@@ -51,6 +52,11 @@ class TrialAttempt:
     #: seen there then
     listed_s: float = 0.0
     has_begun: bool = False
+    is_suspended: bool = False
+    #: where it runs, as Slurm names it; empty: it does not, or that is not known
+    node: str = ""
+    #: what it is an attempt at; empty: that is not known
+    of: str = ""
 
 
 @dataclass(slots=True)
@@ -72,6 +78,9 @@ class TrialJobState(SlurmState):
     attempts: dict[str, TrialAttempt] = field(default_factory=dict)
     #: what was submitted and not answered, by ticket
     asked: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    #: nodes that orders that were not answered exclude, by ticket
+    excluding: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    nodes: NodeRecord = field(default_factory=NodeRecord)
     #: tasks of each array, in order
     arrays: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unwanted: dict[str, Unwanted] = field(default_factory=dict)
@@ -98,6 +107,12 @@ class TrialJobState(SlurmState):
         if new := tuple(job_id for job_id in job_ids if job_id not in self.cancelled):
             self.cancelled |= set(new)
             actions.append(Cancel(new, why))
+
+    def excluded(self, one: TrialAttempt, now_s: float) -> tuple[str, ...]:
+        """Return the nodes that an attempt is not to get."""
+        running = (other for other in self.attempts.values() if other.stage == Stage.RUNNING and other.job_id)
+        in_use = {other.node for other in running} - {""}
+        return self.nodes.excluded(one.of, now_s, in_use=in_use)
 
     def queued(self) -> list[TrialAttempt]:
         """Attempts that wait in Slurm's queue, or for others of ours to be over."""

@@ -9,7 +9,7 @@ costs at most a job that finds nothing to do. What Slurm does not say changes no
 """
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import assert_never
 
 from hyperband.errors import InternalError
@@ -20,6 +20,7 @@ from hyperband.launch.slurm.jobs.events import (
     Done,
     Event,
     Failed,
+    Fared,
     Found,
     Seen,
     SubmitJobs,
@@ -47,8 +48,6 @@ from hyperband.launch.slurm.words import JobState
 
 #: of a job that has waited for less nothing is said: Slurm's scheduler takes turns
 _WORTH_TELLING_S = 5.0
-#: the same words about the queue stand for so long, unless the reasons change
-_SAME_WORDS_S = 60.0
 
 
 class TrialJobs:
@@ -63,18 +62,14 @@ class TrialJobs:
         """
         self._all = TrialJobState(n_at_once=n_at_once, log_of=log_of)
         self._news = TrialJobNews(self._all)
-        #: what is said of the queue, why, and since when
-        self._words = ""
-        self._words_of: frozenset[str] = frozenset()
-        self._words_at_s = 0.0
 
     def handle(self, event: Event, now_s: float) -> list[Action]:
         """Take what happened; return what is to be done, in order."""
         actions: list[Action] = []
         match event:
-            case Asked(attempts):
-                for attempt in attempts:
-                    self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s)
+            case Asked(attempts, of):
+                for attempt, job in zip_longest(attempts, of, fillvalue=""):
+                    self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s, of=job)
             case Found(attempt, job_id):
                 self._all.attempts[attempt] = TrialAttempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
             case Begun(attempt):
@@ -82,6 +77,8 @@ class TrialJobs:
                     one.has_begun = True
                     if one.stage != Stage.QUEUED:  # of which job it is that runs Slurm tells
                         one.stage = Stage.RUNNING
+            case Fared(attempt, fate):
+                self._news.note_fate(attempt, fate, now_s, actions)
             case Done(attempt):
                 self._all.note_done(attempt, now_s)
             case Failed(words):
@@ -148,24 +145,17 @@ class TrialJobs:
         return min(waits_s, default=None)
 
     def why_waiting(self, now_s: float) -> str:
-        """One line on attempts that wait in Slurm's queue; empty: none does, or not for long.
-
-        The number in it is not told anew each time: that would be a line for each job.
-        """
+        """One line on attempts that wait in Slurm's queue, or are suspended; empty: none, or not for long."""
+        words = []
         queued = self._all.queued()
-        late = [one for one in queued if now_s >= one.since_s + _WORTH_TELLING_S]
-        if not late:
-            self._words = ""
-            return ""
-        reasons = frozenset(
-            "array_throttle" if one.stage == Stage.WAITING else one.reason for one in queued
-        ) - {""}
-        if not self._words or reasons != self._words_of or now_s >= self._words_at_s + _SAME_WORDS_S:
+        if any(now_s >= one.since_s + _WORTH_TELLING_S for one in queued):
             n = len(queued)
-            why = f" ({', '.join(sorted(reasons))})" if reasons else ""
-            self._words = f"{n} job{'s' if n > 1 else ''} wait{'s' if n == 1 else ''} in Slurm's queue{why}"
-            self._words_of, self._words_at_s = reasons, now_s
-        return self._words
+            reasons = {"array_throttle" if one.stage == Stage.WAITING else one.reason for one in queued}
+            why = f" ({', '.join(sorted(reasons - {''}))})" if reasons - {""} else ""
+            words.append(f"{n} job{'s' if n > 1 else ''} wait{'s' if n == 1 else ''} in Slurm's queue{why}")
+        if n := sum(one.is_suspended for one in self._all.attempts.values()):
+            words.append(f"{n} job{'s' if n > 1 else ''} suspended by Slurm")
+        return "; ".join(words)
 
     def why_none(self, now_s: float) -> str:
         """One line on why no attempt is chosen."""
@@ -211,7 +201,16 @@ class TrialJobs:
         if now_s < self._all.not_before_s or self._all.starts.are_held_back(ANYWHERE, now_s):
             return
         n_free = self._n_free()
-        waiting = iter([one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free])
+        waiting = [one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free]
+        alike: dict[tuple[str, ...], list[TrialAttempt]] = {}
+        for one in waiting:
+            alike.setdefault(self._all.excluded(one, now_s), []).append(one)
+        for exclude, those in alike.items():
+            self._submit(those, exclude, actions)
+
+    def _submit(self, those: list[TrialAttempt], exclude: tuple[str, ...], actions: list[Action]) -> None:
+        """Submit attempts that exclude the same nodes, together as far as Slurm takes that."""
+        waiting = iter(those)
         # while it is found out how many Slurm takes, or so many may run, one order at a time
         is_open = self._all.most_tasks == MOST_TASKS and self._all.n_at_once is None
         while (is_open or not self._all.asked) and (
@@ -222,7 +221,8 @@ class TrialJobs:
             self._all.asked[self._all.n_tickets] = names
             for one in batch:
                 one.stage = Stage.ASKED
-            actions.append(SubmitJobs(self._all.n_tickets, names))
+            self._all.excluding[self._all.n_tickets] = exclude
+            actions.append(SubmitJobs(self._all.n_tickets, names, exclude))
 
     def _n_free(self) -> int | None:
         """How many jobs may be submitted now; None: all that there are.

@@ -1,0 +1,68 @@
+"""What a search says while it waits: each thing once."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperband.report.failures import Failures
+from hyperband.report.log import StudyLog
+from hyperband.report.screen import Console
+from hyperband.study.voice import Voice
+
+
+class Said:
+    """A voice, a clock that the test sets, and what came to the screen."""
+
+    def __init__(self, folder: Path, log: StudyLog) -> None:
+        self.stream = io.StringIO()
+        self.now_s = 0.0
+        self.voice = Voice(
+            folder,
+            log,
+            Console(self.stream, live=False),
+            cwd="/",
+            best=None,
+            failures=Failures(),
+            monotonic=lambda: self.now_s,
+        )
+
+    def after(self, seconds: float, words: str | None, *, in_numbers: bool = False) -> str:
+        """What is new on the screen when this is so after so long."""
+        self.now_s += seconds
+        before = self.stream.getvalue()
+        self.voice.waits(words, in_numbers=in_numbers)
+        return self.stream.getvalue()[len(before) :].removeprefix("waiting: ").rstrip()
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Iterator[Said]:
+    with StudyLog(tmp_path / "log") as log:
+        yield Said(tmp_path, log)
+
+
+def test_what_is_waited_for_is_told_once_however_often_it_changes_and_comes_back(said: Said) -> None:
+    priority = "12 jobs wait in Slurm's queue (Priority)"
+    assert said.after(0, priority) == priority
+    for _ in range(50):
+        assert said.after(1, "11 jobs wait in Slurm's queue (Priority)") == ""
+        assert said.after(1, None) == ""
+    both = "1 job waits in Slurm's queue (Priority, Resources)"
+    assert said.after(1, both) == both
+    for words in ("3 jobs wait in Slurm's queue (Resources)", priority, None, both) * 50:
+        assert said.after(20, words) == ""
+    suspended = f"{both}; 1 job suspended by Slurm"
+    assert said.after(1, suspended) == suspended
+    # what has gone on all the time is not new after any time
+    assert said.after(5000, suspended) == ""
+    assert said.after(5, None) == ""
+    assert said.after(301, priority) == priority
+
+
+def test_another_pid_on_a_gpu_of_this_machine_is_something_new(said: Said) -> None:
+    words = "GPU 0 is used by pid 123 (python)"
+    assert said.after(0, words, in_numbers=True) == words
+    assert said.after(1, words, in_numbers=True) == ""
+    assert said.after(1, words.replace("3", "4"), in_numbers=True) == words.replace("3", "4")
+    assert said.after(1, words, in_numbers=True) == ""
