@@ -212,6 +212,19 @@ def test_what_srun_says_is_told_without_its_name() -> None:
     assert said_by_srun(said) == "it ended; Node failure on n2"
 
 
+def test_what_slurm_says_of_an_end_is_told_in_plain_words_once() -> None:
+    aborted = "Job step aborted: Waiting up to 4 seconds for job step to finish."
+    ended = "*** STEP 15.0 ON n1 CANCELLED AT 2026-11-21T16:04:07 {}***"
+    said = f"srun: {aborted}; slurmstepd: error: {ended.format('')}; slurmstepd-n1: error: {ended.format('')}"
+    assert said_by_srun(said) == "Slurm's step 15.0 on n1 was ended"
+    late = f"slurmstepd: error: {ended.format('DUE TO TIME LIMIT ')}"
+    assert said_by_srun(f"its lease ran out; {late}") == (
+        "its lease ran out; Slurm's step 15.0 on n1 was ended (time limit)"
+    )
+    gone = ended.format("DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ").replace("STEP 15.0", "JOB 15")
+    assert said_by_srun(f"slurmstepd: error: {gone}") == "Slurm's job 15 on n1 was ended (node failure)"
+
+
 def test_a_shared_folder_in_trouble_is_told_of_and_ends_no_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,13 +305,9 @@ class Search:
         self._watch_ids()
 
     def _choose(self) -> list[Chosen]:
-        """Choose what starts, and say what is waited for."""
-        chosen: list[Chosen] = []
+        """Choose what starts."""
         self._starting.forget()
-        if not self._finish.is_near:
-            chosen = self._starting.choose()
-        self._voice.waits(self._why_idle(), in_numbers=not self._grounds.outlive_us)
-        return chosen
+        return [] if self._finish.is_near else self._starting.choose()
 
     def _why_idle(self) -> str | None:
         """Return why nothing starts, or why what was started has not begun."""
@@ -351,6 +347,8 @@ class Search:
             )
 
     def _show(self) -> None:
+        """Say what is waited for, after all that led to it, and how far the search is."""
+        self._voice.waits(self._why_idle(), in_numbers=not self._grounds.outlive_us)
         progress = self._engine.progress()
         n_slots = self._slots.n_slots()
         self._console.status(

@@ -92,7 +92,7 @@ class FailedStarts:
     def words(self, now_s: float) -> str:
         """Return why nothing is started, if that is a pause."""
         found = [one.words for one in self._failed.values() if now_s < one.until_s]
-        return f"a job could not run: {found[0]}" if found else ""
+        return f"a moment's pause after this: {found[0]}" if found else ""
 
     def judge(self, runs: Callable[[Place], bool]) -> str | None:
         """Take in which allocations run; return what failed too often where nothing runs elsewhere."""

@@ -204,11 +204,26 @@ def means_out_of_memory(words: str) -> bool:
     return found is not None
 
 
+_ENDED_BY_SLURM = re.compile(
+    r"\*\*\* (?P<what>STEP|JOB) (?P<id>\S+) ON (?P<node>\S+) CANCELLED AT \S+"
+    r"( DUE TO (?P<why>.*?)(, SEE SLURMCTLD LOG FOR DETAILS)?)? \*\*\*"
+)
+#: what says nothing of a failure that is not said better elsewhere
+_NOISE = ("lacks support for cpu binding", "Job step aborted: Waiting up to")
+
+
 def said_by_srun(words: str) -> str:
-    """What srun said, on one line without its name, and without what says nothing of a failure."""
+    """What srun said, on one line: without names of programs and what says nothing, ends in plain words."""
     parts = [part.strip() for part in re.split(r"; |\n", words)]
-    parts = [part for part in parts if part and "lacks support for cpu binding" not in part]
-    return "; ".join(re.sub(r"^srun: (error: )?", "", part) for part in parts)
+    parts = [part for part in parts if part and not any(noise in part for noise in _NOISE)]
+    parts = [re.sub(r"^(srun|slurmstepd(-\S+)?): (error: )?", "", part) for part in parts]
+    return "; ".join(dict.fromkeys(_ENDED_BY_SLURM.sub(_in_plain_words, part) for part in parts))
+
+
+def _in_plain_words(found: re.Match[str]) -> str:
+    what = "step" if found["what"] == "STEP" else "job"
+    why = f" ({found['why'].lower()})" if found["why"] else ""
+    return f"Slurm's {what} {found['id']} on {found['node']} was ended{why}"
 
 
 def said_by(words: str) -> str:
