@@ -189,6 +189,56 @@ def test_one_that_was_killed_while_it_waited_ran_nothing(bench: RemoteBench) -> 
     assert bench.wait(bench.start("/bin/true")).never_ran
 
 
+def wait_in_pairs(bench: RemoteBench) -> tuple[int, int]:
+    """Have a node wait; return the pids of the keeper and of the process that is to be its job."""
+    waiting = bench.carriers.wait_ahead()
+    assert waiting.process is not None
+    warden = waiting.process.pid
+    until(lambda: len(proc.descendants(warden)) == 2, "a keeper and its job to be")
+    kept, to_be = proc.descendants(warden)
+    return kept, to_be
+
+
+def test_in_the_place_of_a_keeper_that_was_killed_while_it_waited_is_another(bench: RemoteBench) -> None:
+    kept, _ = wait_in_pairs(bench)
+    os.kill(kept, signal.SIGKILL)
+    until(lambda: is_gone(kept), "its end")
+    assert bench.wait(bench.start("/bin/sh", "-c", "exit 5")).exit_status == 5
+
+
+def test_a_job_to_be_that_was_killed_while_it_waited_never_ran(bench: RemoteBench) -> None:
+    _, to_be = wait_in_pairs(bench)
+    os.kill(to_be, signal.SIGKILL)
+    until(lambda: is_gone(to_be), "its end")
+    assert bench.wait(bench.start("/bin/true")).never_ran
+
+
+def test_what_is_sent_to_all_that_wait_is_not_meant_for_the_job_to_come(bench: RemoteBench) -> None:
+    kept, to_be = wait_in_pairs(bench)
+    time.sleep(0.2)  # no event tells that they wait
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(kept, number)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTSTP):
+        os.kill(to_be, number)
+    ending = bench.wait(bench.start("/bin/sh", "-c", "exit 5"))
+    assert (ending.exit_status, ending.asked) == (5, None)
+
+
+def test_a_keeper_says_that_its_job_is_over_if_it_is_asked_to(queued: RemoteBench) -> None:
+    job = queued.start("/bin/true")
+    with subprocess.Popen(
+        queued.carriers.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        assert node.stdout.readline() == f"{claim.WAITS}\n"
+        about = {"folder": str(job.folder), "attempt": job.attempt, "says_over": True}
+        print(json.dumps(about), file=node.stdin, flush=True)
+        assert node.stdout.readline() == f"{claim.OVER}\n"
+        assert json.loads((job.folder / keeper.RESULT_FILE).read_text())["exit_status"] == 0
+    assert queued.wait(job).exit_status == 0
+
+
 def test_a_stop_reaches_a_job_without_a_carrier_by_its_file(queued: RemoteBench) -> None:
     job = queued.start("/bin/sleep", "1000")
     with run_node(queued, job.folder):
