@@ -341,6 +341,7 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
 def stopped_for(bench: RemoteBench, pause_s: float) -> list[int]:
     """Stop the job that runs, with its warden and keeper, as an engine does that suspends it."""
     until(lambda: n_ticks(bench) > 0, "the job to run")
+    until((bench.latest / claim.LEASE_FILE).is_file, "its lease to be renewed")
     frozen = [*pids(bench)]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
