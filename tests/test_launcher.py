@@ -295,6 +295,19 @@ def bench(tmp_path: Path) -> Iterator[LocalBench]:
     found.close()
 
 
+def test_a_keeper_that_its_job_has_stopped_hears_all_the_same_of_its_end(
+    bench: LocalBench,
+) -> None:
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGSTOP); time.sleep(1000)"
+    for reason in StopReason:
+        job = bench.python(code)
+        pid = bench.about()["pid"]
+        until(partial(proc.is_stopped, pid), "the keeper to be stopped")
+        bench.launcher.stop(job, reason)
+        ending = bench.wait(job)
+        assert (ending.exit_status, ending.asked) == (-signal.SIGTERM, reason)
+
+
 def test_its_lease_is_held_until_the_last_descendant_is_gone(bench: LocalBench) -> None:
     path = bench.folder / "lease"
     lease = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)

@@ -80,14 +80,21 @@ def test_code_travels_and_the_rest_stays(tmp_path: Path) -> None:
     (folder / ".hyperbandignore").write_text("*.csv\n")
     (folder / "train.py").chmod(0o755)
     checkpoints = paths_of_all(parse("runs/{config_id}/**"))
-    files = travelling(folder, but=[folder / "logs"], checkpoints=checkpoints)
-    assert files == [".gitignore", ".hyperbandignore", "lib/net.py", "runs/notes.txt", "train.py"]
+    for other in ("elsewhere/first", "elsewhere/second"):
+        (folder / other / "jobs").mkdir(parents=True)
+        (folder / other / "journal.db").touch()
+    found = travelling(folder, but=[folder / "logs"], checkpoints=checkpoints)
+    files = found.files
+    assert files == (".gitignore", ".hyperbandignore", "lib/net.py", "runs/notes.txt", "train.py")
+    assert found.stays == ("big.csv", "elsewhere/first/", "elsewhere/second/", "logs/")
+    told = f"5 files, {found.n_bytes} B, of {folder} travel to the nodes; big.csv, elsewhere/first/, 2 more, "
+    assert found.words(2) == f"{told}1 checkpoint by --checkpoints stay here"
     pack(folder, files, tmp_path / "one.zip")
     (folder / "train.py").touch()
     pack(folder, files, tmp_path / "two.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
-        assert archive.namelist() == files
+        assert archive.namelist() == list(files)
         assert archive.read("lib/net.py") == b"lib/net.py"
         assert archive.getinfo("train.py").external_attr >> 16 & 0o777 == 0o755
 
@@ -97,7 +104,7 @@ def test_code_travels_also_where_checkpoints_may_lie_anywhere(tmp_path: Path, pa
     folder = a_folder(tmp_path)
     (folder / "pretrained.pt").touch()
     assert {"lib/net.py", "pretrained.pt"} <= {
-        *travelling(folder, but=[], checkpoints=paths_of_all(parse(pattern)))
+        *travelling(folder, but=[], checkpoints=paths_of_all(parse(pattern))).files
     }
 
 

@@ -1,16 +1,21 @@
 """Whether a search is in its Ray cluster, which slots it has, and whose fault an error is; without Ray."""
 
 import contextlib
+import fcntl
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperband.errors import InternalError, MachineError
 from hyperband.launch.base import NO_WISH, Slot
 from hyperband.launch.ray import driver as ray_driver
+from hyperband.launch.ray import slots as ray_slots
+from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import IDLE_S, Holdings
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.laying import Laying
@@ -264,7 +269,7 @@ def test_two_studies_of_one_name_share_no_folder_in_a_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
-    monkeypatch.setattr(RaySlots, "open", lambda *_: None)
+    monkeypatch.setattr(RaySlots, "open", lambda *_, **__: None)
     where: list[str] = []
     monkeypatch.setattr(SentCarriers, "__init__", lambda *_, study: where.append(study))
     for name in ("one", "two"):
@@ -282,3 +287,44 @@ def test_two_studies_of_one_name_share_no_folder_in_a_storage(
             grounds.open(folder, 0, tmp_path)
     # the same ids are drawn by the same seed, and what one removes must not be the other's
     assert len(set(where)) == 2
+
+
+class OverheardLink:
+    """A line to Ray's side of which the descriptor has a high number, as in a search with many jobs."""
+
+    is_open = True
+
+    def __init__(self, _: Path) -> None:
+        low = os.eventfd(1)
+        self.descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+        os.close(low)
+        self.said: list[Mapping[str, Any]] = [JOINED]
+
+    def open(self, join: object, environment: object) -> None:
+        """Be there already."""
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def heard(self) -> list[Mapping[str, Any]]:
+        said, self.said = self.said, []
+        return said
+
+    def say(self, words: Mapping[str, Any]) -> bool:
+        if words["op"] == "end":
+            self.said.append({"at": "ended", "n": 0})
+        return True
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def test_slots_are_given_back_also_where_very_many_files_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_slots, "RayLink", OverheardLink)
+    slots = RaySlots("a:1", {}, token=None, max_slots=None)
+    with contextlib.closing(slots):
+        slots.open(RayFiles(tmp_path, address="a:1", token=None, environ={}))
+        slots.heed()
+        assert slots.end() == []

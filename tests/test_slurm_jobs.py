@@ -235,7 +235,7 @@ def test_an_interrupt_takes_back_the_queue_and_lets_running_jobs_finish(in_jobs:
     assert in_jobs.living() == []
     assert sorted(set(outcomes(ran))) == ["Loss", "Stopped"]
     assert in_jobs.n_begun() == 6
-    assert "Interrupted: 6 running jobs and 2 queued to finish first" in ran.err
+    assert "Interrupted: 6 running jobs to finish first, and 2 queued taken back" in ran.err
     stopped = [job for job in ran.document["jobs"] if job["outcome"] == "Stopped"]
     assert {job["started_at"] for job in stopped} == {None}, "the queue's time is nobody's"
     assert in_jobs.log().count(": Stopped before it began") == 2

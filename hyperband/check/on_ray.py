@@ -27,6 +27,7 @@ from hyperband.check.on_nodes import (
 from hyperband.check.pulse import Pulse
 from hyperband.errors import MachineError
 from hyperband.launch.ray.link import RayLink, default_environment
+from hyperband.launch.ray.travel import what_travels
 from hyperband.launch.ray.words import Join, Probe, means_other_version, slot_resources, warnings_of
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
@@ -37,6 +38,10 @@ _ANSWER_S = 90.0
 #: nodes that do not answer so long after the first one did are busy
 _BUSY_S = 20.0
 _LOG_FILE = "ray.log"
+#: of what does not travel to the nodes, so much is named
+_N_NAMED = 30
+#: what Ray's side says before it has joined, or was refused
+_ON_THE_WAY = ("starts", "waits")
 
 
 def check_ray(settings: Settings, report: Report, interrupts: Interrupts, pulse: Pulse) -> None:
@@ -122,7 +127,10 @@ class _Check:
         """Return the next that Ray's side says; None: it took too long."""
         while True:
             if (found := link.heard_one()) is not None:
-                return found
+                if found["at"] not in _ON_THE_WAY:
+                    return found
+                waits = found.get("words", "a Ray of this machine is started")
+                continue
             left_s = ends_s - time.monotonic()
             if left_s <= 0:
                 return None
@@ -173,7 +181,7 @@ class _Check:
         else:
             self._report.add("node", Status.OK, told)
         if self._settings.ray_files == "sent":
-            told = "the nodes share none: what jobs need travels (--ray-files sent)"
+            told = f"the nodes share none: {what_travels(self._settings, Path.cwd()).words(_N_NAMED)}"
             self._report.add("files", Status.NONE, told)
             told = "Ray's on its nodes, or what --ray-runtime-env makes there"
             self._report.add("interpreter", Status.NONE, told)

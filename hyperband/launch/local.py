@@ -184,7 +184,7 @@ class LocalLauncher:
             MachineError: the reason cannot be written into the job's folder.
         """
         if job.about is not None:
-            job.about.keeper.signal(_SIGNALS[reason])
+            _tell(job.about.keeper, _SIGNALS[reason])
             return
         # a keeper that has not written itself down yet looks for this file after it has
         beside = job.folder / f"{keeper.STOP_FILE}.new"
@@ -198,7 +198,7 @@ class LocalLauncher:
             ) from err
         about = _About.read(job.folder)
         if about is not None:  # it did so just before the file was there
-            about.keeper.signal(_SIGNALS[reason])
+            _tell(about.keeper, _SIGNALS[reason])
 
     def finish(self, job: LocalJob) -> Ending | None:
         """Give back what a job that is over still takes here, and read how it ended; None: not over yet."""
@@ -224,9 +224,10 @@ class LocalLauncher:
         for pid in keepers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, keeper.STOP_SIGNAL)
+                os.kill(pid, signal.SIGCONT)
         for job in self._jobs:
             if not job.is_ours and job.about is not None:
-                job.about.keeper.signal(keeper.STOP_SIGNAL)
+                _tell(job.about.keeper, keeper.STOP_SIGNAL)
         for job in self._jobs:
             wait_for_end(job.descriptor)
             os.close(job.descriptor)
@@ -315,6 +316,12 @@ def _is_whole(folder: Path, result: Mapping[str, Any], about: _About | None) -> 
         return keeper.checksum_of(descriptor, "stdout") == (result["stdout_bytes"], result["stdout_crc32"])
     finally:
         os.close(descriptor)
+
+
+def _tell(process: ProcessId, number: int) -> None:
+    """Signal a keeper, also one that somebody has stopped, its job perhaps: it would not hear it."""
+    process.signal(number)
+    process.signal(signal.SIGCONT)
 
 
 def _may_live(folder: Path, about: _About) -> bool:

@@ -157,7 +157,7 @@ class Assembly:
         warnings += cost_of_not_resuming(
             settings, identity=identity, script_sha256=files.script_sha256(), plan=self._engine.plan
         )
-        for warning in warnings:
+        for warning in (*warnings, *self._grounds.news()):
             voice.says(warning)
         log.line(f"begin  pid {os.getpid()} on {socket.gethostname()}: {slots}")
 

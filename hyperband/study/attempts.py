@@ -32,6 +32,9 @@ from hyperband.study.jobs import JobFiles
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
 
+#: a job that waited for so long before it began is told of
+_WORTH_TELLING_S = 1.0
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -194,6 +197,10 @@ class Attempts:
         found = [attempt for attempt in self._attempts.values() if _has_just_begun(attempt)]
         for attempt in found:
             attempt.began_at = time.time() - attempt.job.running_s()
+            started = attempt.started
+            if (waited_s := attempt.began_at - started.at) >= _WORTH_TELLING_S:
+                words = f"{waited_s:.1f} s after it was ordered"
+                self._log.line(f"began  job {started.job} attempt {started.attempt}: {words}")
         return [
             JobBegan(attempt.began_at, attempt.started.job, attempt.started.attempt)
             for attempt in found

@@ -11,6 +11,7 @@ from hyperband.errors import HyperbandError, MachineError, SearchFailedError
 from hyperband.launch.base import StopReason
 from hyperband.report.ladder import why_complete
 from hyperband.report.screen import Console
+from hyperband.report.text import counted
 from hyperband.report.view import study_view
 from hyperband.script.contract import describe_exit
 from hyperband.search.engine import Engine
@@ -161,8 +162,7 @@ class Finish:
             # also where it was to be started again
             self._early = Verdict("stopped", 130, "terminated" if wake.terminated else "interrupted")
             if len(self._attempts) and not now:
-                jobs = self._attempts.words()
-                self._voice.says(f"Interrupted: {jobs} to finish first; Ctrl-C again stops them now.")
+                self._voice.says(f"Interrupted: {self._to_finish()}; Ctrl-C again stops them now.")
         if now:
             self._stop_all()
 
@@ -170,7 +170,15 @@ class Finish:
         wait_s = self.wait_s()
         if wait_s is not None and wait_s <= 0:
             self._early = Verdict("stopped", 130, f"--max-time {self._settings.max_time_s:g} was over")
-            self._voice.says(f"--max-time is over: {self._attempts.words()} to finish first.")
+            self._voice.says(f"--max-time is over: {self._to_finish()}.")
+
+    def _to_finish(self) -> str:
+        """What is still to end, in words."""
+        n_queued = self._attempts.n_queued
+        if not n_queued or self._settings.slurm_mode != "jobs":
+            return f"{self._attempts.words()} to finish first"
+        running = counted(len(self._attempts) - n_queued, "running job")
+        return f"{running} to finish first, and {n_queued} queued taken back"
 
     def _heed_never_ran(self) -> None:
         """End the search when this machine cannot make processes: no configuration is to blame for that."""

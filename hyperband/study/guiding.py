@@ -2,36 +2,27 @@
 
 Joins the script's sampler, whose draws are the candidates, the guide, which ranks them, and the rule of the
 random share. No slot waits for the model. Owns what is done where a space turns out to be small: then all is
-as without a guide. Must not know how the script's process is asked, and what becomes of it (asking.py).
+as without a guide. Must not know how the script's process is asked, and what becomes of it (asking.py),
+or when the guide has what ready (proposals.py).
 """
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import assert_never
 
 from hyperband.errors import InternalError
-from hyperband.guide.client import FeaturesRead, Guide, NeedCandidates, NeedConfigs, Note, Proposal
+from hyperband.guide.client import Guide
 from hyperband.script.host import ScriptHost
 from hyperband.search.engine import Engine
-from hyperband.search.events import (
-    Event,
-    IdProposed,
-    IdsDrawn,
-    JobEnded,
-    JobStarted,
-    SpaceExhausted,
-    StudyCreated,
-)
+from hyperband.search.events import Event, IdProposed, IdsDrawn, JobStarted, SpaceExhausted, StudyCreated
 from hyperband.search.guide import RANDOM_SHARE, is_random_turn, source_of
-from hyperband.study.asking import Asking, Drawn, Read
+from hyperband.study.asking import Asking, Drawn
 from hyperband.study.drawing import MAX_UNUSED, Draws
 from hyperband.study.looking import Look
 from hyperband.study.prelude import Prelude
-from hyperband.study.sampling import Sampling
+from hyperband.study.proposals import Proposals
+from hyperband.study.sampling import Sampling, n_trainable
 from hyperband.study.wake import HasDescriptor, earliest
 
-#: more proposals than this are not kept ready
-_MOST_READY = 64
 #: a space that has so many ids is not small, whatever the plan
 _N_LARGE = 2000
 #: for so long the first start waits to know whether there are ids for the whole plan
@@ -66,17 +57,12 @@ class Guiding:
             n_slots: how many jobs may run at once.
         """
         self._open_host = open_host
-        self._open_guide = open_guide
         self._engine = engine
-        self._lessons = [tuple(lesson) for lesson in lessons]
         self._seed = seed
         self._n_slots = n_slots
-        self._guide: Guide | None = None
+        self._proposals = Proposals(open_guide, engine=engine, lessons=lessons, n_slots=n_slots)
         #: takes over for good where a guide is of no use
         self._sampling: Sampling | None = None
-        #: what the guide must hear when it starts; None afterwards
-        self._untold: list[Event] | None = []
-        self._early: list[Drawn] = []
         self._n_start_with = 0
         self._n_ids = 0
         self._draws = Draws()
@@ -87,13 +73,6 @@ class Guiding:
         self._is_open = False
         #: the guide is to hear that there are no more draws
         self._owes_last = False
-        self._n_ready = -1
-        self._can_learn = any(isinstance(event, JobEnded) for lesson in self._lessons for event in lesson)
-        #: new trials wait for the first proposal, which is held for them; None: there are no lessons
-        self._prelude = Prelude() if self._can_learn else None
-        self._held: Proposal | None = None
-        self._reads_anything = True
-        self._news: list[str] = []
         for event in events:
             self.see(event)
         self._began_s = time.monotonic()
@@ -107,7 +86,7 @@ class Guiding:
         """The script's process, and the guide."""
         if self._sampling is not None:
             return self._sampling.watched
-        return tuple(thing for thing in (self._asking.host, self._guide) if thing is not None)
+        return tuple(thing for thing in (self._asking.host, self._proposals.guide) if thing is not None)
 
     @property
     def is_awaited(self) -> bool:
@@ -130,18 +109,18 @@ class Guiding:
 
     def take_news(self) -> list[str]:
         """Lines for people, since the last call."""
-        news, self._news = [*self._asking.take_news(), *self._news], []
+        news = [*self._asking.take_news(), *self._proposals.take_news()]
         if self._sampling is not None:
             return [*news, *self._sampling.take_news()]
-        if self._prelude is not None and self._asking.is_open:
-            news += self._prelude.take_news()
+        if (prelude := self._prelude) is not None:
+            news += prelude.take_news()
         return news
 
     def wait_s(self) -> float | None:
         """Seconds until `can_propose` may change, or there is news, although nothing comes in."""
         if self._sampling is not None:
             return self._sampling.wait_s()
-        prelude = self._prelude if self._asking.is_open else None
+        prelude = self._prelude
         return earliest([self._asking.wait_s(), None if prelude is None else prelude.wait_s()])
 
     # What the loop does.
@@ -158,15 +137,13 @@ class Guiding:
         is_random = trial >= self._n_start_with and is_random_turn(
             self._seed, trial - self._n_start_with, RANDOM_SHARE
         )
-        proposal: Proposal | None = None
-        if not is_random and self._guide is not None:
-            proposal = self._take(self._guide)
+        proposal = None if is_random else self._proposals.take(self._draws.used)
         source = source_of(
             trial,
             n_start_with=self._n_start_with,
             seed=self._seed,
             share=RANDOM_SHARE,
-            can_learn=self._can_learn and self._reads_anything,
+            can_learn=self._proposals.can_learn,
             has_proposal=proposal is not None,
         )
         config_id = self._draws.next_unused() if proposal is None else proposal.config_id
@@ -187,15 +164,15 @@ class Guiding:
         if self._engine.n_ids_wanted() == 0:
             self.close()
             return []
-        self._hear_guide()
+        read = self._asking.read if self._asking.wants_configs else None
+        self._proposals.hear(self._draws.used, read=read, waits=self._waits)
         self._hear_script()
         events: list[Event] = []
         if self._draws.is_exhausted and not self._is_settled and not self._asking.is_busy:
             self._is_settled = True
             events = self._end_of_space()
-        if self._owes_last and self._guide is not None and self._asking.n_to_read == 0:
-            self._owes_last = False
-            self._guide.offer((), () if self._asking.wants_configs else None, is_last=True)
+        if self._owes_last and self._asking.n_to_read == 0:
+            self._owes_last = not self._proposals.offer_last(are_configs=self._asking.wants_configs)
         self._ask()
         return events
 
@@ -211,15 +188,9 @@ class Guiding:
                 self._is_open = self._has_proposed = True
             case JobStarted():
                 self._is_open = True
-            case JobEnded():
-                self._can_learn = self._can_learn or (event.outcome.is_final and not event.retry)
             case _:
                 pass
-        if self._guide is not None:
-            self._guide.tell(event)
-            self._tune()
-        elif self._untold is not None:
-            self._untold.append(event)
+        self._proposals.see(event)
 
     def rest(self) -> None:
         """Let the guide go: no new trial will start any more."""
@@ -230,10 +201,7 @@ class Guiding:
         """Let all processes go; a second call does nothing."""
         if self._sampling is not None:
             self._sampling.close()
-        self._untold = None
-        if self._guide is not None:
-            self._guide.close()
-            self._guide = None
+        self._proposals.close()
         self._asking.close()
 
     # Draws.
@@ -245,32 +213,18 @@ class Guiding:
     def _hear_script(self) -> None:
         for heard in self._asking.receive():
             if isinstance(heard, Drawn):
-                self._take_in(heard)
+                self._draws.add(heard.ids)
+                self._proposals.offer(heard)
+                self._open()
             else:
-                self._take_read(heard)
-
-    def _take_in(self, drawn: Drawn) -> None:
-        self._draws.add(drawn.ids)
-        if self._guide is None:
-            self._early.append(drawn)
-        elif not drawn.is_unread:
-            self._guide.offer(drawn.ids, drawn.configs)
-        self._open()
-
-    def _take_read(self, read: Read) -> None:
-        if self._guide is None:
-            return
-        if read.are_draws:
-            self._guide.offer(read.ids, read.configs)
-        else:
-            self._guide.describe(read.ids, read.configs)
+                self._proposals.offer_read(heard)
 
     def _ask(self) -> None:
         """Ask the script's process for what is wanted most, if it is idle."""
         self._asking.ask(
             self._draws.n_drawn + 1,
             n_short=self._n_slots() - self._draws.n_unused,
-            n_for_guide=0 if self._guide is None else self._guide.n_candidates_wanted,
+            n_for_guide=self._proposals.n_candidates_wanted,
             is_open=self._is_open,
             is_exhausted=self._draws.is_exhausted,
         )
@@ -281,16 +235,15 @@ class Guiding:
             plan = self._engine.plan
             n_ids = self._draws.n_distinct
             has_sole_rung = len(plan.brackets) == 1 and len(plan.brackets[0].rungs) == 1
-            limit = plan.max_total_epochs
-            epochs = plan.epochs if limit is None else min(plan.epochs, limit)
             # see Engine: with fewer it might turn out that all ids can be trained to the full epochs; more
             # than are kept could never be counted
-            n_enough = min(plan.n_trials, epochs // plan.max_epochs + 1, MAX_UNUSED)
+            n_enough = min(plan.n_trials, n_trainable(plan) + 1, MAX_UNUSED)
             may_start = has_sole_rung or n_ids >= n_enough
             is_late = time.monotonic() - self._began_s > _PATIENCE_S
             self._is_open = may_start and (is_late or n_ids >= min(plan.n_trials, _N_LARGE))
-        if self._is_open and self._guide is None:
-            self._start_guide()
+        if self._is_open and self._proposals.guide is None:
+            self._proposals.start()
+            self._asking.step_back()
 
     def _end_of_space(self) -> list[Event]:
         """The sampler gives no further distinct id: what follows from that."""
@@ -319,64 +272,14 @@ class Guiding:
             lambda: hosts.pop() if hosts else self._open_host(), self._engine, self._seed
         )
 
-    # The guide.
+    # The wait for the guide.
 
-    def _start_guide(self) -> None:
-        self._guide = guide = self._open_guide()
-        for event in self._untold or ():
-            guide.tell(event)
-        for lesson in self._lessons:
-            guide.learn(lesson)
-        for drawn in self._early:
-            if not drawn.is_unread:
-                guide.offer(drawn.ids, drawn.configs)
-        self._untold = None
-        self._lessons.clear()
-        self._early.clear()
-        self._asking.step_back()
-        self._tune()
+    @property
+    def _prelude(self) -> Prelude | None:
+        """The wait for what other studies teach, as long as there are draws."""
+        return self._proposals.prelude if self._asking.is_open else None
 
     @property
     def _waits(self) -> bool:
         """Whether new trials wait for what other studies teach."""
-        return self._asking.is_open and self._prelude is not None and not self._prelude.is_over
-
-    def _take(self, guide: Guide) -> Proposal | None:
-        held, self._held = self._held, None
-        is_new = held is not None and held.config_id not in self._draws.used
-        return held if is_new else guide.take(self._draws.used)
-
-    def _tune(self) -> None:
-        """Say how many proposals are to be ready: for the next starts, and one more while those go on."""
-        n_ready = min(self._engine.n_new_wanted(self._n_slots() + 1), _MOST_READY)
-        if self._guide is not None and n_ready != self._n_ready:
-            self._n_ready = n_ready
-            self._guide.want(n_ready)
-
-    def _hear_guide(self) -> None:
-        if self._guide is None:
-            return
-        for news in self._guide.receive():
-            match news:
-                case NeedCandidates():
-                    pass  # the guide is asked how many by now when the script's process is idle
-                case NeedConfigs():
-                    if not self._asking.wants_configs:
-                        self._guide.describe(news.ids, None)
-                    elif (read := self._asking.read(news.ids)) is not None:
-                        self._take_read(read)
-                case FeaturesRead():
-                    self._reads_anything = len(news.names) > 0
-                    if not news.names:
-                        self._news.append(
-                            "The guide recognises nothing in the config ids that differs: all trials are "
-                            "random draws."
-                        )
-                case Note():
-                    self._news.append(news.text)
-                case _:
-                    assert_never(news)
-        if self._prelude is not None and self._waits:
-            self._held = self._guide.take(self._draws.used)
-            if self._held is not None or self._guide.pid is None or not self._reads_anything:
-                self._prelude.end()
+        return self._asking.is_open and self._proposals.are_awaited

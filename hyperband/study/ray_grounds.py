@@ -50,7 +50,7 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
         self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
         #: where attempts ran, by their folders
         self._hosts: dict[Path, str] = {}
-        self._is_warned = False
+        self._has_told = False
 
     def open(self, folder: Path, lock: int, cwd: Path) -> RayLauncher:  # noqa: ARG002
         """Begin to join the cluster, and return what runs jobs there.
@@ -71,7 +71,7 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
             carriers = RayCarriers(self._slots, files.environment)
             self._launcher = RayLauncher(self._slots, carriers, cwd=cwd, grace_s=self._grace_s)
             return self._launcher
-        self._slots.open(files, sent.baggage(files.code, cwd).words())
+        self._slots.open(files, sent.baggage(files.code, cwd).words(), makes=sent.packages)
         of_sent = SentCarriers(self._slots, sent.layout(cwd), study=files.name)
         self._launcher = SentLauncher(self._slots, of_sent, cwd=cwd, grace_s=self._grace_s)
         return self._launcher
@@ -104,6 +104,6 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
 
     def news(self) -> list[str]:
         """Return what happened to the cluster."""
-        news = [] if self._sent is None or self._is_warned else self._sent.warnings()
-        self._is_warned = True
-        return [*news, *super().news()]
+        notes = [] if self._sent is None or self._has_told else self._sent.notes()
+        self._has_told = True
+        return [*notes, *super().news()]

@@ -113,6 +113,10 @@ class Bridge:
         """Return how many slots are there, or about to be."""
         return len(self._slots)
 
+    def met(self) -> set[str]:
+        """Return which of them have said that they are there; asked in the survey's thread."""
+        return {slot.key for slot in list(self._slots.values()) if slot.name}
+
     def count_room(self, n_slots: int, n_nodes: int) -> None:
         """Tell for how many slots there is room."""
         self._say({"at": "capacity", "n_slots": n_slots, "n_nodes": n_nodes})

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.errors import MachineError, UsageError
+from hyperband.folder import has_study
 from hyperband.machine.checkpoint_pattern import ASIDE
+from hyperband.report.text import counted, size
 
 #: files that say what does not travel; the first one that is there counts, at the top of the folder only
 IGNORE_FILES = (".hyperbandignore", ".gitignore")
@@ -111,12 +113,38 @@ def code_folder(script: Path, given: Path | None) -> Path:
     return folder
 
 
-def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) -> list[str]:
-    """Return which files of a folder travel, by their paths in it.
+@dataclass(frozen=True, slots=True)
+class Travelling:
+    """What of a folder travels, and what does not."""
+
+    folder: Path
+    #: by their paths in the folder
+    files: tuple[str, ...]
+    n_bytes: int
+    #: what stays here, likewise; folders end with a slash, and what never travels is not named
+    stays: tuple[str, ...]
+    #: files that stay since they are checkpoints
+    n_checkpoints: int
+
+    def words(self, n_most: int) -> str:
+        """Return it in words, with so many of what stays at most."""
+        stays = list(self.stays[:n_most])
+        if len(self.stays) > n_most:
+            stays.append(f"{len(self.stays) - n_most} more")
+        if self.n_checkpoints:
+            stays.append(f"{counted(self.n_checkpoints, 'checkpoint')} by --checkpoints")
+        told = (
+            f"{counted(len(self.files), 'file')}, {size(self.n_bytes)}, of {self.folder} travel to the nodes"
+        )
+        return f"{told}; {', '.join(stays)} stay here" if stays else told
+
+
+def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) -> Travelling:
+    """Return which files of a folder travel.
 
     Args:
         folder: whose content it is.
-        but: folders that stay here, wherever they are.
+        but: folders that stay here, wherever they are; so does each that holds a study.
         checkpoints: regular expression of paths that are checkpoints.
 
     Raises:
@@ -129,12 +157,16 @@ def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) ->
             if (folder / name).is_file():
                 lines += (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
                 break
-        files = sorted(_files(folder, Ignored(lines), {os.path.realpath(one) for one in but}))
-        files = [name for name in files if checkpoints is None or not re.fullmatch(checkpoints, name)]
-        _refuse_much(folder, {name: (folder / name).stat().st_size for name in files})
+        stays: list[str] = []
+        found = sorted(_files(folder, Ignored(lines), {os.path.realpath(one) for one in but}, stays))
+        files = [name for name in found if checkpoints is None or not re.fullmatch(checkpoints, name)]
+        sizes = {name: (folder / name).stat().st_size for name in files}
     except OSError as err:
         raise _unpacked(folder, err) from err
-    return files
+    _refuse_much(folder, sizes)
+    always = Ignored(_ALWAYS)
+    named = sorted(one for one in stays if not always.has(one.rstrip("/"), is_folder=one.endswith("/")))
+    return Travelling(folder, tuple(files), sum(sizes.values()), tuple(named), len(found) - len(files))
 
 
 def pack(folder: Path, files: Sequence[str], target: Path) -> None:
@@ -161,22 +193,30 @@ def _unpacked(folder: Path, err: OSError) -> MachineError:
     )
 
 
-def _files(folder: Path, ignored: Ignored, but: set[str]) -> Iterator[str]:
-    """Yield what travels, by its path below the folder; links to folders are not followed."""
+def _files(folder: Path, ignored: Ignored, but: set[str], stays: list[str]) -> Iterator[str]:
+    """Yield what travels, by its path below the folder; links to folders are not followed.
+
+    stays: gets what does not.
+    """
     for here, folders, names in os.walk(folder):
         at = os.path.relpath(here, folder)
         below = "" if at == "." else f"{at}/"
-        folders[:] = [
-            name
-            for name in folders
-            if not ignored.has(below + name, is_folder=True)
+        goes = {
+            name: not ignored.has(below + name, is_folder=True)
             and os.path.realpath(Path(here, name)) not in but
             and not Path(here, name).is_symlink()
-        ]
+            # of another search, wherever its --logs is: it is no code, and grows meanwhile
+            and not has_study(Path(here, name))
+            for name in folders
+        }
+        stays += [f"{below}{name}/" for name in folders if not goes[name]]
+        folders[:] = [name for name in folders if goes[name]]
         for name in names:
             # a link to a file travels as what it leads to; one that leads nowhere stays
             if not ignored.has(below + name, is_folder=False) and Path(here, name).is_file():
                 yield below + name
+            else:
+                stays.append(below + name)
 
 
 def _refuse_much(folder: Path, sizes: dict[str, int]) -> None:

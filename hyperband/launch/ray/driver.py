@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from hyperband.launch.ray.local import LocalRay, LocalRayError, enter
-from hyperband.launch.ray.words import LOCAL, Join, Probe, said_by_ray
+from hyperband.launch.ray.reach import UnreachableError, has_hung_up, reach
+from hyperband.launch.ray.words import AUTO, LOCAL, Join, Probe, said_by_ray
 
 _READ_BYTES = 64 * 1024
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
@@ -81,7 +82,12 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
     local: LocalRay | None = None
     if join.address == LOCAL:
         try:
-            local = enter(Path(join.folder), may_start=join.may_start)
+            local = enter(
+                Path(join.folder),
+                may_start=join.may_start,
+                starts=lambda: _say(line, {"at": "starts"}),
+                is_unwanted=lambda: has_hung_up(line),
+            )
         except LocalRayError as err:
             _say(line, {"at": "refused", "words": str(err)})
             return
@@ -91,6 +97,12 @@ def _serve(line: socket.socket, words: Mapping[str, Any], said: bytes) -> None:
         os.environ.pop("RAY_AUTH_TOKEN", None)  # it has a token of its own
         os.environ.update(local.environment)
         join = replace(join, address=local.address)
+    elif join.address != AUTO:
+        try:
+            reach(join.address, lambda said: _say(line, {"at": "waits", "words": said}))
+        except UnreachableError as err:
+            _say(line, {"at": "refused", "words": str(err), "is_all": True})
+            return
     # only now: they import Ray, which reads what the environment says of tokens
     from hyperband.launch.ray import bridge as ray_bridge
     from hyperband.launch.ray import probe as ray_probe

@@ -17,12 +17,14 @@ from hyperband.launch.base import StopReason
 from hyperband.launch.ray.files import Cluster, forget, log_of
 from hyperband.launch.ray.link import RayLink, default_environment
 from hyperband.launch.ray.words import GIVE_UP_S, Join
+from hyperband.launch.remote.files import Ordered
 from hyperband.machine.claim import ORDER_FILE, parse, read_fresh
+from hyperband.machine.keeper import RESULT_FILE
 
 #: patience with Ray: with a wrong token it takes its time to say so
 _END_S = 60.0
-#: patience with slots that do not say what they have: they are cut off, or were not there yet
-_MEET_S = 10.0
+#: patience with slots that do not say what they have: with all, and further if one may have what is missing
+_GREET_S, _MEET_S = 2.0, 8.0
 #: patience with what comes from slots, beyond the grace of a job
 _FETCH_S = 60.0
 #: a slot that is never asked for takes nothing
@@ -72,6 +74,8 @@ class _Ending:
         self._met: set[str] = set()
         #: attempts of which something is still to come, and whose slots those are
         self._awaited: dict[str, str] = {}
+        #: attempts that are not known to have ended
+        self._missing: set[str] = set()
         self._grace_s = 0.0
 
     def run(self) -> int:
@@ -97,8 +101,11 @@ class _Ending:
 
     def _fetch(self) -> None:
         """Have fetched what ended, and ended and fetched what runs."""
+        self._look_for_missing()
         self._listen(_END_S, lambda: self._found is not None)
-        self._listen(_MEET_S, lambda: self._found is not None and self._found <= self._met)
+        self._listen(_GREET_S, lambda: (self._found or set()) <= self._met)
+        # slots that are being made, or are cut off, are waited for only if they may have something
+        self._listen(_MEET_S, lambda: not self._missing or (self._found or set()) <= self._met)
         self._listen(_FETCH_S + self._grace_s, lambda: not self._awaited)
         if self._awaited and self._link.is_open:
             raise UnfetchedError(
@@ -107,6 +114,12 @@ class _Ending:
                 f"cut off, or it cannot be written into {self._study} ({self._link.log} says more). Mend "
                 "that, and run the same command again: until then it is kept there, for a day at most"
             )
+
+    def _look_for_missing(self) -> None:
+        for path in (self._study / JOBS_FOLDER).glob("*-*"):
+            ordered = None if (path / RESULT_FILE).exists() else Ordered.read(path)
+            if ordered is not None:
+                self._missing.add(ordered.attempt)
 
     def _listen(self, patience_s: float, is_enough: Callable[[], bool]) -> None:
         """Take in what is said until that is enough, or for so long, or until nobody is there any more."""
@@ -140,6 +153,7 @@ class _Ending:
         stop = {"op": "tell", "key": slot["key"], "attempt": slot["attempt"], "line": StopReason.STOP}
         self._link.say(stop)
         self._awaited[slot["attempt"]] = slot["key"]
+        self._missing.discard(slot["attempt"])
         with contextlib.suppress(OSError):  # without its folder nothing of it is wanted
             attempt = self._study / JOBS_FOLDER / Path(slot["folder"]).name
             order = parse(read_fresh(str(attempt), ORDER_FILE)[0])

@@ -31,6 +31,8 @@ _OURS = {
 }
 #: of these only one may say which packages there are
 _OF_PACKAGES = ("pip", "uv", "conda")
+#: what is fetched and made on a node before a slot begins there
+SLOW_KEYS = (*_OF_PACKAGES, "image_uri", "py_modules")
 #: protocols of storages, and what has to be installed for them
 _PROTOCOLS = {
     "file": "",

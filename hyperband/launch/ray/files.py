@@ -35,6 +35,8 @@ class Cluster:
     token: str | None
     #: how files get to the nodes: "shared" or "sent"
     files: str = "shared"
+    #: where the study's folder was when they began to be held; empty: it was not written down
+    study: str = ""
 
     @classmethod
     def read(cls, study: Path) -> "Cluster | None":
@@ -46,7 +48,13 @@ class Cluster:
         return (
             None
             if found is None
-            else cls(found["name"], found["address"], found["token"], found.get("files", "shared"))
+            else cls(
+                found["name"],
+                found["address"],
+                found["token"],
+                found.get("files", "shared"),
+                found.get("study", ""),
+            )
         )
 
 
@@ -84,25 +92,16 @@ class RayFiles:
             files: how files get to the nodes.
 
         Raises:
-            MachineError: it cannot be written to, or an earlier search holds slots of another cluster.
+            MachineError: it cannot be written to, or an earlier search holds slots of another cluster, or of
+                nodes that look for the study where it is no more.
         """
         self.study = study
         folder = study / RAY_FOLDER
         self.environment = folder / _ENVIRONMENT_FILE
         self.log = log_of(study)
         before = Cluster.read(study)
-        if before is not None and before.address != address:
-            raise MachineError(
-                f"an earlier start of this study may hold slots of the Ray cluster {before.address}, and "
-                f"this one names {address}; give --ray-address {before.address}, or end what is held with "
-                "`hyperband stop` first"
-            )
-        if before is not None and before.files != files:
-            raise MachineError(
-                f"an earlier start of this study may hold slots with --ray-files {before.files}, and this "
-                f"one has --ray-files {files}; give the earlier one, or end what is held with `hyperband "
-                "stop` first"
-            )
+        if before is not None:
+            _refuse_other(before, study, address, files)
         #: the code that travels to nodes that share no files
         self.code = folder / _CODE_FILE
         #: nothing was held before
@@ -112,7 +111,7 @@ class RayFiles:
             before = Cluster(f"{words}-{uuid.uuid4().hex[:8]}", address, None, files)
         self.name = before.name
         about = {"name": self.name, "address": address, "token": None if token is None else str(token)}
-        about["files"] = files
+        about |= {"files": files, "study": str(study)}
         # what is Ray's is of our side alone, a token among it
         kept = {name: value for name, value in environ.items() if not name.startswith("RAY_")}
         environment = {"environment": kept}
@@ -131,3 +130,30 @@ class RayFiles:
     def clear(self) -> None:
         """Note that all slots are given back."""
         forget(self.study)
+
+
+def _refuse_other(before: Cluster, study: Path, address: str, files: str) -> None:
+    """Refuse to go on where what is held may be elsewhere, or of another kind."""
+    if before.address != address:
+        raise MachineError(
+            f"an earlier start of this study may hold slots of the Ray cluster {before.address}, and "
+            f"this one names {address}; give --ray-address {before.address}, or end what is held with "
+            "`hyperband stop` first"
+        )
+    if before.files != files:
+        raise MachineError(
+            f"an earlier start of this study may hold slots with --ray-files {before.files}, and this "
+            f"one has --ray-files {files}; give the earlier one, or end what is held with `hyperband "
+            "stop` first"
+        )
+    if files == "shared" and before.study and not _is_same(Path(before.study), study):
+        raise MachineError(
+            f"the study's folder was {before.study} when it was started before, where Ray's nodes look for "
+            f"it still if that start left slots, and now it is {study}; move it back, or end what is held "
+            f"with `hyperband stop {study}` (jobs that ran are tried again), and start the same command again"
+        )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    # it may have several names
+    return one == other or (one.exists() and one.samefile(other))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperband.errors import HyperbandError, InternalError, MachineError
-from hyperband.launch.ray.words import means_other_version
+from hyperband.launch.ray.words import AUTO, LOCAL, means_other_version
 
 #: between tries to join a cluster again: at first, and in the end
 _FIRST_TRY_S, _LAST_TRY_S = 1.0, 30.0
@@ -16,6 +16,14 @@ _FIRST_TRY_S, _LAST_TRY_S = 1.0, 30.0
 _N_SAME = 5
 #: what failed later than that after it joined is not the same again
 _SOON_S = 60.0
+#: it is said that the first answer takes long after so long, and given up after so long
+_LONG_S, _MOST_S = 10.0, 90.0
+#: Ray's words for a machine that is part of no cluster, and what they mean here
+_NO_RAY = "Could not find any running Ray instance"
+_NO_RAY_HERE = (
+    "this machine is part of no cluster; start Ray here (`ray start`), name another cluster with "
+    "--ray-address HOST:PORT, or have one of this machine alone started by --ray-address local."
+)
 
 
 class Joining:
@@ -40,15 +48,54 @@ class Joining:
         self.try_at_s: float | None = None
         self._pause_s = _FIRST_TRY_S
         self._joined_s = 0.0
+        #: since when its first answer is waited for; None: it is not
+        self._asked_s: float | None = None
+        self._has_said_long = False
         self._n_same, self._same = 0, ""
+
+    def begin(self, now_s: float) -> list[str]:
+        """Hear that it is being joined; return what is worth saying of that, the first time."""
+        if self._asked_s is not None or self.has_joined or self._address == LOCAL:
+            return []  # of one of our own there is more to say, and later
+        self._asked_s = now_s
+        where = "of this machine" if self._address == AUTO else f"at {self._address}"
+        return [f"joining the Ray cluster {where} ..."]
+
+    def look(self, now_s: float) -> list[str]:
+        """Return what is worth saying of an answer that takes long; in the end it is waited for no more."""
+        if self._asked_s is None or self.has_joined or self.failure is not None:
+            return []
+        if now_s >= self._asked_s + _MOST_S:
+            self.failure = MachineError(
+                f"Ray at {self._address} did not answer within {_MOST_S:g} s. Is its head there (`ray "
+                "start --head` prints it, mostly port 6379), and is its token right (--ray-token)? Then "
+                "start the same command again"
+            )
+        elif now_s >= self._asked_s + _LONG_S and not self._has_said_long:
+            self._has_said_long = True
+            return [
+                f"Ray at {self._address} has not answered for {_LONG_S:g} s; given up after {_MOST_S:g} s"
+            ]
+        return []
+
+    def look_at_s(self) -> float | None:
+        """When `look` has something to do; None: never."""
+        if self._asked_s is None or self.has_joined or self.failure is not None:
+            return None
+        return self._asked_s + (_MOST_S if self._has_said_long else _LONG_S)
 
     def hear(self, words: Mapping[str, Any], now_s: float) -> list[str]:
         """Take in what Ray's side said; return what is worth saying of it. Of slots it is silent."""
         match words["at"]:
             case "joined":
                 return self._note_joined(words, now_s)
+            case "starts":
+                return ["starting a Ray of this machine, which takes some seconds ..."]
+            case "waits":
+                self._has_said_long = True
+                return [words["words"]]
             case "refused":
-                self._note_refused(words["words"])
+                self._note_refused(words["words"], is_all=words.get("is_all", False))
             case "failed":
                 self._note_failed(words, now_s)
             case "silent":
@@ -108,7 +155,10 @@ class Joining:
             )
         return news
 
-    def _note_refused(self, words: str) -> None:
+    def _note_refused(self, words: str, *, is_all: bool) -> None:
+        """Hear that it could not be joined; is_all: the words say also what to do."""
+        if self._address == AUTO and _NO_RAY in words:
+            words, is_all = _NO_RAY_HERE, True
         self.trouble = words
         if means_other_version(words):
             self.failure = self.failure or MachineError(
@@ -117,8 +167,9 @@ class Joining:
             )
         elif not self.has_joined:
             self.failure = self.failure or MachineError(
-                f"cannot join Ray at {self._address}: {words}. Is it running, and is its token right "
-                "(--ray-token)? Then start the same command again"
+                f"cannot join Ray at {self._address}: {words}"
+                + ("" if is_all else ". Is it running, and is its token right (--ray-token)?")
+                + " Then start the same command again"
             )
 
     def _note_failed(self, words: Mapping[str, Any], now_s: float) -> None:

@@ -51,6 +51,8 @@ class RayLink:
         self._process: subprocess.Popen[bytes] | None = None
         self._unsent = b""
         self._read = b""
+        #: it is in the cluster, of which it takes leave
+        self._has_joined = False
         #: heard, and not asked for yet
         self._ahead: list[dict[str, Any]] = []
 
@@ -95,6 +97,7 @@ class RayLink:
         ours.setblocking(False)
         self._line = ours
         self._unsent = self._read = b""
+        self._has_joined = False
         self._ahead = []
         self._epoll.register(ours, select.EPOLLIN)
         self.say({"join": asdict(join), "probe": None if probe is None else asdict(probe)})
@@ -124,6 +127,7 @@ class RayLink:
                 break
             *lines, self._read = (self._read + part).split(b"\n")
             found += [json.loads(line) for line in lines]
+            self._has_joined |= any(words["at"] == "joined" for words in found)
         return found
 
     def heard_one(self) -> dict[str, Any] | None:
@@ -135,7 +139,8 @@ class RayLink:
     def close(self) -> None:
         """End the process; slots and jobs go on. A second call does nothing."""
         if not self._epoll.closed:
-            self._end(_END_S)
+            # one that joins still may be deaf for minutes, and has nothing to give back
+            self._end(_END_S if self._has_joined else _HUNG_UP_S)
             self._epoll.close()
 
     def _send(self) -> None:

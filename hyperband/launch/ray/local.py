@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,14 @@ from hyperband.machine.process import ProcessId, wait_for_end
 RECORD_FILE, LOG_FILE = "local.json", "local.log"
 #: in its own folder: whoever searches holds a lock on it
 IN_USE_FILE, TOKEN_FILE = "in-use", "token"
+#: likewise; its keeper holds a lock on it
+KEPT_FILE = "kept"
+#: what the names of such folders begin with
+_PREFIX = "hb-ray-"
 #: patience with its start; with its end, of which a job's own grace is a part
 _START_S, _END_S = 60.0, 60.0
+#: between looks whether a Ray that starts is wanted
+_LOOK_S = 0.2
 #: of the environment: what says which cluster, and Ray prefers the token to the file with one
 _NOT_FOR_OURS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
 _ROOT = Path(__file__).resolve().parents[3]
@@ -85,12 +92,16 @@ class LocalRay:
             os.close(pidfd)
 
 
-def enter(study_ray: Path, *, may_start: bool) -> LocalRay | None:
+def enter(
+    study_ray: Path, *, may_start: bool, starts: Callable[[], None], is_unwanted: Callable[[], bool]
+) -> LocalRay | None:
     """Return the Ray of a study, held for as long as this process lives; started if it has to be.
 
     Args:
         study_ray: the folder `ray/` of the study.
         may_start: without it None is returned where none runs.
+        starts: told that one is started.
+        is_unwanted: asked while it starts whether it can as well be ended.
 
     Raises:
         LocalRayError: it cannot be started.
@@ -101,7 +112,11 @@ def enter(study_ray: Path, *, may_start: bool) -> LocalRay | None:
             _hold(found.folder)
             if LocalRay.find(study_ray) == found:
                 return found
-    return _start(study_ray) if may_start else None
+    _sweep()
+    if not may_start:
+        return None
+    starts()
+    return _start(study_ray, is_unwanted)
 
 
 def _hold(folder: Path) -> None:
@@ -109,22 +124,35 @@ def _hold(folder: Path) -> None:
     fcntl.flock(os.open(folder / IN_USE_FILE, os.O_RDWR | os.O_CLOEXEC), fcntl.LOCK_SH)
 
 
-def _start(study_ray: Path) -> LocalRay:
+def _start(study_ray: Path, is_unwanted: Callable[[], bool]) -> LocalRay:
     # a short path on a local disk: sockets lie there
-    folder = Path(tempfile.mkdtemp(prefix="hb-ray-"))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         (folder / IN_USE_FILE).touch()
+        _hold(folder)
+        (folder / KEPT_FILE).touch()  # only now may anybody ask whether it is kept
         token = os.open(folder / TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(token, os.urandom(32).hex().encode())
         os.close(token)
-        _hold(folder)
-        return _await(study_ray, folder)
+        return _await(study_ray, folder, is_unwanted)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _await(study_ray: Path, folder: Path) -> LocalRay:
+def _sweep() -> None:
+    """Remove what a keeper left that was killed; what of its Ray still ends may need another start."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # one of another user, one that lives, one that its keeper is just removing: each is no trouble
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for name in (IN_USE_FILE, KEPT_FILE):
+                lock = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC)
+                stack.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(study_ray: Path, folder: Path, is_unwanted: Callable[[], bool]) -> LocalRay:
     """Start the keeper; return when Ray is there."""
     reader, writer = os.pipe()
     with (study_ray / LOG_FILE).open("ab") as log:
@@ -139,8 +167,15 @@ def _await(study_ray: Path, folder: Path) -> LocalRay:
         )
     os.close(writer)
     try:
-        ready, _, _ = select.select([reader], [], [], _START_S)
-        said = os.read(reader, 4096).decode() if ready else f"it took more than {_START_S:g} s"
+        until_s = time.monotonic() + _START_S
+        said, ready = f"it took more than {_START_S:g} s", False
+        while not ready and time.monotonic() < until_s:
+            ready = bool(select.select([reader], [], [], _LOOK_S)[0])
+            if ready:
+                said = os.read(reader, 4096).decode()
+            elif is_unwanted():
+                said = "nobody waits for it any more"
+                break
     finally:
         os.close(reader)
     found = LocalRay.find(study_ray)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.launch.ray.local import IN_USE_FILE, RECORD_FILE, record_of
+from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, RECORD_FILE, record_of
 from hyperband.machine import proc
 from hyperband.machine.becoming import prctl
 from hyperband.machine.claim import parse, write_whole
@@ -54,6 +54,9 @@ class LocalKeeper:
         self._writer = writer
         self._is_told = False
         self._in_use = os.open(folder / IN_USE_FILE, os.O_RDWR | os.O_CLOEXEC)
+        # for as long as this process lives: whoever gets it may remove the folder
+        self._kept = os.open(folder / KEPT_FILE, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(self._kept, fcntl.LOCK_EX)
 
     def run(self) -> None:
         """Start Ray, keep it, end it."""

@@ -5,9 +5,8 @@ joining.py, who has which slot in holdings.py. Must not know: how a job is run a
 """
 
 import os
-import select
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,17 @@ from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import Holdings, Over
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.words import GIVE_UP_S, Join, slot_of, warnings_of
+from hyperband.launch.ray.words import GIVE_UP_S, Join, described, slot_of, warnings_of
 from hyperband.launch.remote.slots import RemoteSlots
+from hyperband.machine.process import wait_for_end
+from hyperband.report.text import counted
 
 #: patience with the end of slots
 _END_S = 40.0
 #: so many slots in a row that cannot be made ready are no accident
 _N_UNFIT = 3
+#: what is waited for is said when no slot came for so long
+_SLOW_S = 10.0
 
 
 class RaySlots(RemoteSlots):
@@ -61,21 +64,32 @@ class RaySlots(RemoteSlots):
         self._n_ended: int | None = None
         self._open: tuple[RayLink, RayFiles] | None = None
         self._sent: Mapping[str, Any] | None = None
+        self._makes: Sequence[str] = ()
+        #: since when none of the slots that were asked for is there; None: it is not so
+        self._without_s: float | None = None
+        self._has_said_slow = False
 
-    def open(self, files: RayFiles, sent: Mapping[str, Any] | None = None) -> None:
-        """Begin to join the cluster; sent: what travels to its nodes, see ray_words.Join."""
+    def open(self, files: RayFiles, sent: Mapping[str, Any] | None = None, makes: Sequence[str] = ()) -> None:
+        """Begin to join the cluster.
+
+        Args:
+            files: of the study.
+            sent: what travels to its nodes, see ray_words.Join.
+            makes: what of --ray-runtime-env a node has to make before a slot begins there.
+        """
         self._sent = sent
+        self._makes = makes
         self._open = RayLink(files.log), files
         self._joining.log = str(files.log)
+        self._news += self._joining.begin(time.monotonic())
         self._join()
 
     # What the search asks of slots.
 
     def describe(self) -> str:
         """One line: which cluster, and what a slot takes of it."""
-        takes = ", ".join(f"{amount:g} {name}" for name, amount in self._resources.items() if amount > 0)
-        most = "" if self._max_slots is None else f"up to {self._max_slots} slots, "
-        return f"Ray at {self._address}: {most}{takes or 'a GPU, where there are any,'} each"
+        most = "slots" if self._max_slots is None else f"up to {counted(self._max_slots, 'slot')}"
+        return f"Ray at {self._address}: {most}, each with {described(self._resources)}"
 
     def n_slots(self) -> int:
         """How many jobs may run at once if nobody else uses the cluster."""
@@ -113,6 +127,8 @@ class RaySlots(RemoteSlots):
     def why_none(self) -> str:
         """One line: what the search waits for."""
         words = self._holdings.why_held_back(time.monotonic()) or self._joining.why_none()
+        if not words and self._makes and not self._holdings.names():
+            return f"Ray makes what --ray-runtime-env names under {' and '.join(self._makes)}, on its nodes"
         return words or "Ray has not given the slots yet: others use the cluster"
 
     def why_waiting(self) -> str:
@@ -139,6 +155,8 @@ class RaySlots(RemoteSlots):
         """
         for words in self.link.heard():
             self._hear(words)
+        self._news += self._joining.look(time.monotonic())
+        self._heed_slow(time.monotonic())
         if self._joining.is_due(time.monotonic()):
             self._join()
         self._ask()
@@ -151,8 +169,9 @@ class RaySlots(RemoteSlots):
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although nothing is said; None: never."""
         now_s = time.monotonic()
-        try_at_s = self._joining.try_at_s
-        waits_s = [] if try_at_s is None else [max(0.0, try_at_s - now_s)]
+        slow_at_s = None if self._without_s is None else self._without_s + _SLOW_S
+        look_at_s = (self._joining.try_at_s, self._joining.look_at_s(), slow_at_s)
+        waits_s = [max(0.0, at_s - now_s) for at_s in look_at_s if at_s is not None]
         if self._n_waiting == 0 and (surplus_s := self._holdings.surplus_in_s(now_s)) is not None:
             waits_s.append(surplus_s)
         return min(waits_s, default=None)
@@ -195,10 +214,14 @@ class RaySlots(RemoteSlots):
         """Hear that a job could not be started at a slot."""
         fault = self._holdings.note_failed_start(name, words, time.monotonic())
         if fault is not None:
+            must = "the study's folder and the script must be at the same path on every node"
+            if self._sent is not None:
+                must = (
+                    "--python, if it is given, must be there on every node, and --storage reachable from it"
+                )
             self._fail(
-                f"jobs cannot be started on slots that Ray gave: {fault}. Mend it (the study's "
-                "folder and the script must be at the same path on every node), and start the same "
-                "command again: the search goes on where it is"
+                f"jobs cannot be started on slots that Ray gave: {fault}. Mend it ({must}), and start the "
+                "same command again: the search goes on where it is"
             )
 
     def note_run(self, name: str) -> None:
@@ -215,7 +238,7 @@ class RaySlots(RemoteSlots):
         if not words and link.say({"op": "end"}):
             until_s = time.monotonic() + _END_S
             while self._n_ended is None and link.is_open and (left_s := until_s - time.monotonic()) > 0:
-                select.select([link], [], [], left_s)
+                wait_for_end(link.fileno(), left_s)
                 for said in link.heard():
                     self._hear(said)
             words = self._joining.trouble or "it did not answer in time"
@@ -278,9 +301,24 @@ class RaySlots(RemoteSlots):
         share = {name for name in THREAD_VARIABLES if name not in os.environ}
         slot = slot_of(words, self._resources, share if THREAD_VARIABLES[0] in share else ())
         self._n_unfit = 0
+        self._without_s = None
         self._news += [line for line in warnings_of(words) if line not in self._warned]
         self._warned.update(warnings_of(words))
         self._holdings.note_slot(words["key"], slot, words["attempt"], now_s)
+
+    def _heed_slow(self, now_s: float) -> None:
+        """Say once what is waited for where no slot comes for a while."""
+        if self._without_s is None or now_s < self._without_s + _SLOW_S:
+            return
+        self._without_s, self._has_said_slow = None, True
+        if self._makes and self._joining.capacity:
+            self._news.append(
+                f"no slot has begun for {_SLOW_S:g} s: Ray makes what --ray-runtime-env names under "
+                f"{' and '.join(self._makes)} on its nodes, which may take minutes, and where that cannot be "
+                "fetched, too; runtime_env_setup-*.log in Ray's logs on a node says how far it is"
+            )
+        elif self._joining.capacity:
+            self._news.append(f"no slot has begun for {_SLOW_S:g} s: {self.why_none()}")
 
     def _note_unfit(self, words: str) -> None:
         self._n_unfit += 1
@@ -301,6 +339,8 @@ class RaySlots(RemoteSlots):
         may_ask = self._joining.has_joined and n_wanted != self._n_asked
         if may_ask and self.link.say({"op": "want", "n": n_wanted}):
             self._n_asked = n_wanted
+            if n_wanted and not self._has_said_slow and not self._holdings.names():
+                self._without_s = self._without_s or time.monotonic()
         if self._n_waiting == 0:
             for held in self._holdings.give_up_surplus(time.monotonic()):
                 self.link.say({"op": "drop", "key": held.key})

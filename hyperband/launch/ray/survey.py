@@ -48,6 +48,10 @@ class Listener(Protocol):
         """Return how many are there, or about to be."""
         ...
 
+    def met(self) -> set[str]:
+        """Return which of them have said that they are there; asked in the survey's thread."""
+        ...
+
     def count_room(self, n_slots: int, n_nodes: int) -> None:
         """Hear for how many slots there is room on how many nodes."""
         ...
@@ -214,9 +218,14 @@ class Survey:
         if self._join.sent is not None:
             # they have folders on their nodes to remove
             kill_at_s = time.monotonic() + LEAVE_S
+            met = self._listener.met()
             for name in first:
                 with contextlib.suppress(ValueError):
-                    ray.get_actor(name, NAMESPACE).leave.remote()
+                    handle = ray.get_actor(name, NAMESPACE)
+                    if name.rpartition("/")[2] in met:
+                        handle.leave.remote()
+                    else:
+                        ray.kill(handle)  # it is being made still, and has nothing to remove
         while names := self._named():
             n_ended = max(n_ended, len(names))
             for name in names if time.monotonic() >= kill_at_s else ():

@@ -13,6 +13,8 @@ from hyperband.launch.base import Slot
 
 #: the cluster is one of this machine alone, which the search starts, and which ends with it
 LOCAL = "local"
+#: the cluster that this machine is part of
+AUTO = "auto"
 #: of all slots of all studies, in Ray's own names
 NAMESPACE = "hyperband"
 #: milliseconds for the settings by which machines that are cut off are noticed; Ray takes minutes
@@ -67,7 +69,7 @@ def check_address(address: str) -> None:
     """
     host, colon, port = address.rpartition(":")
     is_one = bool(colon and host and "/" not in host) and port.isdigit() and 0 < int(port) < 1 << 16
-    if not (is_one or address in ("auto", LOCAL)):
+    if not (is_one or address in (AUTO, LOCAL)):
         raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
 
 
@@ -125,6 +127,16 @@ def with_gpus(asked: Mapping[str, float], has_gpus: bool) -> dict[str, float]:
     whole = {"GPU": 1.0 if has_gpus else 0.0, **asked}
     whole = {"CPU": 0.0 if whole["GPU"] > 0 else 1.0, **whole}
     return {name: amount for name, amount in whole.items() if amount > 0 or name == "GPU"}
+
+
+def described(asked: Mapping[str, float]) -> str:
+    """Return in words what a slot takes, as far as it was said before the cluster is known."""
+    takes = [f"{amount:g} {name}" for name, amount in asked.items() if amount > 0]
+    if "GPU" not in asked:
+        takes.insert(
+            0, "a GPU where there are any" if "CPU" in asked else "a GPU, or a core if there are none"
+        )
+    return " and ".join(takes) or "a core"
 
 
 def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:

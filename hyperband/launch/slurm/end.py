@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hyperband.launch.slurm.clerk import Clerk
 from hyperband.launch.slurm.files import forget_name, mode_of, read_name, say_unwanted
 from hyperband.launch.slurm.reports import CancelRefused, Status, Unreachable
 from hyperband.launch.slurm.words import JobState
+from hyperband.machine.process import wait_for_end
 
 #: patience with allocations that end, and with a Slurm that does not answer
 _END_S, _UNREACHABLE_S = 90.0, 20.0
@@ -61,7 +61,7 @@ def _end(clerk: Clerk, name: str) -> set[str]:
     words, patience_s = "", _END_S
     clerk.look()
     while (left_s := began_s + patience_s - time.monotonic()) > 0:
-        select.select([clerk], [], [], left_s)
+        wait_for_end(clerk.fileno(), left_s)
         for report in clerk.reports():
             if isinstance(report, Status):
                 words, patience_s = "", _END_S

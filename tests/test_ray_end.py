@@ -1,0 +1,113 @@
+"""How slots of a search that is gone are ended where nodes share no files; Ray's side is played."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperband.launch.ray import end as ray_end
+from hyperband.launch.ray.end import UnfetchedError, end_slots
+from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.words import Join
+
+
+class Side:
+    """Ray's side of a study, which answers what is said to it; takes the place of a line to it."""
+
+    def __init__(self, answers: Mapping[str, list[dict[str, Any]]]) -> None:
+        self.said: list[dict[str, Any]] = []
+        self._answers = answers
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._to_hear: list[dict[str, Any]] = []
+        self.is_open = True
+        self.log = Path("/study/ray/bridge.log")
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def open(self, join: Join, environment: Mapping[str, str]) -> None:  # noqa: ARG002
+        self._play("open")
+
+    def say(self, words: dict[str, Any]) -> bool:
+        self.said.append(words)
+        self._play(words["op"])
+        return True
+
+    def heard(self) -> list[dict[str, Any]]:
+        with contextlib.suppress(BlockingIOError):
+            self._ours.recv(1 << 10)
+        heard, self._to_hear = self._to_hear, []
+        return heard
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    def _play(self, what: str) -> None:
+        self._to_hear += self._answers.get(what, [])
+        self._theirs.send(b".")
+
+
+def a_study(folder: Path, *, with_attempt: bool) -> Path:
+    RayFiles(folder, address="a:1", token=None, environ={}, files="sent")
+    if with_attempt:
+        job = folder / "jobs" / "000000-0"
+        job.mkdir(parents=True)
+        (job / "order.json").write_text(json.dumps({"attempt": "A", "lease_s": 60, "grace_s": 0.1}))
+    return folder
+
+
+FOUND: list[dict[str, Any]] = [{"at": "joined"}, {"at": "found", "keys": ["one", "two"]}]
+ONE = {"at": "slot", "key": "one", "attempt": "A", "folder": "/old/jobs/000000-0"}
+ENDED = [{"at": "ended", "n": 2}]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_GREET_S", "_MEET_S", "_FETCH_S"):
+        monkeypatch.setattr(ray_end, name, 0.1)
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, study: Path, side: Side) -> int:
+    with contextlib.closing(side):
+        monkeypatch.setattr(ray_end, "RayLink", lambda _: side)
+        return end_slots(study)
+
+
+def test_what_ran_is_asked_to_stop_and_fetched_before_slots_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the other one is being made still, and has nothing
+    side = Side({"open": [*FOUND, ONE], "tell": [{"at": "over", "attempt": "A", "said": ""}], "end": ENDED})
+    assert ended(monkeypatch, a_study(tmp_path, with_attempt=True), side) == 2
+    assert [words["op"] for words in side.said] == ["tell", "end"]
+    assert side.said[0]["line"] == "stop"
+    assert not (tmp_path / "ray" / "cluster.json").exists()
+
+
+def test_what_cannot_be_fetched_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Side({"open": [*FOUND, ONE], "end": ENDED})
+    with pytest.raises(UnfetchedError, match=r"1 of the jobs .* until then it is kept there"):
+        ended(monkeypatch, a_study(tmp_path, with_attempt=True), side)
+    assert [words["op"] for words in side.said] == ["tell"]
+    assert (tmp_path / "ray" / "cluster.json").exists()
+
+
+def test_what_goes_with_its_slot_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_end, "_FETCH_S", 60.0)
+    gone = {"at": "gone", "key": "one", "words": "it died"}
+    side = Side({"open": [*FOUND, ONE], "tell": [gone], "end": ENDED})
+    assert ended(monkeypatch, a_study(tmp_path, with_attempt=True), side) == 2
+
+
+def test_slots_that_are_being_made_are_ended_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_end, "_MEET_S", 60.0)
+    side = Side({"open": FOUND, "end": ENDED})
+    assert ended(monkeypatch, a_study(tmp_path, with_attempt=False), side) == 2
