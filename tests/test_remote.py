@@ -334,7 +334,9 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
     until(lambda: is_gone(frozen[2]), "the job to be ended")
     assert n_ticks(bench) == n
     until(lambda: is_gone(frozen[0]), "the warden to go")
-    assert bench.launcher.read(job.folder).exit_status is None
+    found = bench.launcher.read(job.folder)
+    assert found.exit_status is None
+    assert 0 < (found.ran_s or 0) < 5 * LEASE_S, "its lease tells for how long it ran"
     assert bench.launcher.adopt(job.folder, Lease(SLOT, ())) is None
 
 

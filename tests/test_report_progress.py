@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ from study_fixture import BEGAN_AT, play, settings, small_plan, write_study
 
 from hyperband.cli.main import main
 from hyperband.journal import Beginnings, JobBegan, Journal, StartsMayWait, read_study
+from hyperband.launch.base import Ending
 from hyperband.report.document import document_of
 from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.results import outcomes_table, report_text, worse_later_text
 from hyperband.report.told import Span
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import StudyView, study_view
+from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome, Plan
+from hyperband.study.verdict import ended_event
 
 FOLDER = Path("/studies/vgg")
 
@@ -107,6 +111,26 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(tmp_path: 
     again = Beginnings()
     again.hear([StartsMayWait(1.0), starts[0], others[1], starts[1]])
     assert again.ordered == {(0, 0)}
+
+
+def test_what_began_and_was_lost_while_no_search_was_there_has_run(tmp_path: Path) -> None:
+    played = play(small_plan(), settings(tmp_path), n_ends=1)
+    engine = Engine()
+    for event in played:
+        engine.handle(event)
+    started = engine.running()[0]
+    lost = Ending(None, None, None, None, (), "its node is gone", ran_s=50.0)
+    judged = partial(
+        ended_event, engine, tmp_path, started, began_at=None, gpu_is_lost=False, search_alive=False
+    )
+    ended = judged(lost)
+    assert ended.started_at == pytest.approx(ended.ended_at - 50.0)
+    beginnings = Beginnings(ordered={(started.job, started.attempt)})
+    study = study_view([*played, ended], folder=FOLDER, running=True, beginnings=beginnings)
+    (job,) = [job for job in study.jobs if job.job == started.job]
+    assert (job.has_begun, job.started_at) == (True, ended.started_at)
+    never = judged(replace(lost, ran_s=None))
+    assert never.started_at == never.ended_at
 
 
 def test_a_search_that_is_over_needs_no_table_of_its_rungs(tmp_path: Path) -> None:

@@ -385,6 +385,12 @@ def test_a_job_that_failed_on_a_node_is_tried_again_on_another_and_only_it_avoid
     assert "Slurm takes no job without n2" in queued.said[-1]
 
 
+def test_a_job_that_an_earlier_search_began_is_tried_again_elsewhere_too(story: Story) -> None:
+    story.tell(Found("a", "7", "4"), Found("b", "8", "5"), Begun("a"), Begun("b"))
+    story.tell(Seen((on("n1", "7", "a"), on("n2", "8", "b"))), Fared("a", Fate.FAILED), Done("a"))
+    assert story.tell(Asked(("a2",), ("4",))) == [SubmitJobs(1, ("a2",), ("n1",))]
+
+
 # words
 
 

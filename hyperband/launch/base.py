@@ -116,6 +116,8 @@ class Ending:
     memory_peak_bytes: int | None = None
     #: processor time of the job and its descendants
     cpu_s: float | None = None
+    #: for how long it ran at least, where nobody saw it end and that is known
+    ran_s: float | None = None
 
 
 class RunningJob(Protocol):

@@ -194,18 +194,16 @@ class Attempts:
         if self._bell is None:
             return []
         self._bell.hush()
-        found = [attempt for attempt in self._attempts.values() if _has_just_begun(attempt)]
-        for attempt in found:
-            attempt.began_at = time.time() - attempt.job.running_s()
-            started = attempt.started
-            if (waited_s := attempt.began_at - started.at) >= _WORTH_TELLING_S:
+        began = []
+        for attempt in self._attempts.values():
+            if (at := _just_begun_at(attempt)) is None:
+                continue
+            attempt.began_at, started = at, attempt.started
+            began.append(JobBegan(at, started.job, started.attempt))
+            if (waited_s := at - started.at) >= _WORTH_TELLING_S:
                 words = f"{waited_s:.1f} s after it was ordered"
                 self._log.line(f"began  job {started.job} attempt {started.attempt}: {words}")
-        return [
-            JobBegan(attempt.began_at, attempt.started.job, attempt.started.attempt)
-            for attempt in found
-            if attempt.began_at is not None
-        ]
+        return began
 
     def ended(self, ready: set[object]) -> list[tuple[JobStarted, JobEnded]]:
         """Return the attempts that are over, by the descriptors that woke us; their slots are free."""
@@ -225,9 +223,9 @@ class Attempts:
             self.why_never_ran = ending.note
             started, lease = attempt.started, attempt.job.lease
             lost = ending.exit_status != 0 and (attempt.gpu_is_lost or self._slots.is_lost(lease))
-            event = self._ended(
-                started, ending, began_at=attempt.began_at, gpu_is_lost=lost, adopted=attempt.adopted
-            )
+            # it may have been seen to begin only since we looked for that
+            began_at = _just_begun_at(attempt) or attempt.began_at
+            event = self._ended(started, ending, began_at=began_at, gpu_is_lost=lost, adopted=attempt.adopted)
             ended.append((started, _with_what_was_seen(event, attempt)))
             del self._attempts[started.job]
             self._slots.release(lease)
@@ -329,8 +327,11 @@ class Attempts:
         )
 
 
-def _has_just_begun(attempt: Attempt) -> bool:
-    return attempt.began_at is None and attempt.job.has_begun
+def _just_begun_at(attempt: Attempt) -> float | None:
+    """Return when an attempt began of which that was not known, Unix seconds; None: it has not, or was."""
+    if attempt.began_at is not None or not attempt.job.has_begun:
+        return None
+    return time.time() - attempt.job.running_s()
 
 
 def as_timed(ending: Ending, *, is_timed: bool) -> Ending:

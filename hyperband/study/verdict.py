@@ -78,8 +78,8 @@ def ended_event(
 ) -> JobEnded:
     """Return the event that says how an attempt ended; the engine is only read.
 
-    began_at: when it began, as far as the search knows; its launcher may know better. None: it is not known
-    to have begun, and has taken no time.
+    began_at: when it began, as far as the search knows; its launcher may know better. None: no search saw it
+    begin, and unless its launcher knows for how long it ran, it has taken no time.
     """
     folder = job_folder(study_folder, started.job, started.attempt)
     config_id = engine.trial(started.trial).config_id
@@ -96,6 +96,8 @@ def ended_event(
         kind = fingerprint(reading.note.partition(";")[0], config_id)
     ended_at = now if ending.ended_at is None else ending.ended_at
     known_at = began_at if ending.started_at is None else ending.started_at
+    if known_at is None and ending.ran_s is not None:
+        known_at = ended_at - ending.ran_s
     return JobEnded(
         at=now,
         job=started.job,

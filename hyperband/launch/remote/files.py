@@ -272,9 +272,9 @@ def never_ran(note: str) -> Ending:
     return Ending(None, None, None, None, (), note, never_ran=True)
 
 
-def lost(note: str) -> Ending:
-    """Return the ending of an attempt whose end nobody saw."""
-    return Ending(None, None, None, None, (), note)
+def lost(note: str, *, lease: bytes | None = None) -> Ending:
+    """Return the ending of an attempt whose end nobody saw; lease: its last record."""
+    return Ending(None, None, None, None, (), note, ran_s=claim.lease_age_s(lease))
 
 
 def ending_of(sight: Sight) -> Ending | None:
@@ -282,7 +282,7 @@ def ending_of(sight: Sight) -> Ending | None:
     if sight.is_gone:
         return lost("its folder was removed")
     if sight.fenced is not None:
-        return lost(sight.fenced)
+        return lost(sight.fenced, lease=sight.lease)
     if sight.is_ours:
         assert sight.claimed is not None
         if sight.claimed.get("asked") == StopReason.STOP:
@@ -293,15 +293,15 @@ def ending_of(sight: Sight) -> Ending | None:
     if result is None:
         return None
     if result.get("fenced"):
-        ending = lost(f"{sight.host} ended it: {result['fenced']}")
+        ending = lost(f"{sight.host} ended it: {result['fenced']}", lease=sight.lease)
         return replace(ending, lost_keeper=bool(result.get("lost_warden")))
     if result["exit_status"] is None:
         note = f"{sight.host}: {result.get('note', '')}"
         if result.get("never_ran"):
             return never_ran(note)
-        return replace(lost(note), lost_keeper=bool(result.get("lost_keeper")))
+        return replace(lost(note, lease=sight.lease), lost_keeper=bool(result.get("lost_keeper")))
     if not sight.is_whole:
-        return lost("its output did not reach the shared file system")
+        return lost("its output did not reach the shared file system", lease=sight.lease)
     return Ending(
         exit_status=result["exit_status"],
         asked=None if result["asked"] is None else StopReason(result["asked"]),

@@ -50,7 +50,8 @@ class SlotsOfSlurm(RemoteSlots, Generic[F]):
         Called in the patrol's thread.
         """
         found = self._open
-        return found is not None and self._suspended.excuses(
+        # who cannot be asked says nothing
+        return found is None or self._suspended.excuses(
             job_id, silent_since_s, lease_s=lease_s, at_s=at_s, ask=found[0].look
         )
 

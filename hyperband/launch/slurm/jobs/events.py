@@ -35,6 +35,8 @@ class Found:
     attempt: str
     #: of the job that it was given, as far as that was written down
     job_id: str = ""
+    #: what it is an attempt at; empty: it is not known, of none
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         if job_id:
             self._attempt_of[job_id] = attempt
             self.clerk.watch([job_id])
-        self._tell(Found(attempt, job_id))
+        self._tell(Found(attempt, job_id, _job_of(folder)))
         if has_begun:
             self._tell(Begun(attempt))
 
@@ -196,7 +196,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         for report in self.clerk.reports():
             self._hear(report)
         if new := self._new():
-            self._tell(Asked(new, tuple(self._folders[name].name.partition("-")[0] for name in new)))
+            self._tell(Asked(new, tuple(_job_of(self._folders[name]) for name in new)))
         if self._look_at_s is not None and time.monotonic() >= self._look_at_s:
             self._look_at_s = None
             self.clerk.look()
@@ -289,3 +289,8 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
             self._is_in_trouble = True
             self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
         self._look_at_s = time.monotonic() + _TROUBLE_S
+
+
+def _job_of(folder: Path) -> str:
+    """Return what an attempt is one at, by its folder."""
+    return folder.name.partition("-")[0]

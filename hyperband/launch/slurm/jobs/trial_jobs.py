@@ -70,8 +70,10 @@ class TrialJobs:
             case Asked(attempts, of):
                 for attempt, job in zip_longest(attempts, of, fillvalue=""):
                     self._all.attempts[attempt] = TrialAttempt(attempt, Stage.WAITING, since_s=now_s, of=job)
-            case Found(attempt, job_id):
-                self._all.attempts[attempt] = TrialAttempt(attempt, Stage.UNSURE, job_id, since_s=now_s)
+            case Found(attempt, job_id, of):
+                self._all.attempts[attempt] = TrialAttempt(
+                    attempt, Stage.UNSURE, job_id, since_s=now_s, of=of
+                )
             case Begun(attempt):
                 if (one := self._all.attempts.get(attempt)) is not None:
                     one.has_begun = True
