@@ -54,7 +54,8 @@ _GOES_ON, _LOOK_AGAIN_S = 0.02, 0.01
 _STAMP = struct.Struct("d")
 _REVIVE_BY_AT = _STAMP.size
 _HAS_WORD_AT = 2 * _STAMP.size
-SHARED_BYTES = 2 * _STAMP.size + 1
+_IS_OVER_AT = _HAS_WORD_AT + 1
+SHARED_BYTES = _IS_OVER_AT + 1
 #: a keeper wakes at least so often: one that has not was stopped
 _WAKES_S = 1.0
 #: wakes within the time of a lease, at least
@@ -98,6 +99,15 @@ class Shared:
     def has_word(self) -> bool:
         """Whether the job was told to run, or may have been."""
         return self._memory[_HAS_WORD_AT] != 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job is over, and all of it is written down."""
+        return self._memory[_IS_OVER_AT] != 0
+
+    def end(self) -> None:
+        """Note that it is."""
+        self._memory[_IS_OVER_AT] = 1
 
     def give_word(self) -> None:
         """Note that the job is about to be told to run."""
@@ -161,6 +171,7 @@ class NodeKeeper(Keeper):
         }
 
     def _say_over(self) -> None:
+        self._shared.end()
         super()._say_over()
         if self._says_over:
             tell(1, OVER.encode() + b"\n")

@@ -195,7 +195,9 @@ class Warden:
                 signal.pthread_sigmask(signal.SIG_BLOCK, BATCH_SIGNALS)
                 return os.waitstatus_to_exitcode(status)
             now = now_s()
-            if now >= self._look_at_s:
+            if self._shared.is_over:
+                self._look_at_s = now + _LOOK_S  # it is about to end, and the folder may go any moment
+            elif now >= self._look_at_s:
                 self._look_at_keeper(now)
                 self._look()
             awaited: list[Any] = [self._wake] if self._lines.has_ended else [self._wake, self._lines]

@@ -165,9 +165,9 @@ class SlotActor:
         """Return after so long: whoever waits for it hears of our death."""
         self._is_over.wait(wait_s)
 
-    def _order(self, keeper: _Keeper, folder: str, attempt: str) -> None:
-        """Have a keeper run an attempt, and say when that is over."""
-        self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt, "says_over": True}))
+    def _order(self, keeper: _Keeper, folder: str, attempt: str, *, says_over: bool = True) -> None:
+        """Have a keeper run an attempt; says_over: it tells of the end, and ends by itself a moment later."""
+        self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt, "says_over": says_over}))
 
     def _sweep(self) -> None:
         """Let go of keepers whose jobs are over, and have those reaped that have ended."""

@@ -224,7 +224,8 @@ class SentSlotActor(SlotActor):
             if keeper is None or keeper.process.poll() is not None:
                 keeper = self._renewed(keeper)
             self._job, sent.is_told = keeper, True
-            self._order(keeper, str(sent.folder), sent.attempt)
+            # the folder goes when a search has all of it: nobody may be left there
+            self._order(keeper, str(sent.folder), sent.attempt, says_over=False)
         # what the next job needs can wait until this one has started, which it would slow down
         keeper.wait(_QUIET_S)
         with self._lock:
