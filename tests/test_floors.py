@@ -59,7 +59,12 @@ DOORS = {
     "fsspec": ("machine/depot.py",),
     "pynvml": ("machine/nvml.py",),
     # what is sent to a slot asks there whether Ray's head answers
-    "ray": ("launch/ray/bridge.py", "launch/ray/probe.py", "launch/ray/sent_actor.py"),
+    "ray": (
+        "launch/ray/bridge.py",
+        "launch/ray/probe.py",
+        "launch/ray/sent_actor.py",
+        "launch/ray/survey.py",
+    ),
     "sqlite3": ("journal/database.py",),
     "yaml": ("launch/ray/environment.py", "launch/slurm/profile_file.py"),
 }

@@ -29,7 +29,7 @@ from hyperband.launch.remote.files import LeaseWatch, Ordered, Sight, claim_for_
 from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.launch.remote.patrol import Patrol
 from hyperband.launch.remote.shipping import ship
-from hyperband.machine import claim, keeper, proc
+from hyperband.machine import becoming, claim, keeper, proc
 from hyperband.machine.node_keeper import NODE_SIGNALS
 
 #: leases in tests: short, but long enough for a machine with little time for us
@@ -189,6 +189,56 @@ def test_one_that_was_killed_while_it_waited_ran_nothing(bench: RemoteBench) -> 
     assert bench.wait(bench.start("/bin/true")).never_ran
 
 
+def wait_in_pairs(bench: RemoteBench) -> tuple[int, int]:
+    """Have a node wait; return the pids of the keeper and of the process that is to be its job."""
+    waiting = bench.carriers.wait_ahead()
+    assert waiting.process is not None
+    warden = waiting.process.pid
+    until(lambda: len(proc.descendants(warden)) == 2, "a keeper and its job to be")
+    kept, to_be = proc.descendants(warden)
+    return kept, to_be
+
+
+def test_in_the_place_of_a_keeper_that_was_killed_while_it_waited_is_another(bench: RemoteBench) -> None:
+    kept, _ = wait_in_pairs(bench)
+    os.kill(kept, signal.SIGKILL)
+    until(lambda: is_gone(kept), "its end")
+    assert bench.wait(bench.start("/bin/sh", "-c", "exit 5")).exit_status == 5
+
+
+def test_a_job_to_be_that_was_killed_while_it_waited_never_ran(bench: RemoteBench) -> None:
+    _, to_be = wait_in_pairs(bench)
+    os.kill(to_be, signal.SIGKILL)
+    until(lambda: is_gone(to_be), "its end")
+    assert bench.wait(bench.start("/bin/true")).never_ran
+
+
+def test_what_is_sent_to_all_that_wait_is_not_meant_for_the_job_to_come(bench: RemoteBench) -> None:
+    kept, to_be = wait_in_pairs(bench)
+    time.sleep(0.2)  # no event tells that they wait
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(kept, number)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGTSTP):
+        os.kill(to_be, number)
+    ending = bench.wait(bench.start("/bin/sh", "-c", "exit 5"))
+    assert (ending.exit_status, ending.asked) == (5, None)
+
+
+def test_a_keeper_says_that_its_job_is_over_if_it_is_asked_to(queued: RemoteBench) -> None:
+    job = queued.start("/bin/true")
+    with subprocess.Popen(
+        queued.carriers.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        assert node.stdout.readline() == f"{claim.WAITS}\n"
+        about = {"folder": str(job.folder), "attempt": job.attempt, "says_over": True}
+        print(json.dumps(about), file=node.stdin, flush=True)
+        assert node.stdout.readline() == f"{claim.OVER}\n"
+        assert json.loads((job.folder / keeper.RESULT_FILE).read_text())["exit_status"] == 0
+    assert queued.wait(job).exit_status == 0
+
+
 def test_a_stop_reaches_a_job_without_a_carrier_by_its_file(queued: RemoteBench) -> None:
     job = queued.start("/bin/sleep", "1000")
     with run_node(queued, job.folder):
@@ -301,6 +351,7 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
 def stopped_for(bench: RemoteBench, pause_s: float) -> list[int]:
     """Stop the job that runs, with its warden and keeper, as an engine does that suspends it."""
     until(lambda: n_ticks(bench) > 0, "the job to run")
+    until((bench.latest / claim.LEASE_FILE).is_file, "its lease to be renewed")
     frozen = [*pids(bench)]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
@@ -709,10 +760,7 @@ def test_a_node_that_cannot_run_a_job_says_why(
     assert words in ending.note
 
 
-@pytest.mark.parametrize(("has_waited", "status"), [(False, -signal.SIGTERM), (True, 0)])
-def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
-    tmp_path: Path, has_waited: bool, status: int
-) -> None:
+def test_what_was_sent_to_a_process_that_only_waited_does_not_count(tmp_path: Path) -> None:
     request = tmp_path / "request"
     request.write_text(json.dumps({"argv": ["/bin/true"], "environment": {}}))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -721,7 +769,7 @@ def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
     pid = os.fork()
     if pid == 0:
         try:
-            keeper.become_job(theirs, here, has_waited=has_waited)
+            becoming.become_job(theirs, here)
         finally:
             os._exit(99)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -729,7 +777,7 @@ def test_a_stop_before_a_job_took_its_request_counts_unless_it_had_waited(
     with ours, theirs, request.open() as words, Path(os.devnull).open("r+b") as nothing:
         socket.send_fds(ours, [b"r"], [words.fileno(), nothing.fileno(), nothing.fileno()])
         ours.send(b"go")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:
@@ -741,14 +789,16 @@ def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:
     if pid == 0:
         try:
             time.sleep(0.3)
-            keeper.become_job(theirs, here)
+            becoming.become_job(theirs, here)
         finally:
             os._exit(99)
     theirs.close()
     flags = os.O_RDWR | os.O_CREAT
     opened = [os.open(folder / name, flags) for name in ("request", "stdout", "stderr", "lock")]
     opened.insert(1, os.open(folder, os.O_RDONLY))
-    keeper.Keeper(pid, ours, [*opened[:4], ready], opened[4]).keep("boot", "host")
+    keeps = keeper.Keeper(pid, ours, "boot", "host")
+    keeps.take([*opened[:4], ready], opened[4])
+    keeps.keep()
 
 
 def test_a_stop_that_comes_while_the_job_takes_its_request_is_not_lost(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ FENCE = "fence"
 BY_NODE, BY_SEARCH = "node", "search"
 #: what a node says that waits for an attempt
 WAITS = "hyperband: waits for a job"
+#: and when its job is over and all is written down, if it was asked to
+OVER = "hyperband: the job is over"
 
 #: file systems without hard links say so with one of these
 CANNOT_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

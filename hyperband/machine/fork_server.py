@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 
-from hyperband.machine.keeper import MAX_DESCRIPTORS, SIGNALS, Keeper, become_job, forget_signals, prctl, tell
+from hyperband.machine.becoming import MAX_DESCRIPTORS, become_job, forget_signals, prctl, rehearse, tell
+from hyperband.machine.keeper import SIGNALS, Keeper
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False
@@ -113,6 +114,8 @@ def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answ
         except OSError:
             os.write(answer, _FAILED)
             raise
+        keeper = Keeper(job, line, boot, host)
+        keeper.rehearse(channel)
         message, descriptors, _, _ = socket.recv_fds(channel, 1, MAX_DESCRIPTORS)
         with contextlib.suppress(BrokenPipeError):  # the server was killed: this job runs all the same
             os.write(answer, _TAKEN if message else _OVER)
@@ -123,7 +126,8 @@ def _wait_and_keep(channel: socket.socket, lock: int, boot: str, host: str, answ
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)
             try:
-                code = Keeper(job, line, descriptors, lock).keep(boot, host)
+                keeper.take(descriptors, lock)
+                code = keeper.keep()
             except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
                 tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
     finally:
@@ -144,6 +148,7 @@ def _fork_job(channel: socket.socket, lock: int, answer: int) -> tuple[int, sock
             channel.close()
             os.close(lock)
             os.close(answer)
+            rehearse(theirs)
             become_job(theirs, keeper)
         finally:
             os._exit(127)

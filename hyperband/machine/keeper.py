@@ -4,15 +4,13 @@ It leads a session of its own, is its job's parent and the subreaper of all that
 job's leases, writes down how the job ended, ends every descendant, and only then goes. It owns the files
 `keeper.json` and `result.json` of one job folder; it knows nothing of studies, trials or losses.
 
-Standard library only, and little of that: it is forked from a bare interpreter and must live long. `ctypes`
-is there because Python has no prctl.
+Standard library only, and little of that: it is forked from a bare interpreter and must live long.
 """
 
 from __future__ import annotations
 
 import binascii
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -21,6 +19,7 @@ import signal
 import socket
 import time
 
+from hyperband.machine.becoming import PR_SET_PDEATHSIG, TAKEN, WORD, prctl, read_request, rehearse, tell
 from hyperband.machine.proc import descendants, n_oom_kills, name, pid_namespace, start_ticks
 
 TYPE_CHECKING = False
@@ -34,14 +33,12 @@ RESULT_FILE = "result.json"
 STOP_FILE = "stop"
 #: what every request begins with: request, folder, standard output, standard error
 _N_FIRST_DESCRIPTORS = 4
-MAX_DESCRIPTORS = 250
 
 #: what the search asks of a keeper: end the job, and remember why
 STOP_SIGNAL = signal.SIGTERM
 TIMEOUT_SIGNAL = signal.SIGUSR1
 ASKED: dict[int, str] = {STOP_SIGNAL: "stop", TIMEOUT_SIGNAL: "timeout"}
 
-_PR_SET_PDEATHSIG = 1
 #: a machine that goes down sends SIGTERM to everybody, in any order: how long a keeper whose job died of
 #: one waits for its own, before it calls that death the job's fault
 _SHUTDOWN_WINDOW_S = 0.5
@@ -58,25 +55,12 @@ _TAIL_BYTES = 64 * 1024
 _RESULT_BYTES = 4096
 #: file systems that cannot reserve room say so with one of these
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-_WORD = b"go"
-#: what the process that will be the job says when it has its request
-_TAKEN = b"t"
 #: patience with that; a moment is enough
 _TAKES_REQUEST_S = 1.0
 #: the last that a keeper says to the search: the job is over, written down, and its slot is free
 DONE = b"\0"
 #: what a keeper waits for, blocked from its first moment on
 SIGNALS: set[int] = {signal.SIGCHLD, *ASKED}
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process, as the kernel's manual describes it."""
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
 def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0, is_locked: bool = True) -> int:
@@ -108,16 +92,19 @@ def begin_file(folder: int, file: str, *, n_reserved_bytes: int = 0, is_locked: 
 
 
 def finish_file(
-    folder: int, file: str, descriptor: int, content: Mapping[str, object], *, is_synced: bool = False
+    folder: int, file: str, descriptor: int, content: Mapping[str, object], *, is_shared: bool = False
 ) -> None:
-    """Write a file that was begun, as JSON, and give it its name; is_synced: other machines read it, too."""
+    """Write a file that was begun, as JSON, and give it its name.
+
+    is_shared: other machines read it, too. It is closed, and so on its server, before it is named.
+    """
     data = json.dumps(content).encode()
     n_bytes = len(data)
     while data:
         data = data[os.write(descriptor, data) :]
     os.ftruncate(descriptor, n_bytes)
-    if is_synced:
-        os.fsync(descriptor)
+    if is_shared:
+        os.close(descriptor)
     os.rename(f"{file}.{os.getpid()}", file, src_dir_fd=folder, dst_dir_fd=folder)
 
 
@@ -135,102 +122,15 @@ def checksum_of(folder: int, file: str) -> tuple[int, int]:
         os.close(descriptor)
 
 
-def forget_signals() -> None:
-    """Forget what was sent to a process that was only waiting: it was not meant for the job to come."""
-    while signal.sigtimedwait(SIGNALS, 0) is not None:
-        pass
-
-
-def _bounded(wait_s: float) -> float:
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
-
-
-def tell(pipe: int, words: bytes) -> None:
-    """Say something to whoever listens; that nobody does any more changes nothing."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, words)
-
-
-def become_job(line: socket.socket, keeper: int, *, has_waited: bool = True) -> None:
-    """Take a request from the keeper, make everything ready, wait for the word, and become the job.
-
-    has_waited: this process was there before the request, and signals from then are not meant for the job.
-    """
-    lead_session()
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    request = take_request(line, has_waited=has_waited)
-    if request is None:
-        return
-    environment = changed(os.environ, request["environment"])
-    argv = request["argv"]
-    # all is ready, and meanwhile the keeper has been writing us down
-    if not has_word(line, keeper):
-        return
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    try:
-        os.execve(argv[0], argv, environment)
-    except OSError as err:
-        os.write(2, f"hyperband: cannot run {argv[0]}: {err.strerror}\n".encode(errors="replace"))
-
-
-def lead_session() -> None:
-    """Lead a session of our own, and end with the keeper."""
-    os.setsid()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def die_with_parent(parent: int) -> None:
     """End when the process that made us, which had this pid, ends; at once if it has already."""
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def take_request(line: socket.socket, *, has_waited: bool = True) -> dict[str, Any] | None:
-    """Wait for the job's part of a request, and put its descriptors in place; None: the keeper is gone."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    message, descriptors, _, _ = socket.recv_fds(line, 1, MAX_DESCRIPTORS)
-    if not message:
-        return None
-    if has_waited:
-        forget_signals()
-    # from here on signals are meant for the job, and stay pending until it is ready
-    with contextlib.suppress(BrokenPipeError):  # the keeper was killed: we never run
-        line.send(_TAKEN)
-    request = _read_request(descriptors[0])
-    for target, descriptor in enumerate((nothing, *descriptors[1:3])):
-        os.dup2(descriptor, target)
-    for descriptor in (nothing, *descriptors[:3]):
-        os.close(descriptor)
-    for lease in descriptors[3:]:
-        os.set_inheritable(lease, True)
-    return request
-
-
-def has_word(line: socket.socket, keeper: int) -> bool:
-    """Wait for the word to run; False if the keeper died before it had written us down: we never run."""
-    return os.getppid() == keeper and line.recv(len(_WORD)) == _WORD
-
-
-def changed(environment: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return a copy of an environment with variables added, or taken out where the value is None."""
-    found = dict(environment)
-    for variable, value in changes.items():
-        if value is None:
-            found.pop(variable, None)
-        else:
-            found[variable] = value
-    return found
-
-
-def _read_request(descriptor: int) -> dict[str, Any]:
-    """Read a request without moving the offset that others share."""
-    data = b""
-    while part := os.pread(descriptor, 1 << 20, len(data)):
-        data += part
-    found: dict[str, Any] = json.loads(data)
-    return found
+def _bounded(wait_s: float) -> float:
+    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
 
 
 class Keeper:
@@ -241,14 +141,20 @@ class Keeper:
     #: the job's folder is looked at from other machines, and locks are not for it
     is_shared = False
 
-    def __init__(self, job: int, line: socket.socket, descriptors: list[int], lock: int) -> None:
+    def __init__(self, job: int, line: socket.socket, boot: str, host: str) -> None:
+        """Wait for a request; job: pid of the process that waits with us, at the other end of the line."""
         self._job = job
         self._line = line
-        self._request, self._folder, self._stdout, self._stderr = descriptors[:_N_FIRST_DESCRIPTORS]
-        #: locks that end with the job: its leases, and in the end that of `keeper.json`
-        self._held = descriptors[_N_FIRST_DESCRIPTORS:-1]
-        self._pipe = descriptors[-1]
-        self._lock = lock
+        #: what is known before there is a request: then a job waits for its start
+        self._about = {
+            "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
+            "job_pid": job,
+            "job_start_ticks": start_ticks(job),
+            "boot_id": boot,
+            "pid_namespace": pid_namespace(),
+            "host": host,
+        }
         #: exit status of the job: an exit code, or minus a signal; None while it runs
         self._status: int | None = None
         self._ended_at = 0.0
@@ -261,9 +167,34 @@ class Keeper:
         #: when, on the monotonic clock, patience ends
         self._kill_at_s = float("inf")
 
-    def keep(self, boot: str, host: str) -> int:
+    def rehearse(self, awaited: socket.socket) -> None:
+        """Go through the motions of a start, see there."""
+        rehearse(awaited)
+        n_oom_kills()
+        json.dumps({**self._about, "started_at": time.time(), "started_monotonic_s": time.monotonic()})
+
+    def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
+        """Take a request, and hand the job its part of it; return the request.
+
+        Args:
+            descriptors: request, folder, standard output and error, leases, the pipe that hears of us.
+            lock: of the study, held until this job can be found without it; None: it needs none.
+        """
+        request, self._folder, *outputs = descriptors[:_N_FIRST_DESCRIPTORS]
+        #: locks that end with the job: its leases, and in the end that of `keeper.json`
+        self._held = descriptors[_N_FIRST_DESCRIPTORS:-1]
+        self._pipe = descriptors[-1]
+        self._lock = lock
+        socket.send_fds(self._line, [b"r"], [request, *outputs, *self._held])
+        self._request = read_request(request)
+        self._grace_s = float(self._request["grace_s"])
+        for descriptor in (request, *outputs):
+            os.close(descriptor)
+        return self._request
+
+    def keep(self) -> int:
         """Let the job run, see it to its end, write down how it ended; return the keeper's exit code."""
-        started_at = self._start(boot, host)
+        started_at = self._start()
         self._watch()
         leftovers = self._end_descendants()
         n_bytes, checksum = checksum_of(self._folder, "stdout")
@@ -281,32 +212,24 @@ class Keeper:
             "n_oom_kills": max(0, n_oom_kills() - self._n_oom_kills_before),
             **self._more_of_result(),
         }
-        finish_file(self._folder, RESULT_FILE, self._result, result, is_synced=self.is_shared)
+        finish_file(self._folder, RESULT_FILE, self._result, result, is_shared=self.is_shared)
         # before the search hears of the end: the slot must be free when it does
         for lock in self._held:
             os.close(lock)
-        tell(self._pipe, DONE)
+        self._say_over()
         return 0
 
-    def _start(self, boot: str, host: str) -> float:
-        socket.send_fds(self._line, [b"r"], [self._request, self._stdout, self._stderr, *self._held])
-        request = _read_request(self._request)
-        self._grace_s = float(request["grace_s"])
-        for descriptor in (self._request, self._stdout, self._stderr):
-            os.close(descriptor)
+    def _say_over(self) -> None:
+        tell(self._pipe, DONE)
+
+    def _start(self) -> float:
         self._n_oom_kills_before = n_oom_kills()
         started_at = time.time()
         about = {
-            "pid": os.getpid(),
-            "start_ticks": start_ticks(os.getpid()),
-            "job_pid": self._job,
-            "job_start_ticks": start_ticks(self._job),
-            "boot_id": boot,
-            "pid_namespace": pid_namespace(),
-            "host": host,
+            **self._about,
             "started_at": started_at,
             "started_monotonic_s": time.monotonic(),
-            "environment": request["environment"],
+            "environment": self._request["environment"],
             **self._more_about(),
         }
         # a disk that is full when the job ends must not cost its result
@@ -319,12 +242,13 @@ class Keeper:
         finish_file(self._folder, KEEPER_FILE, described, about)
         self._held.append(described)
         # from here on whoever opens the study finds this job by its file
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
         if not self._may_run():
             self._signal([self._job], signal.SIGKILL)
         # killed while it waited, maybe with the request unread: its exit status says so
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._line.send(_WORD)
+            self._line.send(WORD)
         return started_at
 
     def _more_about(self) -> dict[str, object]:
@@ -387,7 +311,7 @@ class Keeper:
         """Wait until the job has forgotten what came before its request: what we send now is meant for it."""
         self._line.settimeout(min(self._grace_s, _TAKES_REQUEST_S))
         with contextlib.suppress(OSError):  # it hangs, or was killed
-            self._line.recv(len(_TAKEN))
+            self._line.recv(len(TAKEN))
 
     def _next_signal(self, wanted: set[int], until_s: float) -> int:
         """Wait for one of these signals until a moment of the monotonic clock; return it, or 0."""

@@ -18,14 +18,17 @@ import signal
 import struct
 import time
 
-from hyperband.machine.claim import FENCE
-from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper, prctl
+from hyperband.machine.becoming import PR_SET_PDEATHSIG, prctl, tell
+from hyperband.machine.claim import FENCE, OVER
+from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper
 from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what is imported is copied at every fork
     import mmap
     import socket
+    from collections.abc import Mapping
+    from typing import Any
 
 # What the warden says to the keeper: signals of our own, since batch systems warn with SIGUSR1 and SIGUSR2.
 _STOP, _TIMEOUT, _FENCE = (signal.SIGRTMIN + number for number in (1, 2, 3))
@@ -44,14 +47,15 @@ BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
 NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
 
+#: how long we stay when our word has gone out that the job is over
+_LINGER_S = 0.1
 #: a warden that was suspended with us goes on within this part of a lease, and how often that is looked at
 _GOES_ON, _LOOK_AGAIN_S = 0.02, 0.01
-
-_PR_SET_PDEATHSIG = 1
 _STAMP = struct.Struct("d")
 _REVIVE_BY_AT = _STAMP.size
 _HAS_WORD_AT = 2 * _STAMP.size
-SHARED_BYTES = 2 * _STAMP.size + 1
+_IS_OVER_AT = _HAS_WORD_AT + 1
+SHARED_BYTES = _IS_OVER_AT + 1
 #: a keeper wakes at least so often: one that has not was stopped
 _WAKES_S = 1.0
 #: wakes within the time of a lease, at least
@@ -96,6 +100,15 @@ class Shared:
         """Whether the job was told to run, or may have been."""
         return self._memory[_HAS_WORD_AT] != 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the job is over, and all of it is written down."""
+        return self._memory[_IS_OVER_AT] != 0
+
+    def end(self) -> None:
+        """Note that it is."""
+        self._memory[_IS_OVER_AT] = 1
+
     def give_word(self) -> None:
         """Note that the job is about to be told to run."""
         self._memory[_HAS_WORD_AT] = 1
@@ -111,27 +124,40 @@ class NodeKeeper(Keeper):
         self,
         job: int,
         line: socket.socket,
-        descriptors: list[int],
-        lock: int,
-        *,
+        boot: str,
+        host: str,
         shared: Shared,
-        lease_s: float,
-        marks: dict[str, object],
     ) -> None:
-        """See Keeper; lease_s: how long a renewal lasts; marks: what tells this attempt from any other."""
-        super().__init__(job, line, descriptors, lock)
+        """See Keeper; shared: with the warden."""
+        super().__init__(job, line, boot, host)
         self._shared = shared
-        self._lease_s = lease_s
-        self._marks = marks
         #: why the job was ended without being asked to; empty: it was not
         self._fenced = ""
         self._warden = os.getppid()
-        self._wakes_s = min(_WAKES_S, lease_s / _N_WAKES)
         #: when it was awake last; None: it has not waited for anything
         self._awake_s: float | None = None
         #: the job is kept stopped
         self._is_held = False
         self._met_stopped_warden = False
+
+    def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
+        """Take a request as every keeper does.
+
+        It says also how long a renewal of the lease lasts (`lease_s`), what tells this attempt from any other
+        (`marks`), whether standard output hears of its end (`says_over`), and in which folder it runs
+        (`cwd`).
+
+        Raises:
+            OSError: that folder is not there.
+        """
+        request = super().take(descriptors, lock)
+        self._lease_s = float(request["lease_s"])
+        self._wakes_s = min(_WAKES_S, self._lease_s / _N_WAKES)
+        self._marks: dict[str, object] = request["marks"]
+        self._says_over = bool(request["says_over"])
+        # before it is the job's turn: it can still be told
+        os.chdir(request["cwd"])
+        return request
 
     def _more_about(self) -> dict[str, object]:
         return {**self._marks, "environment": {}, "lease_s": self._lease_s}
@@ -143,6 +169,14 @@ class NodeKeeper(Keeper):
             "lost_warden": self._has_lost_warden or self._was_warden_stopped(),
             "never_ran": not self._shared.has_word,
         }
+
+    def _say_over(self) -> None:
+        self._shared.end()
+        super()._say_over()
+        if self._says_over:
+            tell(1, OVER.encode() + b"\n")
+            # those who hear it are about to start the next job, and need the processor more than our end does
+            time.sleep(_LINGER_S)
 
     def _may_run(self) -> bool:
         may_run = super()._may_run()
@@ -243,6 +277,6 @@ def begin_keeper(warden: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, NODE_SIGNALS)
     for number in NODE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    prctl(_PR_SET_PDEATHSIG, _FENCE)
+    prctl(PR_SET_PDEATHSIG, _FENCE)
     if os.getppid() != warden:
         os._exit(1)

@@ -11,48 +11,30 @@ Standard library only, Python 3.9 or newer.
 from __future__ import annotations
 
 import contextlib
-import json
-import mmap
 import os
 import select
 import signal
 import socket
 
 from hyperband.machine.claim import CLAIM_FILE, FENCE, FENCED_FILE, parse, read_fresh, write_lease
-from hyperband.machine.keeper import (
-    ASKED,
-    RESULT_FILE,
-    STOP_FILE,
-    STOP_SIGNAL,
-    become_job,
-    begin_file,
-    finish_file,
-    prctl,
-    tell,
-)
+from hyperband.machine.keeper import ASKED, RESULT_FILE, STOP_FILE, STOP_SIGNAL, begin_file, finish_file
 from hyperband.machine.node_environment import RefusedError, environment_of
-from hyperband.machine.node_keeper import (
-    BATCH_SIGNALS,
-    SHARED_BYTES,
-    SIGNAL_OF,
-    NodeKeeper,
-    Shared,
-    begin_keeper,
-    now_s,
-)
+from hyperband.machine.node_keeper import BATCH_SIGNALS, SIGNAL_OF, Shared, now_s
 from hyperband.machine.node_lines import READ_BYTES, Lines, complain
-from hyperband.machine.proc import boot_id, descendants, is_stopped
+from hyperband.machine.node_pair import Pair
+from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # a node carries what it imports
     from collections.abc import Mapping
     from typing import Any
 
-PR_SET_CHILD_SUBREAPER = 36
 #: renewals within the time that one lasts
 _N_RENEWALS = 5
 #: the `stop` file is looked for at least so often
 _LOOK_S = 1.0
+#: the first time only when the job's start is over, mostly, which it would slow down
+_QUIET_S = 0.1
 #: how often the descendants of a keeper that was killed are listed again: a fork can outrun a listing
 _KILL_AGAIN_S = 0.02
 
@@ -66,48 +48,79 @@ class Warden:
         order: Mapping[str, Any],
         marks: dict[str, object],
         lines: Lines,
-        claimed_s: float,
+        pair: Pair,
         *,
         hears_for_keeper: bool = False,
+        says_over: bool = False,
     ) -> None:
-        """Begin; hears_for_keeper: what a batch system sends comes to this process, and may to no other."""
+        """Begin.
+
+        Args:
+            folder: of the attempt.
+            order: what is to run.
+            marks: what tells this attempt from any other.
+            lines: words of the search.
+            pair: waits for it.
+            hears_for_keeper: what a batch system sends comes to this process, and may to no other.
+            says_over: standard output is to hear of the end.
+        """
         self._folder = folder
+        self._pair = pair
+        self._says_over = says_over
         self._hears_for_keeper = hears_for_keeper
         self._order = order
         self._marks = marks
         self._lines = lines
         self._lease_s = float(order["lease_s"])
-        self._shared = Shared(mmap.mmap(-1, SHARED_BYTES))
-        self._shared.renewed_s = claimed_s
         self._began_s = now_s()
         self._counter = 0
         self._renew_at_s = 0.0
-        self._look_at_s = 0.0
+        self._look_at_s = self._began_s + min(_QUIET_S, self._lease_s / _N_RENEWALS)
         self._heard = ""
+        #: why it cannot run; empty: it can
+        self._why_not = ""
         #: a renewal failed, and it was told of
         self._is_in_trouble = False
-        self._keeper = 0
         #: since when it was seen to be stopped, each time; None: it is not. And when we last looked
         self._stopped_since_s: float | None = None
         self._looked_s = 0.0
         self._why_killed = ""
 
-    def keep(self, words: list[str]) -> int:
-        """See one attempt through; return the exit code. words: lines that came already."""
+    def get_ready(self) -> None:
+        """Have those who wait get ready for the attempt, while nobody knows whose it will be.
+
+        Why it cannot run is told by `keep`, if it becomes ours.
+
+        Raises:
+            OSError: its folder cannot be opened.
+        """
         # results go to this very folder, also if another has got its name
         self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            environment = environment_of(self._order)
-            listen = self._begin(environment)
+            self._give()
         except (RefusedError, OSError) as err:
-            self._write_end(f"{socket.gethostname()} cannot run it: {err}")
+            self._why_not = str(err)
+
+    def keep(self, claimed_s: float, words: list[str]) -> int:
+        """See one attempt through that is ours; return the exit code.
+
+        Args:
+            claimed_s: when the claim was made: the first renewal of the lease.
+            words: lines that came already.
+        """
+        self._shared.renewed_s = claimed_s
+        if self._why_not:
+            self._write_end(f"{socket.gethostname()} cannot run it: {self._why_not}")
             return 0
+        self._hear_children()
+        self._pair.begin()
+        self._hear_batch_system()
         for word in words:
             self._hand_on(word)
         status = self._watch()
         if status != 0:
             self._end_descendants()
-        said = _read_all(listen).rstrip(b"\0").decode(errors="replace").strip()
+        said = _read_all(self._listen).rstrip(b"\0").decode(errors="replace").strip()
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
             self._write_end(said or self._why_killed or f"its keeper {how}", was_killed=status < 0)
@@ -117,57 +130,58 @@ class Warden:
 
     # The keeper.
 
-    def _begin(self, environment: dict[str, str]) -> int:
-        """Fork the keeper; return the descriptor on which it complains."""
-        opened = [
-            _memory({key: self._order[key] for key in ("argv", "grace_s")}),
-            os.dup(self._directory),
-        ]
+    def _give(self) -> None:
+        """Give the attempt to those who wait."""
+        environment = environment_of(self._order)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        opened += [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
-        # no study's lock here: whoever opens the study finds this job by its claim
-        opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        listen, writes = os.pipe()
-        os.set_blocking(listen, False)
+        opened = [os.open(f"{self._folder}/{name}", flags, 0o666) for name in ("stdout", "stderr")]
+        self._listen, writes = os.pipe()
+        os.set_blocking(self._listen, False)
         opened.append(writes)
-        here = os.getpid()
-        # the end of a child wakes whoever sleeps in select
+        words = {
+            "argv": self._order["argv"],
+            "grace_s": self._order["grace_s"],
+            # what is ours is theirs, as long as nobody changed it
+            "environment": {**dict.fromkeys(os.environ), **environment},
+            "cwd": self._order["cwd"],
+            "lease_s": self._lease_s,
+            "marks": self._marks,
+            "says_over": self._says_over,
+        }
+        if not self._pair.give(words, [self._directory, *opened]):
+            # killed while they waited
+            os.waitpid(self._pair.pid, 0)
+            self._pair = Pair()
+            self._pair.give(words, [self._directory, *opened])
+        for descriptor in opened:
+            os.close(descriptor)
+
+    @property
+    def _keeper(self) -> int:
+        return self._pair.pid
+
+    @property
+    def _shared(self) -> Shared:
+        return self._pair.shared
+
+    def _hear_children(self) -> None:
+        """Have the end of a child wake whoever sleeps in select."""
         self._wake, writer = os.pipe()
         for descriptor in (self._wake, writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._keeper = os.fork()
-        if self._keeper == 0:
-            self._be_keeper(here, environment, opened)
+
+    def _hear_batch_system(self) -> None:
+        """Hand on what a batch system sent to us, and what it sends where that comes to us alone."""
         if self._hears_for_keeper:
-            # where a batch script became this process, some signals come to it alone
             for number in BATCH_SIGNALS:
                 signal.signal(number, self._pass_on)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BATCH_SIGNALS)
-        for descriptor in opened:
-            os.close(descriptor)
-        return listen
-
-    def _be_keeper(self, warden: int, environment: dict[str, str], descriptors: list[int]) -> None:
-        code = 1
-        lock = descriptors.pop(-2)
-        try:
-            signal.set_wakeup_fd(-1)
-            begin_keeper(warden)
-            prctl(PR_SET_CHILD_SUBREAPER, 1)
-            os.environ.clear()
-            os.environ.update(environment)
-            os.chdir(self._order["cwd"])
-            job, line = _fork_job(descriptors, lock)
-            keeper = NodeKeeper(
-                job, line, descriptors, lock, shared=self._shared, lease_s=self._lease_s, marks=self._marks
-            )
-            code = keeper.keep(boot_id(), socket.gethostname())
-        except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
-            tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
-        finally:
-            os._exit(code)
+            return
+        # since we have the attempt; the keeper may have taken it for meant for one that waits
+        for number in signal.sigpending() & BATCH_SIGNALS:
+            self._pass_on(number, None)
 
     def _pass_on(self, number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -181,7 +195,9 @@ class Warden:
                 signal.pthread_sigmask(signal.SIG_BLOCK, BATCH_SIGNALS)
                 return os.waitstatus_to_exitcode(status)
             now = now_s()
-            if now >= self._look_at_s:
+            if self._shared.is_over:
+                self._look_at_s = now + _LOOK_S  # it is about to end, and the folder may go any moment
+            elif now >= self._look_at_s:
                 self._look_at_keeper(now)
                 self._look()
             awaited: list[Any] = [self._wake] if self._lines.has_ended else [self._wake, self._lines]
@@ -284,26 +300,9 @@ class Warden:
         }
         try:
             begun = begin_file(self._directory, RESULT_FILE, is_locked=False)
-            finish_file(self._directory, RESULT_FILE, begun, result, is_synced=True)
+            finish_file(self._directory, RESULT_FILE, begun, result, is_shared=True)
         except OSError as err:
             complain(f"{note}; {self._folder}: {err.strerror}")
-
-
-def _fork_job(descriptors: list[int], lock: int) -> tuple[int, socket.socket]:
-    """Fork the process that will become the job, when it gets the word; return its pid and the line to it."""
-    keeper = os.getpid()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            ours.close()
-            for descriptor in (*descriptors, lock):
-                os.close(descriptor)
-            become_job(theirs, keeper, has_waited=False)
-        finally:
-            os._exit(127)
-    theirs.close()
-    return pid, ours
 
 
 def _read_all(pipe: int) -> bytes:
@@ -312,11 +311,3 @@ def _read_all(pipe: int) -> bytes:
         while part := os.read(pipe, READ_BYTES):
             data += part
     return data
-
-
-def _memory(words: Mapping[str, object]) -> int:
-    """Return a descriptor of a request for a keeper; all changes of the environment are in ours already."""
-    memory = os.memfd_create("hyperband-request")
-    with open(memory, "wb", closefd=False) as stream:
-        stream.write(json.dumps({**words, "environment": {}}).encode())
-    return memory

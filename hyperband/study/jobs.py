@@ -132,9 +132,12 @@ class JobFiles:
             if folder.exists():
                 # an attempt that the journal forgot with a power cut: nothing of it can still run
                 shutil.rmtree(folder)
-            # not the study's own folder: if that is gone, it must not come back without its journal
-            folder.parent.mkdir(exist_ok=True)
-            folder.mkdir()
+            try:
+                folder.mkdir()
+            except FileNotFoundError:
+                # not the study's own folder: if that is gone, it must not come back without its journal
+                folder.parent.mkdir(exist_ok=True)
+                folder.mkdir()
         except OSError as err:
             raise MachineError(
                 f"cannot make the folder of a job, {folder}: {err.strerror or err}; make room or make it "

@@ -152,6 +152,12 @@ class Search:
         if ended or self._slot_health.is_due:
             self._slot_health.heed(events)
         self._grounds.heed()
+        # what it brought to an end has not waited for the next turn to free its slot
+        if self._grounds.watched and (
+            more := self._take_in(self._attempts.ended(self._wake.peek()), events, decisions)
+        ):
+            ended += more
+            self._slot_health.heed(events)
         if (why_over := self._grounds.why_over()) is not None and not self._finish.is_near:
             self._finish.fail("no job can be started any more", why_over)
         chosen = self._choose()

@@ -70,6 +70,11 @@ class Wake:
                 found.add(key.fileobj)
         return found
 
+    def peek(self) -> set[object]:
+        """Return what is readable now; signals wait for the next sleep."""
+        ready = (key.fileobj for key, _ in self._selector.select(0.0))
+        return {thing for thing in ready if thing != self._reader}
+
     def _note(self, number: signal.Signals) -> None:
         if number == signal.SIGINT:
             self.n_interrupts += 1

@@ -22,6 +22,8 @@ from typing import IO, Any
 _LOOK_S = 1.0
 #: so long after a job began its start is over, mostly
 _QUIET_S = 0.1
+#: what a keeper says when its job is over and all is written down: machine/claim.py
+_OVER = b"hyperband: the job is over\n"
 #: of what a keeper said, so much is worth telling
 _SAID_BYTES = 500
 #: settings of Ray without which a machine that is cut off is noticed after minutes
@@ -34,6 +36,25 @@ class _Keeper:
 
     process: "subprocess.Popen[bytes]"
     said: IO[bytes]
+    #: of what it says on its way
+    read: bytes = b""
+    #: its job is over and all is written down; or it has ended
+    is_over: bool = False
+
+    def wait(self, patience_s: "float | None" = None) -> bool:
+        """Wait until its job is over, or for so long; return which it was. From one thread at a time."""
+        assert self.process.stdout is not None
+        ready = select.poll()
+        ready.register(self.process.stdout, select.POLLIN)
+        until_s = float("inf") if patience_s is None else time.monotonic() + patience_s
+        while not self.is_over:
+            left_s = until_s - time.monotonic()
+            if not ready.poll(None if patience_s is None else max(0.0, left_s) * 1000):
+                return False
+            part = os.read(self.process.stdout.fileno(), 1 << 10)
+            self.read += part
+            self.is_over = not part or _OVER in self.read
+        return True
 
     def words(self) -> str:
         """What it said, the end of it, in one line."""
@@ -45,6 +66,8 @@ class _Keeper:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.said.close()
 
 
@@ -75,6 +98,8 @@ class SlotActor:
         self._job: _Keeper | None = None
         self._has_ended = threading.Condition()
         self._is_over = threading.Event()
+        #: keepers that are about to end, or have ended
+        self._leaving: list[_Keeper] = []
         self._waiting: _Keeper | None = self._spawn()
         threading.Thread(target=self._watch, name="give-up", daemon=True).start()
 
@@ -108,17 +133,19 @@ class SlotActor:
                 keeper = self._spawn()
             self._waiting = None
             self._job, self._attempt = keeper, attempt
-        self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt}))
+        self._order(keeper, folder, attempt)
         # the next one starts when this job's own start is over, which it would slow down
-        _wait_for_end(keeper.process.pid, _QUIET_S)
+        keeper.wait(_QUIET_S)
         with self._lock:
+            self._sweep()
             self._waiting = self._spawn()
-        keeper.process.wait()
+        keeper.wait()
         with self._lock:
             self._job, self._attempt = None, ""
             self._heard_s = time.monotonic()
+            # there is time for it later: a search waits for our answer
+            self._leaving.append(keeper)
             words = keeper.words()
-            keeper.close()
         with self._has_ended:
             self._has_ended.notify_all()
         return words
@@ -138,6 +165,16 @@ class SlotActor:
         """Return after so long: whoever waits for it hears of our death."""
         self._is_over.wait(wait_s)
 
+    def _order(self, keeper: _Keeper, folder: str, attempt: str, *, says_over: bool = True) -> None:
+        """Have a keeper run an attempt; says_over: it tells of the end, and ends by itself a moment later."""
+        self._tell(keeper, json.dumps({"folder": folder, "attempt": attempt, "says_over": says_over}))
+
+    def _sweep(self) -> None:
+        """Let go of keepers whose jobs are over, and have those reaped that have ended."""
+        for keeper in self._leaving:
+            keeper.close()
+        self._leaving = [keeper for keeper in self._leaving if keeper.process.poll() is None]
+
     def _tell(self, keeper: _Keeper, line: str) -> None:
         assert keeper.process.stdin is not None
         # one that has ended is waited for by whoever needs to know
@@ -151,7 +188,7 @@ class SlotActor:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", self._script],
             stdin=subprocess.PIPE,
-            stdout=said,
+            stdout=subprocess.PIPE,
             stderr=said,
             start_new_session=True,
         )
@@ -162,5 +199,6 @@ class SlotActor:
         while True:
             time.sleep(_LOOK_S)
             with self._lock:
+                self._sweep()
                 if not self._attempt and time.monotonic() >= self._heard_s + self._give_up_s:
                     os._exit(0)

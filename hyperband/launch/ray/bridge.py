@@ -4,8 +4,8 @@ It is a process of its own and talks over a socket, one JSON object a line, both
 what to join (ray_words.Join). It ends when the socket does; slots and jobs go on. Ray ends this process where
 its head is gone for good, which is why it is not the search's.
 
-Owns every call of Ray's. What has to ask Ray's head, and so may hang, is done in a thread beside the one that
-talks with the search. Must not know: what the slots are for.
+Owns the calls of slots, and what is said of them. What has to ask Ray's head, and so may hang, is the
+survey's (survey.py). Must not know: what the slots are for.
 """
 
 import contextlib
@@ -16,8 +16,7 @@ import select
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,41 +25,27 @@ from typing import Any, TypeAlias
 import ray
 import ray.cloudpickle
 from ray.exceptions import ActorUnavailableError, RayActorError, RuntimeEnvSetupError
-from ray.util import list_named_actors
 
 from hyperband.folder import JOBS_FOLDER
 from hyperband.launch.ray import actor as ray_actor
 from hyperband.launch.ray import sent_actor as ray_sent_actor
 from hyperband.launch.ray import sent_checkpoints, sent_folder
 from hyperband.launch.ray.laying import Laying
+from hyperband.launch.ray.survey import LEAVE_S, SURVEY_S, Handle, Survey
 from hyperband.launch.ray.sync import Sync
-from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, n_slots_of, said_by_ray, with_gpus
+from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, said_by_ray, with_gpus
 
-#: between looks at the cluster's nodes
-_SURVEY_S = 1.0
 #: Ray's head is said not to answer when it took so long
 _SILENT_S = 8.0
 #: slots that nobody uses hear of us so often
 _HEED_S = GIVE_UP_S / 10
-#: slots that are asked for at once, so that a wish that is withdrawn leaves few behind
-_N_AT_ONCE = 16
-#: patience with the end of slots
-_END_S = 30.0
-#: and before they are killed, where they were asked to leave
-_LEAVE_S = 5.0
-#: calls of one slot that run at once: a job, the two that wait, and words
-_N_CALLS = 8
 #: calls that wait come back after so long: those of searches that were killed stay until then
 _WAIT_S = 20.0
-#: after a slot that could not be made ready none is asked for, for so long at first, and at most
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
 #: between tries to reach a slot that cannot be reached
 _AGAIN_S = 1.0
 _READ_BYTES = 64 * 1024
 #: of what Ray says of an environment that it cannot make
 _SAID_LENGTH = 400
-#: Ray says nothing of types that would help here: handles have the methods of what they lead to
-_Handle: TypeAlias = Any
 _Ref: TypeAlias = Any
 
 
@@ -69,7 +54,7 @@ class _Slot:
     """An actor of ours, from the moment it was asked for."""
 
     key: str
-    handle: _Handle
+    handle: Handle
     #: what the search calls it; empty: it is not there yet
     name: str = ""
     #: what travelled there is not what travels now
@@ -86,19 +71,13 @@ class Bridge:
         self._join = join
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        #: held by whoever says something
+        self._saying = threading.Lock()
         #: by the last part of their names
         self._slots: dict[str, _Slot] = {}
-        self._n_wanted = 0
-        #: slots that there is room for, by the name of a node
-        self._n_on: dict[str, int] | None = None
-        self._surveyed_s = time.monotonic()
         self._is_silent = False
         self._heed_at_s = 0.0
-        self._is_ending = False
         self._has_token = os.environ.get("RAY_AUTH_MODE") == "token"
-        #: nothing is created before, since that failed; and for how long it is not after the next failure
-        self._create_at_s, self._pause_s = 0.0, _FIRST_PAUSE_S
-        self._survey = threading.Event()
         #: what is to be done in the thread that talks with the search, and when
         self._later: list[tuple[float, Callable[[], None]]] = []
 
@@ -113,10 +92,38 @@ class Bridge:
             return False
         self._say(about)
         sent = self._join.sent
-        self._actor = ray.remote(ray_actor.SlotActor if sent is None else ray_sent_actor.SentSlotActor)
-        threading.Thread(target=self._survey_on, name="survey", daemon=True).start()
+        actor = ray.remote(ray_actor.SlotActor if sent is None else ray_sent_actor.SentSlotActor)
+        self._survey = Survey(self._join, actor, self, self._call)
+        self._survey.start()
         self._serve()
-        return self._is_ending
+        return self._survey.is_ending
+
+    # What the survey found.
+
+    def find(self, keys: Sequence[str]) -> None:
+        """Tell which slots an earlier search left."""
+        self._say({"at": "found", "keys": list(keys)})
+
+    def add(self, key: str, handle: Handle) -> None:
+        """Meet an actor of ours."""
+        self._slots[key] = _Slot(key, handle)
+        self._meet(self._slots[key])
+
+    def n_slots(self) -> int:
+        """Return how many slots are there, or about to be."""
+        return len(self._slots)
+
+    def met(self) -> set[str]:
+        """Return which of them have said that they are there; asked in the survey's thread."""
+        return {slot.key for slot in list(self._slots.values()) if slot.name}
+
+    def count_room(self, n_slots: int, n_nodes: int) -> None:
+        """Tell for how many slots there is room."""
+        self._say({"at": "capacity", "n_slots": n_slots, "n_nodes": n_nodes})
+
+    def end(self, n_ended: int) -> None:
+        """Tell that every slot has ended."""
+        self._say({"at": "ended", "n": n_ended})
 
     def _joined(self) -> dict[str, Any] | None:
         """Join the cluster; return what to tell of it, None if there is none (which was told)."""
@@ -151,7 +158,7 @@ class Bridge:
         while True:
             awaited = [self._line.fileno(), self._wake]
             waits_s = [at_s - time.monotonic() for at_s, _ in self._later]
-            ready, _, _ = select.select(awaited, [], [], max(0.0, min([_SURVEY_S, *waits_s])))
+            ready, _, _ = select.select(awaited, [], [], max(0.0, min([SURVEY_S, *waits_s])))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             while not self._calls.empty():
@@ -171,7 +178,7 @@ class Bridge:
 
     def _look_after(self) -> None:
         now_s = time.monotonic()
-        is_silent = now_s > self._surveyed_s + _SILENT_S
+        is_silent = now_s > self._survey.answered_s + _SILENT_S
         if is_silent != self._is_silent:
             self._is_silent = is_silent
             self._say({"at": "silent", "is_silent": is_silent})
@@ -187,8 +194,7 @@ class Bridge:
     def _hear(self, words: Mapping[str, Any]) -> None:
         match words["op"]:
             case "want":
-                self._n_wanted = words["n"]
-                self._survey.set()
+                self._survey.want(words["n"])
             case "run":
                 slot = self._slots.get(words["key"])
                 if slot is None:
@@ -205,12 +211,11 @@ class Bridge:
                 if (slot := self._slots.pop(words["key"], None)) is not None:
                     self._dismiss(slot)
             case "end":
-                self._is_ending = True
-                self._survey.set()
+                self._survey.end()
 
     def _say(self, words: Mapping[str, Any]) -> None:
         # the search may have ended: then so do we, when we read
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with self._saying, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.sendall(json.dumps(words).encode() + b"\n")
 
     def _call(self, call: Callable[[], None]) -> None:
@@ -234,13 +239,16 @@ class Bridge:
     def _await(self, ref: _Ref, attempt: str) -> None:
         """Tell the end of an attempt; where its slot is gone, that is told of the slot."""
 
-        def over(said: str | None, error: BaseException | None) -> None:
-            if isinstance(error, ActorUnavailableError):
-                return  # its slot is met again, and says what became of it
-            words = said or "" if error is None else said_by_ray(error)
-            self._say({"at": "over", "attempt": attempt, "said": words})
+        def done(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                # at once, in Ray's thread: a slot stands idle
+                self._say({"at": "over", "attempt": attempt, "said": future.result() or ""})
+            elif not isinstance(error, ActorUnavailableError):
+                self._call(lambda: self._say({"at": "over", "attempt": attempt, "said": said_by_ray(error)}))
+            # else its slot is met again, and says what became of it
 
-        self._when(ref, over)
+        ref.future().add_done_callback(done)
 
     def _await_found(self, slot: _Slot, attempt: str) -> None:
         """Tell the end of an attempt that was running at a slot when that was met."""
@@ -277,7 +285,6 @@ class Bridge:
             if about is None:
                 self._part(slot, error)
                 return
-            assert self._n_on is not None  # nodes are looked at before slots
             sent = self._join.sent
             slot.is_old = sent is not None and sent["mark"] not in (None, about["mark"])
             if slot.is_old and not about["attempt"]:
@@ -285,14 +292,14 @@ class Bridge:
                 return
             gpus = about["gpus"] if self._join.n_gpus > 0 else ""
             place = f"gpu{gpus}" if gpus else "cpu"
-            self._pause_s = _FIRST_PAUSE_S
+            self._survey.note_fit()
             slot.name = f"{about['host']}:{place}/{slot.key}"
             self._say(
                 {
                     "at": "slot",
                     "key": slot.key,
                     "name": slot.name,
-                    "n_on_node": self._n_on.get(about["host"], 1),
+                    "n_on_node": self._survey.n_on(about["host"]),
                     **about,
                     # of a search without one it was told already
                     "has_token": about["has_token"] or not self._has_token,
@@ -330,7 +337,7 @@ class Bridge:
     def _retire(self, slot: _Slot) -> None:
         """End a slot that an earlier search left, with other code than what travels now."""
         if self._slots.pop(slot.key, None) is not None:
-            self._survey.set()
+            self._survey.hurry()
             self._say({"at": "gone", "key": slot.key, "words": "its code or environment is an older one"})
             self._dismiss(slot)
 
@@ -340,145 +347,18 @@ class Bridge:
             ray.kill(slot.handle)
         else:
             slot.handle.leave.remote()
-            self._after(_LEAVE_S, lambda: ray.kill(slot.handle))
+            self._after(LEAVE_S, lambda: ray.kill(slot.handle))
 
     def _forget(self, slot: _Slot, error: BaseException | None) -> None:
         self._slots.pop(slot.key, None)
-        self._survey.set()
+        self._survey.hurry()
         is_unfit = isinstance(error, RuntimeEnvSetupError)
         is_unfit |= isinstance(error, RayActorError) and error.actor_init_failed
-        now_s = time.monotonic()
         # those that fail together are one: others of the same moment may be about to begin
-        if is_unfit and now_s >= self._create_at_s:
-            self._create_at_s = now_s + self._pause_s
-            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
+        if is_unfit and self._survey.note_unfit():
             # the reason stands at the end of what Ray says
             self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
-
-    # The thread that asks Ray's head.
-
-    def _survey_on(self) -> None:
-        try:
-            self._look_at_nodes()
-            self._find()
-            while not self._is_ending:
-                self._survey_once()
-                self._survey.wait(_SURVEY_S)
-                self._survey.clear()
-            n_ended = self._end_all()
-            self._call(lambda: self._say({"at": "ended", "n": n_ended}))
-        except Exception as err:  # noqa: BLE001 (it goes on in the thread that talks with the search)
-            error = err
-            self._call(lambda: _raise(error))
-
-    def _named(self) -> list[str]:
-        """Names of the actors of this study that live, or are about to."""
-        named = list_named_actors(all_namespaces=True)
-        names = [one["name"] for one in named if one["namespace"] == NAMESPACE]
-        return [name for name in names if name.startswith(f"{self._join.study}/")]
-
-    def _find(self) -> None:
-        """Find the slots that an earlier search left."""
-        keys: list[str] = []
-        for name in self._named():
-            key = name.rpartition("/")[2]
-            # one that ended between the two
-            with contextlib.suppress(ValueError):
-                self._add(key, ray.get_actor(name, NAMESPACE))
-                keys.append(key)
-        self._call(lambda: self._say({"at": "found", "keys": keys}))
-
-    def _add(self, key: str, handle: _Handle) -> None:
-        slot = _Slot(key, handle)
-
-        def add() -> None:
-            self._slots[key] = slot
-            self._meet(slot)
-
-        self._call(add)
-
-    def _survey_once(self) -> None:
-        capacity = self._look_at_nodes()
-        there = threading.Event()
-        n_there = 0
-
-        def count() -> None:
-            nonlocal n_there
-            n_there = len(self._slots)
-            there.set()
-
-        self._call(count)
-        there.wait()
-        if time.monotonic() < self._create_at_s:
-            return
-        for _ in range(min(_N_AT_ONCE, min(self._n_wanted, capacity) - n_there)):
-            self._create()
-
-    def _look_at_nodes(self) -> int:
-        """Return how many slots the cluster has room for if nobody else is there; tell of changes."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        n_on = {
-            node["NodeManagerHostname"]: n_slots_of(node["Resources"], self._join.resources) for node in nodes
-        }
-        self._surveyed_s = time.monotonic()
-        if n_on != self._n_on:
-            self._n_on = n_on
-            words = {"at": "capacity", "n_slots": sum(n_on.values()), "n_nodes": len(nodes)}
-            self._call(lambda: self._say(words))
-        return sum(n_on.values())
-
-    def _create(self) -> None:
-        resources = dict(self._join.resources)
-        options: dict[str, Any] = {"num_gpus": resources.pop("GPU", 0), "num_cpus": resources.pop("CPU", 0)}
-        if (memory := resources.pop("memory", 0)) > 0:
-            options["memory"] = memory
-        key = uuid.uuid4().hex[:8]
-        sent = self._join.sent
-        what: tuple[Any, ...] = (self._join.script, GIVE_UP_S)
-        if sent is not None:
-            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"], sent["mark"])
-        handle = self._actor.options(
-            name=f"{self._join.study}/{key}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=0,
-            max_concurrency=_N_CALLS,
-            resources=resources,
-            **options,
-        ).remote(*what)
-        self._add(key, handle)
-
-    def _end_all(self) -> int:
-        """End every slot of the study, and see them gone."""
-        until_s = time.monotonic() + _END_S
-        first = self._named()
-        n_ended = len(first)
-        kill_at_s = 0.0
-        if self._join.sent is not None:
-            # they have folders on their nodes to remove
-            kill_at_s = time.monotonic() + _LEAVE_S
-            met = {slot.key for slot in list(self._slots.values()) if slot.name}
-            for name in first:
-                with contextlib.suppress(ValueError):
-                    handle = ray.get_actor(name, NAMESPACE)
-                    if name.rpartition("/")[2] in met:
-                        handle.leave.remote()
-                    else:
-                        ray.kill(handle)  # it is being made still, and has nothing to remove
-        while names := self._named():
-            n_ended = max(n_ended, len(names))
-            for name in names if time.monotonic() >= kill_at_s else ():
-                with contextlib.suppress(ValueError):
-                    ray.kill(ray.get_actor(name, NAMESPACE))
-            if time.monotonic() > until_s:
-                raise TimeoutError(f"{len(names)} of its slots did not end within {_END_S:g} s")
-            self._survey.wait(0.05)
-        return n_ended
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def serve(line: socket.socket, join: Join, said: bytes) -> bool:

@@ -29,6 +29,8 @@ _TOLD_TO_END = "its slot ended: Ray, or somebody, ended its actor or its node"
 class RayCarrier(Carrier):
     """A slot that was given an attempt."""
 
+    is_waited_for = False  # who claims first has the attempt
+
     def __init__(self, slots: RaySlots, slot_name: str, folder: Path, attempt: str) -> None:
         """Tell nothing yet."""
         super().__init__(label=slot_name)
@@ -141,4 +143,4 @@ class RayLauncher(RemoteLauncher):
                     job.carrier.note(over.said)
                 self._over.add(job)
                 # its result is there, or soon will be; if not, nobody else will ever write it
-                self.give_up(job, "its keeper ended without a result")
+                self.look_now(job, "its keeper ended without a result")

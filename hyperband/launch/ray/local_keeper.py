@@ -21,8 +21,8 @@ from pathlib import Path
 
 from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, RECORD_FILE, record_of
 from hyperband.machine import proc
+from hyperband.machine.becoming import prctl
 from hyperband.machine.claim import parse, write_whole
-from hyperband.machine.keeper import prctl
 from hyperband.machine.process import ProcessId
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

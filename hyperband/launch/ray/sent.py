@@ -102,6 +102,8 @@ class Layout:
 class SentCarrier(RayCarrier):
     """A slot that is given an attempt with all that belongs to it."""
 
+    is_waited_for = True  # it is claimed here, for its node
+
     def __init__(
         self, slots: RaySlots, slot_name: str, folder: Path, attempt: str, words: Mapping[str, Any]
     ) -> None:

@@ -193,7 +193,7 @@ class SentSlotActor(SlotActor):
             self._heard_s = time.monotonic()
             job, self._job, self._attempt = self._job, None, ""
             if job is not None:
-                job.close()
+                self._leaving.append(job)
             sent.result = {**result, "attempt": sent.attempt}
         sent.is_over.set()
         if sent.is_unwanted:
@@ -224,9 +224,10 @@ class SentSlotActor(SlotActor):
             if keeper is None or keeper.process.poll() is not None:
                 keeper = self._renewed(keeper)
             self._job, sent.is_told = keeper, True
-            self._tell(keeper, json.dumps({"folder": str(sent.folder), "attempt": sent.attempt}))
+            # the folder goes when a search has all of it: nobody may be left there
+            self._order(keeper, str(sent.folder), sent.attempt, says_over=False)
         # what the next job needs can wait until this one has started, which it would slow down
-        _wait_for_end(keeper.process.pid, _QUIET_S)
+        keeper.wait(_QUIET_S)
         with self._lock:
             self._waiting = self._spawn()
         # a disk that is full is the next attempt's trouble
@@ -235,10 +236,10 @@ class SentSlotActor(SlotActor):
         sent.is_carried = True
         self._checkpoints.get_ready(order)
         sent.is_carried = False
-        keeper.process.wait()
+        keeper.wait()
         result = _result_in(sent.folder, sent.attempt)
         if result is None:
-            said = keeper.words() or f"its keeper ended with {keeper.process.returncode}, and left no result"
+            said = keeper.words() or f"its keeper ended with {keeper.process.wait()}, and left no result"
             return {"exit_status": None, "never_ran": not (sent.folder / "claim").exists(), "note": said}
         if order.get("checkpoint") is not None:
             sent.is_carried = True
@@ -258,6 +259,7 @@ class SentSlotActor(SlotActor):
         while True:
             time.sleep(_LOOK_S)
             with self._lock:
+                self._sweep()
                 silent_s = time.monotonic() - self._heard_s
                 has_job, keeps_result = bool(self._attempt), bool(self._known)
                 if has_job and silent_s >= self._lease_s and self._job is not None:

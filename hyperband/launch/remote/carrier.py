@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from hyperband.errors import MachineError
 from hyperband.launch.base import Lease
@@ -41,6 +41,9 @@ class Room:
 
 class Carrier:
     """What brings one keeper onto a node. One owner at a time: its Carriers, and from then on a launcher."""
+
+    #: a later search does not take an attempt away from it that nobody has claimed yet
+    is_waited_for: ClassVar[bool] = True
 
     def __init__(
         self,

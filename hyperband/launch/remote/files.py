@@ -65,11 +65,18 @@ def write_order(
         "keeps": list(room.keeps),
         "ends_with_carrier": room.ends_with_carrier,
     }
-    for name in ("stdout", "stderr"):
-        # they are looked at while it runs, and before it does
-        (order.folder / name).touch()
     claim.write_whole(str(order.folder), claim.ORDER_FILE, json.dumps(words).encode(), mode=0o600)
     return ordered
+
+
+def touch_outputs(folder: Path) -> None:
+    """Make the files of an attempt's output, unless its node has: they are looked at also before it runs.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    for name in ("stdout", "stderr"):
+        (folder / name).touch()
 
 
 @dataclass(frozen=True, slots=True)

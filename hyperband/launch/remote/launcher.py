@@ -21,6 +21,7 @@ from hyperband.launch.remote.files import (
     claim_for_search,
     ending_of,
     read_ending,
+    touch_outputs,
     write_order,
     write_stop,
 )
@@ -100,10 +101,15 @@ class RemoteLauncher:
                 engine=self.engine,
             )
             carrier = self._carriers.carry(order.folder, ordered.attempt, lease)
-            carrier.write(order.folder)  # before it is told: a later search must find what may claim it
+            if carrier.is_waited_for:
+                carrier.write(order.folder)  # before it is told: a later search must find what may claim it
             if not carrier.is_told:
                 # one that is not there any more has ended, of which the patrol hears
                 carrier.tell(json.dumps({"folder": str(order.folder), "attempt": ordered.attempt}))
+            # what can wait until it is told
+            if not carrier.is_waited_for:
+                carrier.write(order.folder)
+            touch_outputs(order.folder)
         except OSError as err:
             if carrier is not None:
                 self._send_away(carrier)
@@ -192,6 +198,10 @@ class RemoteLauncher:
     def next_look_s(self) -> float | None:
         """Return seconds until `heed` has something to do although nothing is said; None: never."""
         return None
+
+    def look_now(self, job: RemoteJob, why: str) -> None:
+        """Do what `give_up` does, but see at once whether it is over: its result should be there."""
+        self._patrol.look_now(job, why)
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Give back what a job that is over still takes here, and tell how it ended; None: not over yet.

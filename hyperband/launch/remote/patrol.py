@@ -134,6 +134,8 @@ class Patrol:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ, self._drain)
         self._thread: threading.Thread | None = None
+        #: held by whoever goes his rounds
+        self._going = threading.Lock()
         self._is_closing = False
         self._failure: Exception | None = None
 
@@ -150,6 +152,22 @@ class Patrol:
     def look(self, job: Watched) -> None:
         """Look at a job at once: something has changed."""
         self._call(lambda: self._hurry(job, ""))
+
+    def look_now(self, job: Watched, why: str) -> None:
+        """Give a job up as `give_up` does, and look at it in this thread, unless the other is at it."""
+        if not self._going.acquire(blocking=False):
+            self.give_up(job, why, is_proven=False)
+            return
+        try:
+            self._take_calls()
+            self._hurry(job, why)
+            self._go_rounds()
+        except Exception as err:  # noqa: BLE001 (whoever waits for a job is told)
+            self._fail(err)
+        finally:
+            self._going.release()
+        if job in self._rounds:
+            os.eventfd_write(self._wake, 1)  # the next look may be earlier than the thread knows
 
     def give_up(self, job: Watched, why: str, *, is_proven: bool) -> None:
         """Fence a job: its engine says that what ran it is gone; is_proven: and nothing is left of it."""
@@ -201,25 +219,35 @@ class Patrol:
         try:
             self._walk()
         except Exception as err:  # noqa: BLE001 (whoever waits for a job is told)
-            self._failure = err
-            for job in self._rounds:
-                job.fail(err)
+            self._fail(err)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        for job in self._rounds:
+            job.fail(error)
 
     def _walk(self) -> None:
         while not self._is_closing:
-            due_s = [watched.look_at_s for watched in self._rounds.values()]
-            due_s += [leaving.kill_at_s for leaving in self._leaving.values()]
+            with self._going:
+                due_s = [watched.look_at_s for watched in self._rounds.values()]
+                due_s += [leaving.kill_at_s for leaving in self._leaving.values()]
             wait_s = max(0.0, min(due_s) - time.monotonic()) if due_s else None
-            for key, _ in self._selector.select(wait_s):
-                key.data()
-            self._take_calls()
-            now_s = time.monotonic()
-            for watched in [each for each in self._rounds.values() if each.look_at_s <= now_s]:
-                self._look(watched)
-            for leaving in self._leaving.values():
-                if leaving.kill_at_s <= now_s:
-                    leaving.carrier.kill()
-                    leaving.kill_at_s = float("inf")
+            ready = self._selector.select(wait_s)
+            with self._going:
+                for key, _ in ready:
+                    key.data()
+                self._go_rounds()
+
+    def _go_rounds(self) -> None:
+        """Look at what is due."""
+        self._take_calls()
+        now_s = time.monotonic()
+        for watched in [each for each in self._rounds.values() if each.look_at_s <= now_s]:
+            self._look(watched)
+        for leaving in self._leaving.values():
+            if leaving.kill_at_s <= now_s:
+                leaving.carrier.kill()
+                leaving.kill_at_s = float("inf")
 
     def _begin(self, job: Watched) -> None:
         found = _Round(job, LeaseWatch(job.lease_s + self._margin_s), time.monotonic() + _FIRST_LOOK_S)

@@ -22,7 +22,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 from hyperband.launch.warm.scout import late_modules
-from hyperband.machine.keeper import changed, has_word, lead_session, take_request
+from hyperband.machine.becoming import changed, has_word, lead_session, take_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hyperband.launch.warm.ahead import Soundness, SpoiltError, import_ahead
 from hyperband.launch.warm.job import Beginning
 from hyperband.launch.warm.scout import in_fork, judge, say_nothing, scout, speak_again
 from hyperband.launch.warm.watch import is_local
-from hyperband.machine.keeper import prctl
+from hyperband.machine.becoming import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,15 +21,8 @@ import sys
 from hyperband.launch.warm.ahead import SpoiltError
 from hyperband.launch.warm.prepare import Ahead, forget_shadowed
 from hyperband.launch.warm.watch import is_local
-from hyperband.machine.keeper import (
-    MAX_DESCRIPTORS,
-    SIGNALS,
-    Keeper,
-    die_with_parent,
-    forget_signals,
-    prctl,
-    tell,
-)
+from hyperband.machine.becoming import MAX_DESCRIPTORS, forget_signals, prctl, tell
+from hyperband.machine.keeper import SIGNALS, Keeper, die_with_parent
 from hyperband.machine.proc import boot_id
 
 TYPE_CHECKING = False
@@ -222,7 +215,9 @@ class _Host:
             os.set_inheritable(descriptor, False)
         lock = descriptors.pop(4)
         try:
-            return Keeper(job, line, descriptors, lock).keep(self._boot, self._name)
+            keeper = Keeper(job, line, self._boot, self._name)
+            keeper.take(descriptors, lock)
+            return keeper.keep()
         except BaseException as err:  # noqa: BLE001 (it is reported; a keeper has nobody above it)
             tell(descriptors[-1], f"{type(err).__name__}: {err}"[:4000].encode(errors="replace"))
         return 1
