@@ -73,7 +73,7 @@ class Wake:
     def peek(self) -> set[object]:
         """Return what is readable now; signals wait for the next sleep."""
         ready = (key.fileobj for key, _ in self._selector.select(0.0))
-        return {thing for thing in ready if thing != self._reader}
+        return {thing for thing in ready if thing is not self._signals}
 
     def _note(self, number: signal.Signals) -> None:
         if number == signal.SIGINT:
