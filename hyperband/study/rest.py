@@ -17,11 +17,14 @@ from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.launch.slurm.end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
+from hyperband.machine.limits import allow_one_more
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.events import JobStarted
 from hyperband.settings import On
 
+#: files that a job of an earlier search takes here: its end, and that of what carries it
+N_FILES_EACH = 2
 #: jobs that are already there are not started
 _NOTHING_STARTS = "a job was to be started by what only ends jobs"
 
@@ -142,6 +145,7 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
         for path in sorted((folder / JOBS_FOLDER).glob("*-*")):
             if (path / RESULT_FILE).exists():
                 continue
+            allow_one_more(len(jobs), N_FILES_EACH, "all jobs that run")
             launcher = next(launcher for launcher in launchers if launcher.knows(path))
             if (job := launcher.adopt(path, lease)) is not None:
                 jobs.append((launcher, job))
