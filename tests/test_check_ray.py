@@ -171,7 +171,7 @@ def test_stop_ends_a_ray_of_a_search_that_was_killed(home: Searches) -> None:
     pid = keeper(home)
     home.kill(first)
     stopped = home.command("stop", str(home.study))
-    assert "ended 2 jobs and 2 slots that" in stopped.out, stopped
+    assert "ended 2 jobs, 2 slots and the Ray of this machine that" in stopped.out, stopped
     assert proc.start_ticks(pid) is None
 
 

@@ -192,6 +192,7 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
     assert not [word for word in argv if word.startswith("--qos")]
 
 
+@pytest.mark.slow
 def test_where_slurm_cannot_be_asked_of_a_search_it_is_said_what_is_known_and_what_to_do(
     searches: Searches,
 ) -> None:

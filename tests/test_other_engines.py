@@ -1,5 +1,7 @@
 """A study that goes on with another --on than before: living jobs are refused, and none is run twice."""
 
+import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from hyperband.folder import job_folder, lock_study, unlock_study
 from hyperband.launch.base import StopReason
 from hyperband.launch.remote.carrier import Carrier
 from hyperband.launch.remote.launcher import RemoteLauncher
+from hyperband.machine.claim import BY_NODE, CLAIM_FILE, ORDER_FILE
 from hyperband.search.events import JobStarted
 from hyperband.study.rest import end_living_jobs, refuse_living_elsewhere
 
@@ -77,3 +80,24 @@ def test_stop_ends_the_jobs_of_every_engine(bench: RemoteBench) -> None:
     finally:
         unlock_study(lock)
     assert bench.wait(job).asked is StopReason.STOP
+
+
+def test_stop_ends_more_jobs_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = RemoteLauncher.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "margin_s", 0.1)
+    n_jobs = 150
+    for number in range(n_jobs):
+        folder = job_folder(tmp_path, number, 0)
+        folder.mkdir(parents=True)
+        order = {"attempt": f"{number}", "engine": "slurm", "lease_s": 0.1}
+        (folder / ORDER_FILE).write_text(json.dumps(order))
+        (folder / CLAIM_FILE).write_text(json.dumps({"attempt": f"{number}", "by": BY_NODE, "host": "n1"}))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_jobs, limits[1]))
+    lock = lock_study(tmp_path)
+    try:
+        assert end_living_jobs(tmp_path, lock).n_ended == n_jobs
+    finally:
+        unlock_study(lock)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

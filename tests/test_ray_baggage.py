@@ -1,5 +1,6 @@
 """What travels to nodes that share no files: files of the user's, and Ray's runtime environment."""
 
+import importlib.util
 import json
 import re
 import sys
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hyperband.errors import UsageError
+from hyperband.errors import MachineError, UsageError
 from hyperband.launch.ray import code as ray_code
 from hyperband.launch.ray.code import Ignored, code_folder, pack, travelling
-from hyperband.launch.ray.environment import read_runtime_env, refuse_storage
+from hyperband.launch.ray.environment import read_runtime_env, refuse_storage, require_fsspec
 from hyperband.launch.ray.sent import paths_of, paths_of_all
 from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import On, Settings
@@ -170,6 +171,11 @@ def test_a_trials_paths() -> None:
         ('{"pip": ["x"], "conda": "y"}', "Ray takes one"),
         ('{"py_modules": ["./x"]}', "expected an URI"),
         ("{", "is no JSON"),
+        ('{"image_uri": "docker.io/x"}', "start Ray itself in that image"),
+        ('{"uv": "absent.txt"}', "uv names .*/absent.txt, which cannot be read"),
+        ('{"conda": "absent.yml"}', "conda names .*/absent.yml, which cannot be read"),
+        ('{"uv": ["x"], "conda": "y"}', "has uv and conda; Ray takes one"),
+        ('{"conda": ["x"]}', "conda is list, expected dict or str"),
     ],
 )
 def test_a_runtime_environment_that_cannot_be_handed_on_is_refused(
@@ -178,6 +184,50 @@ def test_a_runtime_environment_that_cannot_be_handed_on_is_refused(
     (tmp_path / "env.json").write_text(text)
     with pytest.raises(UsageError, match=why):
         read_runtime_env(tmp_path / "env.json")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"uv": ["numpy"]}, None),
+        ({"uv": {"packages": ["numpy"]}, "config": {"setup_timeout_seconds": 60}}, None),
+        ({"conda": "environment-of-that-name"}, None),
+        ({"conda": {"dependencies": ["numpy"]}, "py_modules": ["s3://bucket/module.zip"]}, None),
+        ({"pip": "needs.txt"}, {"pip": ["numpy", "torch>=2"]}),
+        ({"uv": "needs.txt"}, {"uv": ["numpy", "torch>=2"]}),
+        ({"conda": "needs.yml"}, {"conda": {"dependencies": ["numpy"]}}),
+    ],
+)
+def test_what_is_handed_on_is_what_was_said_and_ray_takes_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, object],
+    expected: dict[str, object] | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "needs.txt").write_text("numpy\ntorch>=2\n")
+    (tmp_path / "needs.yml").write_text("dependencies: [numpy]\n")
+    (tmp_path / "env.json").write_text(json.dumps(said))
+    found = read_runtime_env(tmp_path / "env.json")
+    assert found == (said if expected is None else expected)
+    if importlib.util.find_spec("ray") is not None:
+        runtime_env = importlib.import_module("ray.runtime_env")
+        (tmp_path / "code.zip").touch()
+        assert set(found) < set(runtime_env.RuntimeEnv(working_dir=str(tmp_path / "code.zip"), **found))
+
+
+@pytest.mark.parametrize(
+    ("uri", "package"), [("gs://b/c", "gcsfs"), ("s3://b/c", "s3fs"), ("ssh://host/c", "paramiko")]
+)
+def test_a_package_that_a_storage_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, uri: str, package: str
+) -> None:
+    def find_spec(name: str) -> str | None:
+        return None if name == package else name
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    with pytest.raises(MachineError, match=rf"needs {package}, .* 'hyperband\[storage\]' {package}"):
+        require_fsspec(uri)
 
 
 def test_a_runtime_environment_in_yaml_and_in_json(tmp_path: Path) -> None:

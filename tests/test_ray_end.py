@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hyperband.errors import MachineError
 from hyperband.launch.ray import end as ray_end
 from hyperband.launch.ray.end import UnfetchedError, end_slots
 from hyperband.launch.ray.files import RayFiles
@@ -96,6 +97,16 @@ def test_what_cannot_be_fetched_is_not_thrown_away(tmp_path: Path, monkeypatch: 
         ended(monkeypatch, a_study(tmp_path, with_attempt=True), side)
     assert [words["op"] for words in side.said] == ["tell"]
     assert (tmp_path / "ray" / "cluster.json").exists()
+
+
+def test_nothing_is_ended_while_ray_does_not_say_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_end, "_END_S", 0.1)
+    side = Side({"open": [{"at": "joined"}], "end": ENDED})
+    with pytest.raises(MachineError, match="did not answer"):
+        ended(monkeypatch, a_study(tmp_path, with_attempt=True), side)
+    assert side.said == []
 
 
 def test_what_goes_with_its_slot_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,6 +280,14 @@ def test_a_job_that_stops_its_warden_or_keeper_is_told_from_a_node_in_trouble(be
         until(partial(is_gone, keeper_pid), "the keeper to go")
 
 
+def test_a_keeper_that_its_job_has_stopped_hears_that_the_job_is_to_end(bench: RemoteBench) -> None:
+    job = bench.python(f"import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\n{TICKS}")
+    _, keeper_pid, _ = pids(bench)
+    until(lambda: proc.is_stopped(keeper_pid), "the keeper to be stopped")
+    bench.launcher.stop(job, StopReason.STOP)
+    assert bench.wait(job).asked is StopReason.STOP
+
+
 def test_a_node_that_stood_still_is_not_taken_for_a_job_that_stops_its_warden(bench: RemoteBench) -> None:
     job = bench.python(TICKS)
     until(lambda: n_ticks(bench) > 0, "the job to run")
@@ -322,6 +330,7 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
     job = bench.python(TICKS)
     frozen = pids(bench)
     until(lambda: n_ticks(bench) > 0, "the job to run")
+    until((job.folder / claim.LEASE_FILE).is_file, "its lease to be renewed")
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     ending = bench.wait(job)

@@ -66,7 +66,9 @@ def test_failures_and_brackets_that_are_over_are_told(tmp_path: Path) -> None:
     assert said == "jobs    19 of 21 done, 7 of them failed, 1 left behind by a search that was killed"
 
 
-def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(tmp_path: Path) -> None:
+def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A journal of orders: one job began and ran, one was lost before, one runs, one waits still."""
     played = play(small_plan(), settings(tmp_path), n_ends=3)
     starts = [event for event in played if isinstance(event, JobStarted)]
@@ -97,6 +99,8 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(tmp_path: 
     assert [row[:2] for row in stripped(outcomes_table(study))][-2:] == [["running", "1"], ["queued", "1"]]
     # what never began took nothing, and is no attempt of its slot
     assert stripped(slots_table(study)) == [["gpu:1/0", "2", "1", "0", "0.7 s"]]
+    assert main(["slots", str(tmp_path / "study")]) == 0
+    assert capsys.readouterr().out.rstrip("\n") == slots_table(study)
     assert rungs_table(study).splitlines()[-1].split()[:4] == ["1", "1", "0.7", "s"]
     document = document_of(study)
     jobs = document["jobs"]

@@ -1,13 +1,13 @@
 """Ctrl-C and SIGTERM as something to be noticed between two steps, and what a check sleeps on."""
 
-import os
 import select
 import signal
 from collections.abc import Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import ClassVar, Self
 
 from hyperband.errors import HyperbandError
+from hyperband.machine.signals import Signals
 
 
 class CheckStoppedError(HyperbandError):
@@ -22,29 +22,18 @@ class Interrupts:
     def __init__(self) -> None:
         """Nothing is taken over before entering."""
         self._name = ""
-        self._before: dict[int, object] = {}
-        self._wakeup_before = -1
-        self._reader = self._writer = -1
+        self._signals = Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._note)
 
     def __enter__(self) -> Self:
         """Take the signals over."""
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup
-            self._before[number] = signal.signal(number, self._note)
+        self._signals.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self._reader)
-        os.close(self._writer)
+        self._signals.__exit__(kind, error, trace)
 
     @property
     def came(self) -> bool:
@@ -63,13 +52,13 @@ class Interrupts:
     def sleep(self, descriptors: Sequence[int], timeout_s: float | None) -> set[int]:
         """Sleep until one is readable, a signal comes or the time is up; those that are readable."""
         poll = select.poll()
-        for descriptor in (*descriptors, self._reader):
+        for descriptor in (*descriptors, self._signals.fileno()):
             poll.register(descriptor, select.POLLIN)
         found = {fd for fd, _ in poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000) + 1))}
-        if self._reader in found:
-            os.read(self._reader, 4096)
-            found.discard(self._reader)
+        if self._signals.fileno() in found:
+            self._signals.drain()
+            found.discard(self._signals.fileno())
         return found
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self._name = signal.Signals(number).name
+    def _note(self, number: signal.Signals) -> None:
+        self._name = number.name

@@ -169,7 +169,7 @@ def _add_slot_options(parser: Parser) -> None:
         "--ray-runtime-env",
         "FILE",
         help="with --ray-files sent a YAML or JSON file of Ray's runtime environment: pip, uv, conda,"
-        " env_vars, image_uri, config (default: none)",
+        " env_vars, py_modules, config (default: none)",
     )
     group.text(
         "--storage",

@@ -4,7 +4,7 @@ import signal
 
 from hyperband.cli.commands import SlotsOptions
 from hyperband.cli.output import complain, print_out
-from hyperband.journal import read_events, writer_of
+from hyperband.journal import read_study, writer_of
 from hyperband.report.text import shown
 from hyperband.report.usage import slots_table
 from hyperband.report.view import study_view
@@ -25,6 +25,7 @@ def slots(options: SlotsOptions) -> int:
         print_out(f"{shown(release(options.folder, options.release))}\n")
         return 0
     running = writer_of(options.folder) is not None
-    study = study_view(read_events(options.folder, say=complain), folder=options.folder, running=running)
+    found = read_study(options.folder, say=complain)
+    study = study_view(found.events, folder=options.folder, running=running, beginnings=found.beginnings)
     print_out(f"{slots_table(study) or 'no job has started yet'}\n")
     return 0

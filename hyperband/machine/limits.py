@@ -15,6 +15,8 @@ _SOFT_AT_START, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 _OPEN_FILES = Path("/proc/self/fd")
 #: for all else that a search opens now and then
 _RESERVE = 200
+#: of what there may be any number of, room is made for so many at a time
+_STEP = 100
 
 
 def allow_open_files(n_more: int, what_for: str) -> None:
@@ -38,6 +40,21 @@ def allow_open_files(n_more: int, what_for: str) -> None:
             "command again"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (n_needed, hard))
+
+
+def allow_one_more(n_there: int, n_each: int, what_for: str) -> None:
+    """Raise the soft limit now and then, where it is not known how many of something there will be.
+
+    Args:
+        n_there: So many there are already.
+        n_each: Files that each of them takes.
+        what_for: All of them, see allow_open_files.
+
+    Raises:
+        MachineError: The hard limit does not allow it.
+    """
+    if n_there % _STEP == 0:
+        allow_open_files(_STEP * n_each, what_for)
 
 
 def under_first_limit(argv: Sequence[str]) -> tuple[str, ...]:

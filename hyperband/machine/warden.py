@@ -228,6 +228,7 @@ class Warden:
         if word != self._heard and word in SIGNAL_OF:
             self._heard = word
             os.kill(self._keeper, SIGNAL_OF[word])
+            os.kill(self._keeper, signal.SIGCONT)  # one that its job has stopped would not hear it
 
     def _end_descendants(self) -> None:
         """End what a keeper left that was killed: it has come to us."""

@@ -93,7 +93,8 @@ class JobView:
         """Whether it ever ran: one that was only ordered may wait, or have ended while it did."""
         if not self.was_ordered or self.began_at is not None:
             return True
-        return self.end is not None and (self.end.loss is not None or self.end.started_at < self.end.ended_at)
+        end = self.end
+        return end is not None and (end.loss is not None or end.started_at != end.ended_at)
 
     @property
     def state(self) -> str:

@@ -23,12 +23,14 @@ from hyperband.launch.base import (
     StopReason,
     Wish,
 )
+from hyperband.machine.limits import allow_one_more
 from hyperband.report.log import StudyLog
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
 from hyperband.search.events import JobEnded, JobStarted
 from hyperband.search.trial import Outcome, Start
 from hyperband.study.jobs import JobFiles
+from hyperband.study.rest import N_FILES_EACH
 from hyperband.study.verdict import ended_event
 from hyperband.study.wake import Wake
 
@@ -168,6 +170,8 @@ class Attempts:
         """
         ended: list[tuple[JobStarted, JobEnded]] = []
         for started in self._engine.running():
+            # there may be more than this search has slots
+            allow_one_more(len(self._attempts), N_FILES_EACH, "all jobs that run")
             folder = job_folder(self.folder, started.job, started.attempt)
             if not self._launcher.knows(folder):
                 ending = self._read_of_others(folder, started)

@@ -121,28 +121,7 @@ def detach(
         HyperbandError: it cannot begin.
     """
     require_pidfd()
-    with open_script(settings, say=console.line) as opened:
-        study = opened.folder
-        refuse_submitted(study, console.line)
-        writer = writer_of(study)
-        if writer is not None:
-            raise StudyBusyError(
-                f"the study in {study} is being written by {writer.describe()}; wait for it, or end it with "
-                f"`hyperband stop {study}`"
-            )
-        clear_folder(settings, study, console=console, confirm=confirm)
-        grounds_of(settings, study, lambda _: False)
-        if has_study(study):
-            # on the machine of the search it may be out of reach
-            with contextlib.closing(Journal.open(study, from_copy=settings.from_copy)) as journal:
-                events = journal.events()
-                if events:
-                    continued(events, settings, opened)
-                if journal.was_restored:
-                    end_living_jobs(study, journal.lock)
-                    journal.settle()
-        else:
-            opened.host.draw_one(settings.seed)
+    study = _checked(settings, console, confirm)
     try:
         study.mkdir(parents=True, exist_ok=True)
         log = study / SEARCH_LOG_FILE
@@ -163,16 +142,60 @@ def detach(
         environ={**os.environ, VARIABLE: _IN_SLURM},
         command=argv,
     )
-    with contextlib.suppress(MachineError):  # what Slurm does not say is not known; the job is submitted
-        line = look_at(job, os.environ)
-        if line is not None:
-            try:
-                refuse_short_job(line)
-            except UsageError:
-                end_search(job, os.environ)
-                job.forget(study)
-                raise
+    _refuse_short(job, study)
     return Begun(study, log, f"Slurm's job {job.job_id}")
+
+
+def _checked(settings: Settings, console: Console, confirm: Callable[[Path], None]) -> Path:
+    """Refuse what the search would refuse, and bring its journal where it can reach it; return its folder.
+
+    Raises:
+        HyperbandError: it cannot begin.
+    """
+    with open_script(settings, say=console.line) as opened:
+        study = opened.folder
+        refuse_submitted(study, console.line)
+        writer = writer_of(study)
+        if writer is not None:
+            raise StudyBusyError(
+                f"the study in {study} is being written by {writer.describe()}; wait for it, or end it with "
+                f"`hyperband stop {study}`"
+            )
+        clear_folder(settings, study, console=console, confirm=confirm)
+        grounds_of(settings, study, lambda _: False)
+        if not has_study(study):
+            opened.host.draw_one(settings.seed)
+            return study
+        # on the machine of the search it may be out of reach
+        with contextlib.closing(Journal.open(study, from_copy=settings.from_copy)) as journal:
+            events = journal.events()
+            if events:
+                continued(events, settings, opened)
+            if journal.was_restored:
+                end_living_jobs(study, journal.lock)
+                journal.settle()
+        return study
+
+
+def _refuse_short(job: SearchJob, study: Path) -> None:
+    """Take a search back for which Slurm has too little time.
+
+    Raises:
+        UsageError: it has.
+        MachineError: it has, and the job cannot be taken back.
+    """
+    try:
+        line = look_at(job, os.environ)
+    except MachineError:
+        return  # what Slurm does not say is not known; the job is submitted
+    if line is None:
+        return
+    try:
+        refuse_short_job(line)
+    except UsageError:
+        end_search(job, os.environ)
+        job.forget(study)
+        raise
 
 
 def _ourselves() -> list[str]:

@@ -10,18 +10,21 @@ from hyperband.errors import MachineError
 from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray.end import UnfetchedError, end_slots, shares_no_files
+from hyperband.launch.ray.end import UnfetchedError, end_slots, has_own_ray, shares_no_files
 from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered
 from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.launch.slurm.end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
+from hyperband.machine.limits import allow_one_more
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.events import JobStarted
 from hyperband.settings import On
 
+#: files that a job of an earlier search takes here: its end, and that of what carries it
+N_FILES_EACH = 2
 #: jobs that are already there are not started
 _NOTHING_STARTS = "a job was to be started by what only ends jobs"
 
@@ -118,8 +121,8 @@ class Rest:
     n_ended: int
     #: so many had ended by themselves on nodes that share no files with us, and were fetched
     n_fetched: int
-    #: so many slots of a cluster were ended with them
-    n_slots: int = 0
+    #: what of a cluster was ended with them, counted
+    held: tuple[str, ...] = ()
 
 
 def end_living_jobs(folder: Path, lock: int) -> Rest:
@@ -142,41 +145,42 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
         for path in sorted((folder / JOBS_FOLDER).glob("*-*")):
             if (path / RESULT_FILE).exists():
                 continue
+            allow_one_more(len(jobs), N_FILES_EACH, "all jobs that run")
             launcher = next(launcher for launcher in launchers if launcher.knows(path))
             if (job := launcher.adopt(path, lease)) is not None:
                 jobs.append((launcher, job))
         for launcher, job in jobs:
             launcher.stop(job, StopReason.STOP)
-        is_sent, n_slots = shares_no_files(folder), 0
+        is_sent, held = shares_no_files(folder), list[str]()
         if is_sent:
             remote = [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)]
-            n_slots = _end_sent(remote, folder)
+            held = _end_sent(remote, folder)
         n_fetched = 0
         for launcher, job in jobs:
             wait_for_end(job.fileno())
             ending = launcher.finish(job)
             has_ended = ending is not None and ending.exit_status is not None and ending.asked is None
             n_fetched += is_sent and has_ended
-    return Rest(len(jobs) - n_fetched, n_fetched, n_slots)
+    return Rest(len(jobs) - n_fetched, n_fetched, tuple(held))
 
 
-def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> int:
+def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> list[str]:
     """End jobs on nodes that share no files with us, where only slots hear anything; these go, too.
 
-    Return how many slots there were.
+    Return what was held, counted.
 
     Raises:
         UnfetchedError: what they left is there, and cannot be fetched.
     """
     try:
-        n_slots = end_slots(folder)
+        held = _end_on_ray(folder)
     except UnfetchedError:
         raise  # nothing is lost yet
     except MachineError:
-        return 0  # whoever asks for the slots later is told; jobs that nothing is heard of are given up
+        return []  # whoever asks for the slots later is told; jobs that nothing is heard of are given up
     for launcher, job in jobs:
         launcher.give_up(job, "ended with its slot", is_proven=True)
-    return n_slots
+    return held
 
 
 def end_held(folder: Path, *, but: On | None = None) -> list[str]:
@@ -189,11 +193,16 @@ def end_held(folder: Path, *, but: On | None = None) -> list[str]:
     Raises:
         MachineError: a cluster does not answer, or does not end it.
     """
-    found = {
-        what_is_held(folder): 0 if but is On.SLURM else end_allocations(folder),
-        "slot": 0 if but is On.RAY else end_slots(folder),
-    }
-    return [counted(n, what) for what, n in found.items() if n]
+    what, n_held = what_is_held(folder), 0 if but is On.SLURM else end_allocations(folder)
+    held = [counted(n_held, what)] if n_held else []
+    return held if but is On.RAY else held + _end_on_ray(folder)
+
+
+def _end_on_ray(folder: Path) -> list[str]:
+    was_ours = has_own_ray(folder)
+    n_slots = end_slots(folder)
+    held = [counted(n_slots, "slot")] if n_slots else []
+    return [*held, "the Ray of this machine"] if was_ours else held
 
 
 def read_ended(attempt: Path, folder: Path, lock: int) -> Ending:

@@ -59,7 +59,8 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
     stopped = None if found is None else _stop_search(folder, found, from_copy=from_copy)
     # also when a search was there: it may have been killed meanwhile
     rest, held = _end_what_is_left(folder, from_copy=from_copy)
-    ended = " and ".join([*([] if held and not rest.n_ended else [counted(rest.n_ended, "job")]), *held])
+    things = [*([] if held and not rest.n_ended else [counted(rest.n_ended, "job")]), *held]
+    ended = " and ".join(part for part in (", ".join(things[:-1]), things[-1]) if part)
     results = "the result" if rest.n_fetched == 1 else "the results"
     fetched = ""
     if rest.n_fetched:
@@ -111,8 +112,7 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]
         if events:
             journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
-        held = [counted(rest.n_slots, "slot")] if rest.n_slots else []
-        held += end_held(folder)
+        held = [*rest.held, *end_held(folder)]
     return rest, held
 
 

@@ -1,11 +1,12 @@
 """What wakes the loop: signals as plain flags, and descriptors through one selector."""
 
-import os
 import selectors
 import signal
 from collections.abc import Iterable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Protocol
+
+from hyperband.machine.signals import Signals
 
 #: the kernel takes no more than some weeks at once; waking for nothing does no harm
 _LONGEST_SLEEP_S = 86400.0
@@ -34,35 +35,22 @@ class Wake:
         self.release_asked = False
         #: all is to be stopped, for a start that follows at once
         self.hand_over_asked = False
-        self._hands_over = hands_over
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+        self._signals = Signals([*numbers, signal.SIGUSR2] if hands_over else numbers, self._note)
         self._selector = selectors.DefaultSelector()
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
-        self._selector.register(self._reader, selectors.EVENT_READ)
-        self._before: dict[int, object] = {}
-        self._wakeup_before = -1
 
     def __enter__(self) -> "Wake":
         """Take the signals over."""
-        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
-        for number in (*numbers, signal.SIGUSR2) if self._hands_over else numbers:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: nobody wants to hear of it, and what we print goes to a file
-            self._before[number] = signal.signal(number, self._note)
+        self._signals.__enter__()
+        self._selector.register(self._signals, selectors.EVENT_READ)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._wakeup_before)
         self._selector.close()
-        os.close(self._reader)
-        os.close(self._writer)
+        self._signals.__exit__(kind, error, trace)
 
     def watch(self, thing: HasDescriptor) -> None:
         """Wake when this becomes readable."""
@@ -76,8 +64,8 @@ class Wake:
         """Sleep until something is readable, a signal came, or the time is up; return what is readable."""
         found: set[object] = set()
         for key, _ in self._selector.select(None if timeout_s is None else min(timeout_s, _LONGEST_SLEEP_S)):
-            if key.fileobj == self._reader:
-                os.read(self._reader, 4096)
+            if key.fileobj is self._signals:
+                self._signals.drain()
             else:
                 found.add(key.fileobj)
         return found
@@ -85,9 +73,9 @@ class Wake:
     def peek(self) -> set[object]:
         """Return what is readable now; signals wait for the next sleep."""
         ready = (key.fileobj for key, _ in self._selector.select(0.0))
-        return {thing for thing in ready if thing != self._reader}
+        return {thing for thing in ready if thing is not self._signals}
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _note(self, number: signal.Signals) -> None:
         if number == signal.SIGINT:
             self.n_interrupts += 1
         elif number == signal.SIGTERM:

@@ -5,21 +5,22 @@ asked to stop, so that its end is known.
 """
 
 import contextlib
-import select
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperband.errors import MachineError
-from hyperband.folder import JOBS_FOLDER
+from hyperband.folder import JOBS_FOLDER, RAY_FOLDER
 from hyperband.launch.base import StopReason
 from hyperband.launch.ray.files import Cluster, forget, log_of
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.words import GIVE_UP_S, Join
+from hyperband.launch.ray.local import LocalRay
+from hyperband.launch.ray.words import GIVE_UP_S, LOCAL, Join
 from hyperband.launch.remote.files import Ordered
 from hyperband.machine.claim import ORDER_FILE, parse, read_fresh
 from hyperband.machine.keeper import RESULT_FILE
+from hyperband.machine.process import wait_for_end
 
 #: patience with Ray: with a wrong token it takes its time to say so
 _END_S = 60.0
@@ -41,6 +42,13 @@ def shares_no_files(study: Path) -> bool:
     """Return whether a search that is gone holds slots on nodes that share no files with us."""
     cluster = Cluster.read(study)
     return cluster is not None and cluster.files == "sent"
+
+
+def has_own_ray(study: Path) -> bool:
+    """Return whether a search that is gone left a Ray of this machine, which it had started."""
+    cluster = Cluster.read(study)
+    own = cluster is not None and cluster.address == LOCAL
+    return own and LocalRay.find(study / RAY_FOLDER) is not None
 
 
 def end_slots(study: Path) -> int:
@@ -86,10 +94,9 @@ class _Ending:
         folder = str(self._link.log.parent)
         join = Join(cluster.address, cluster.name, _NOTHING, "", folder, sent, may_start=False)
         self._link.open(join, default_environment(token))
-        if sent is not None:
-            self._fetch()
-        self._link.say({"op": "end"})
-        self._listen(_END_S, lambda: self._n_ended is not None)
+        if sent is None or self._fetch():
+            self._link.say({"op": "end"})
+            self._listen(_END_S, lambda: self._n_ended is not None)
         if self._n_ended is not None:
             return self._n_ended
         raise MachineError(
@@ -99,13 +106,15 @@ class _Ending:
             "Ray answers"
         )
 
-    def _fetch(self) -> None:
-        """Have fetched what ended, and ended and fetched what runs."""
+    def _fetch(self) -> bool:
+        """Have fetched what ended, and ended and fetched what runs; False: Ray does not say what there is."""
         self._look_for_missing()
         self._listen(_END_S, lambda: self._found is not None)
-        self._listen(_GREET_S, lambda: (self._found or set()) <= self._met)
+        if (found := self._found) is None:
+            return False
+        self._listen(_GREET_S, lambda: found <= self._met)
         # slots that are being made, or are cut off, are waited for only if they may have something
-        self._listen(_MEET_S, lambda: not self._missing or (self._found or set()) <= self._met)
+        self._listen(_MEET_S, lambda: not self._missing or found <= self._met)
         self._listen(_FETCH_S + self._grace_s, lambda: not self._awaited)
         if self._awaited and self._link.is_open:
             raise UnfetchedError(
@@ -114,6 +123,7 @@ class _Ending:
                 f"cut off, or it cannot be written into {self._study} ({self._link.log} says more). Mend "
                 "that, and run the same command again: until then it is kept there, for a day at most"
             )
+        return True
 
     def _look_for_missing(self) -> None:
         for path in (self._study / JOBS_FOLDER).glob("*-*"):
@@ -125,7 +135,7 @@ class _Ending:
         """Take in what is said until that is enough, or for so long, or until nobody is there any more."""
         until_s = time.monotonic() + patience_s
         while not is_enough() and self._link.is_open and (left_s := until_s - time.monotonic()) > 0:
-            select.select([self._link], [], [], left_s)
+            wait_for_end(self._link.fileno(), left_s)
             for words in self._link.heard():
                 self._hear(words)
 

@@ -20,7 +20,6 @@ _KEYS: Mapping[str, tuple[type, ...]] = {
     "conda": (dict, str),
     "env_vars": (dict,),
     "py_modules": (list,),
-    "image_uri": (str,),
     "config": (dict,),
 }
 #: Ray's keys that are ours to say, and how
@@ -28,11 +27,12 @@ _OURS = {
     "working_dir": "name the folder with --ray-working-dir",
     "excludes": "name what stays in .hyperbandignore, in the folder that travels",
     "py_executable": "name the interpreter with --python",
+    "image_uri": "start Ray itself in that image on the nodes (Ray takes no code along into an image)",
 }
 #: of these only one may say which packages there are
 _OF_PACKAGES = ("pip", "uv", "conda")
 #: what is fetched and made on a node before a slot begins there
-SLOW_KEYS = (*_OF_PACKAGES, "image_uri", "py_modules")
+SLOW_KEYS = (*_OF_PACKAGES, "py_modules")
 #: protocols of storages, and what has to be installed for them
 _PROTOCOLS = {
     "file": "",
@@ -89,7 +89,23 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
     of_packages = [key for key in _OF_PACKAGES if key in found]
     if len(of_packages) > 1:
         raise UsageError(f"--ray-runtime-env {path} has {' and '.join(of_packages)}; Ray takes one of them")
-    return found
+    return {key: _with_content(path, key, value) for key, value in found.items()}
+
+
+def _with_content(path: Path, key: str, value: object) -> object:
+    """Return what a key says; where it names a file, what that says: it may change from start to start."""
+    is_file = key in ("pip", "uv") or (key == "conda" and str(value).endswith((".yml", ".yaml")))
+    if not isinstance(value, str) or not is_file:
+        return value
+    named = Path(value).expanduser().absolute()
+    try:
+        text = named.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise UsageError(
+            f"--ray-runtime-env {path}: {key} names {named}, which cannot be read: {err}; a relative path "
+            "begins where the search is started"
+        ) from err
+    return _parsed(named, text) if key == "conda" else text.strip().split("\n")
 
 
 def _parsed(path: Path, text: str) -> object:

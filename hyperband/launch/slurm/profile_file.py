@@ -26,7 +26,7 @@ _OF_ONE_MODE: Mapping[str, tuple[str, tuple[object, ...], str]] = {
         "is for allocations that are held: each job of a trial has all that the profile asks for",
     ),
     "min_allocations": ("jobs", (0,), "is for allocations that are held: no job is kept without a trial"),
-    "idle_s": ("jobs", (), "is for allocations that are held: a job ends with its trial's"),
+    "idle_s": ("jobs", (), "is for allocations that are held: a job of Slurm's ends when its trial's does"),
 }
 
 

@@ -3,6 +3,7 @@
 Must not know: what follows from it; that is for TrialJobs and its parts to decide.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -108,11 +109,14 @@ class TrialJobState(SlurmState):
             self.cancelled |= set(new)
             actions.append(Cancel(new, why))
 
-    def excluded(self, one: TrialAttempt, now_s: float) -> tuple[str, ...]:
-        """Return the nodes that an attempt is not to get."""
-        running = (other for other in self.attempts.values() if other.stage == Stage.RUNNING and other.job_id)
-        in_use = {other.node for other in running} - {""}
-        return self.nodes.excluded(one.of, now_s, in_use=in_use)
+    def alike(self, those: Iterable[TrialAttempt], now_s: float) -> dict[tuple[str, ...], list[TrialAttempt]]:
+        """Return attempts by the nodes that they are not to get."""
+        running = (one for one in self.attempts.values() if one.stage == Stage.RUNNING and one.job_id)
+        in_use = {one.node for one in running} - {""}
+        found: dict[tuple[str, ...], list[TrialAttempt]] = {}
+        for one in those:
+            found.setdefault(self.nodes.excluded(one.of, now_s, in_use=in_use), []).append(one)
+        return found
 
     def queued(self) -> list[TrialAttempt]:
         """Attempts that wait in Slurm's queue, or for others of ours to be over."""

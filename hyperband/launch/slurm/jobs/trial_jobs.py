@@ -204,10 +204,7 @@ class TrialJobs:
             return
         n_free = self._n_free()
         waiting = [one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free]
-        alike: dict[tuple[str, ...], list[TrialAttempt]] = {}
-        for one in waiting:
-            alike.setdefault(self._all.excluded(one, now_s), []).append(one)
-        for exclude, those in alike.items():
+        for exclude, those in self._all.alike(waiting, now_s).items() if waiting else ():
             self._submit(those, exclude, actions)
 
     def _submit(self, those: list[TrialAttempt], exclude: tuple[str, ...], actions: list[Action]) -> None:
