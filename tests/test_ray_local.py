@@ -2,11 +2,17 @@
 
 import fcntl
 import os
+import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
+from typing import IO
 
 import pytest
+from search_fixture import until
 
+from hyperband.launch.ray import local_keeper
 from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, enter
 
 
@@ -33,3 +39,36 @@ def test_what_a_killed_keeper_left_goes_with_the_next_look_and_what_is_used_stay
     assert left == ["hb-ray-kept", "hb-ray-new", "hb-ray-other", "hb-ray-searched"]
     for descriptor in held:
         os.close(descriptor)
+
+
+def comes_in(search: IO[str]) -> bool:
+    """Whether a search gets hold of a Ray at once."""
+    try:
+        fcntl.flock(search, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_who_looks_for_a_ray_that_nobody_uses_for_a_moment_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_keeper, "_SEARCH_LOOK_S", 0.0)
+    monkeypatch.setattr(local_keeper, "_GIVE_UP_S", 1.0)
+    for name in (IN_USE_FILE, KEPT_FILE):
+        (tmp_path / name).touch()
+    keeper = local_keeper.LocalKeeper(tmp_path, tmp_path, -1)
+    with subprocess.Popen(["sleep", "60"]) as ray, (tmp_path / IN_USE_FILE).open() as search:
+        keeping = threading.Thread(target=keeper._keep, args=(ray,), daemon=True)
+        keeping.start()
+        time.sleep(0.3)  # it has looked, and nobody was there
+        until(lambda: comes_in(search), "the search to come in", 0.5)
+        time.sleep(1.0)
+        assert keeping.is_alive(), "a search is there"
+        fcntl.flock(search, fcntl.LOCK_UN)
+        keeping.join(5.0)
+        assert not keeping.is_alive()
+        assert not comes_in(search), "until it has ended nobody does"
+        ray.kill()
+    os.close(keeper._in_use)
+    os.close(keeper._kept)

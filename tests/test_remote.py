@@ -330,6 +330,7 @@ def test_a_node_that_comes_back_ends_its_job_and_is_not_believed(bench: RemoteBe
     job = bench.python(TICKS)
     frozen = pids(bench)
     until(lambda: n_ticks(bench) > 0, "the job to run")
+    until((job.folder / claim.LEASE_FILE).is_file, "its lease to be renewed")
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     ending = bench.wait(job)

@@ -28,7 +28,7 @@ _VALUE_WIDTH = 16
 _N_SHOWN = 12
 _N_WORDS = 3
 #: letters right before a number, and a dash if one stands between
-_LABEL = re.compile(r"(?<![A-Za-z])_*([A-Za-z_]*[A-Za-z])(-?)(?=\.?[0-9])")
+_LABEL = re.compile(r"(?<![A-Za-z_])_*([A-Za-z](?:[A-Za-z_]*[A-Za-z])?)(-?)(?=\.?[0-9])")
 _TOO_SLOW = f"takes longer than {MOST_S:g} s for one config id"
 _BE_QUICK = "Let it only read the id: load nothing, and wait for nothing."
 

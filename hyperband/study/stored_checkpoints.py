@@ -185,7 +185,7 @@ class StoredCheckpoints:
 
 
 class _Worker:
-    """The process that speaks with the storage, and the thread that waits for it."""
+    """The thread that waits for what speaks with the storage."""
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[_Removal | None] = queue.SimpleQueue()
@@ -218,23 +218,47 @@ class _Worker:
         return self._n_asked - self._n_done
 
     def _work(self) -> None:
+        with contextlib.ExitStack() as stack:
+            speaker = _Speaker(stack)
+            while (removal := self._tasks.get()) is not None:
+                self._done.append((removal, speaker.ask(removal)))
+                self._n_done += 1
+
+
+class _Speaker:
+    """The process that speaks with the storage; where it ended (some hang), another one the next time."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        """Start nothing; stack: sees the ends of processes."""
+        self._stack = stack
+        self._process: subprocess.Popen[bytes] | None = None
+        #: one that never answered would not the next time
+        self._may_start = True
+        self._why = ""
+
+    def ask(self, removal: _Removal) -> dict[str, Any]:
+        """Have something removed; return what came of it."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._started() if self._may_start else None
+        answer = None if self._process is None else _answer(self._process, removal)
+        if answer is None:
+            self._process = None
+            return {"ok": False, "why": self._why}
+        self._may_start = True
+        return answer
+
+    def _started(self) -> "subprocess.Popen[bytes] | None":
+        self._may_start = False
+        self._why = "what speaks with it has ended"
         root = str(Path(hyperband.__file__).resolve().parents[1])
         argv = [sys.executable, "-P", "-c", _RUN, root]
-        process: subprocess.Popen[bytes] | None = None
-        why = "what speaks with it has ended"
-        with contextlib.ExitStack() as stack:
-            try:
-                process = stack.enter_context(
-                    subprocess.Popen(
-                        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
-                    )
-                )
-            except OSError as err:
-                why = f"what speaks with it cannot be started: {err.strerror or err}"
-            while (removal := self._tasks.get()) is not None:
-                answer = None if process is None else _answer(process, removal)
-                self._done.append((removal, answer or {"ok": False, "why": why}))
-                self._n_done += 1
+        try:
+            return self._stack.enter_context(
+                subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ))
+            )
+        except OSError as err:
+            self._why = f"what speaks with it cannot be started: {err.strerror or err}"
+            return None
 
 
 def _answer(process: "subprocess.Popen[bytes]", removal: _Removal) -> dict[str, Any] | None:

@@ -126,6 +126,9 @@ class LocalKeeper:
                     wanted_s = now_s
                 elif now_s > wanted_s + _GIVE_UP_S:
                     return
+                else:
+                    # a search may come, or `stop`, and must find what is being made here still
+                    fcntl.flock(self._in_use, fcntl.LOCK_UN)
             time.sleep(_LOOK_S)
 
     def _is_wanted(self) -> bool:
