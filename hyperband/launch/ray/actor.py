@@ -133,7 +133,7 @@ class SlotActor:
                 keeper = self._spawn()
             self._waiting = None
             self._job, self._attempt = keeper, attempt
-        self._order(keeper, folder, attempt)
+            self._order(keeper, folder, attempt)  # before any other word
         # the next one starts when this job's own start is over, which it would slow down
         keeper.wait(_QUIET_S)
         with self._lock:
