@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hyperband.errors import InternalError, MachineError
-from hyperband.launch.base import NO_WISH, Slot
+from hyperband.launch.base import NO_WISH, Lease, Order, Slot
 from hyperband.launch.ray import driver as ray_driver
 from hyperband.launch.ray import slots as ray_slots
 from hyperband.launch.ray.files import RayFiles
@@ -20,10 +20,11 @@ from hyperband.launch.ray.holdings import IDLE_S, Holdings
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.laying import Laying
 from hyperband.launch.ray.link import bridge_environment
-from hyperband.launch.ray.sent import SentCarriers
+from hyperband.launch.ray.sent import Layout, SentCarriers, SentLauncher
 from hyperband.launch.ray.slots import RaySlots
 from hyperband.launch.ray.sync import Sync
 from hyperband.launch.ray.words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+from hyperband.machine.process import wait_for_end
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
 
@@ -263,6 +264,22 @@ def test_what_cannot_be_laid_down_here_is_asked_for_again_after_a_pause(tmp_path
     again()
     assert said == [""]
     assert (tmp_path / "stdout").read_text() == "1\n"
+
+
+def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(tmp_path: Path) -> None:
+    slots = RaySlots("a:1", {}, token=None, max_slots=None)
+    carriers = SentCarriers(slots, Layout("train.py", ".", None, None, None), study="study")
+    launcher = SentLauncher(slots, carriers, cwd=tmp_path, grace_s=1.0)
+    (tmp_path / "job").mkdir()
+    order = Order(tmp_path / "job", ("/bin/python", "/train.py", "x"), {})
+    with contextlib.closing(launcher):
+        job = launcher.start(order, Lease(Slot("m1:cpu/k", (), {}), ()))
+        slots._hear({"at": "over", "attempt": job.attempt, "said": "nothing of it is at its slot any more"})
+        launcher.heed()
+        assert wait_for_end(job.fileno(), 5.0)
+        ending = launcher.finish(job)
+    assert ending is not None
+    assert ending.exit_status is None
 
 
 def test_two_studies_of_one_name_share_no_folder_in_a_storage(

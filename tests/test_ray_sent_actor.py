@@ -1,5 +1,7 @@
 """What holds a slot on a node that shares no files: without Ray, in a process as Ray would start it."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launch_fixture import RemoteBench
 from search_fixture import until
 
+from hyperband.launch.ray.actor import SlotActor
 from hyperband.launch.ray.sent import Baggage
+from hyperband.launch.remote.carrier import Carrier
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = """
@@ -254,3 +259,34 @@ def test_a_job_is_killed_at_once_with_its_slot(tmp_path: Path) -> None:
     other.process.wait(5)
     assert not root.exists()
     other.close()
+
+
+def test_a_job_runs_to_its_end_also_where_no_process_can_be_made_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = RemoteBench(tmp_path)
+    monkeypatch.setattr(bench.carriers, "carry", lambda *_: Carrier(label="77", is_told=True))
+    monkeypatch.setattr(SlotActor, "_watch", lambda _: None)
+    slot = SlotActor(bench.carriers.argv[-1], 60.0)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with contextlib.closing(bench):
+        first = bench.start("/bin/sh", "-c", "exit 5")
+        with monkeypatch.context() as full:
+            full.setattr(subprocess, "Popen", refuse)
+            assert slot.run(str(first.folder), first.attempt) == ""
+        assert bench.wait(first).exit_status == 5
+        assert slot.about()["attempt"] == ""
+        (keeper,) = slot._leaving
+        keeper.process.wait()
+        slot._sweep()
+        # and the next one begins when it can
+        second = bench.start("/bin/sh", "-c", "exit 6")
+        monkeypatch.setattr(SlotActor, "_have_another_wait", lambda _: None)
+        assert slot.run(str(second.folder), second.attempt) == ""
+        assert bench.wait(second).exit_status == 6
+        (keeper,) = slot._leaving
+        keeper.process.wait()
+        slot._sweep()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -237,6 +238,30 @@ def test_a_keeper_says_that_its_job_is_over_if_it_is_asked_to(queued: RemoteBenc
         assert node.stdout.readline() == f"{claim.OVER}\n"
         assert json.loads((job.folder / keeper.RESULT_FILE).read_text())["exit_status"] == 0
     assert queued.wait(job).exit_status == 0
+
+
+def test_a_result_that_was_told_of_stays_whatever_becomes_of_its_keeper(queued: RemoteBench) -> None:
+    job = queued.start("/bin/true")
+    with subprocess.Popen(
+        queued.carriers.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        node.stdout.readline()
+        about = {"folder": str(job.folder), "attempt": job.attempt, "says_over": True}
+        print(json.dumps(about), file=node.stdin, flush=True)
+        assert node.stdout.readline() == f"{claim.OVER}\n"
+        # it stays for a moment
+        os.kill(json.loads((job.folder / keeper.KEEPER_FILE).read_text())["pid"], signal.SIGKILL)
+    assert queued.wait(job).exit_status == 0
+
+
+def test_who_waits_may_do_so_on_any_descriptor() -> None:
+    low = os.eventfd(1)
+    high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+    os.close(low)
+    with os.fdopen(high, "rb", buffering=0) as awaited:
+        becoming.rehearse(awaited)
 
 
 def test_a_stop_reaches_a_job_without_a_carrier_by_its_file(queued: RemoteBench) -> None:

@@ -121,6 +121,8 @@ class Warden:
         if status != 0:
             self._end_descendants()
         said = _read_all(self._listen).rstrip(b"\0").decode(errors="replace").strip()
+        if self._shared.is_over:
+            return 0  # whatever became of the keeper then: its result is there, and may have been read
         if status != 0:
             how = f"ended with {status}" if status > 0 else f"was killed by signal {-status}"
             self._write_end(said or self._why_killed or f"its keeper {how}", was_killed=status < 0)

@@ -138,7 +138,7 @@ class SlotActor:
         keeper.wait(_QUIET_S)
         with self._lock:
             self._sweep()
-            self._waiting = self._spawn()
+            self._have_another_wait()
         keeper.wait()
         with self._lock:
             self._job, self._attempt = None, ""
@@ -185,14 +185,24 @@ class SlotActor:
     def _spawn(self) -> _Keeper:
         """Start a keeper that waits. It ends with us, by its standard input; and its job then, too."""
         said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the keeper)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", self._script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", self._script],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                start_new_session=True,
+            )
+        except OSError:
+            said.close()
+            raise
         return _Keeper(process, said)
+
+    def _have_another_wait(self) -> None:
+        """Start the keeper of the next job; if there is no room for it now, that job finds out."""
+        self._waiting = None
+        with contextlib.suppress(OSError):
+            self._waiting = self._spawn()
 
     def _watch(self) -> None:
         """End when nobody wants us."""

@@ -251,6 +251,10 @@ class SentLauncher(RayLauncher):
         """Give a job up at once: a copy that runs on ends by itself, and touches nothing of the next."""
         super().give_up(job, why, is_proven=True)
 
+    def look_now(self, job: RemoteJob, why: str, *, is_proven: bool = False) -> None:  # noqa: ARG002
+        """Look at once; likewise."""
+        super().look_now(job, why, is_proven=True)
+
     def may_be_lost(self, job: RemoteJob) -> bool:  # noqa: ARG002
         """Return False: what did not reach its slot is known when that is met."""
         return False

@@ -229,7 +229,7 @@ class SentSlotActor(SlotActor):
         # what the next job needs can wait until this one has started, which it would slow down
         keeper.wait(_QUIET_S)
         with self._lock:
-            self._waiting = self._spawn()
+            self._have_another_wait()
         # a disk that is full is the next attempt's trouble
         with contextlib.suppress(OSError):
             self._next_work = self._folder.prepare()

@@ -199,9 +199,9 @@ class RemoteLauncher:
         """Return seconds until `heed` has something to do although nothing is said; None: never."""
         return None
 
-    def look_now(self, job: RemoteJob, why: str) -> None:
+    def look_now(self, job: RemoteJob, why: str, *, is_proven: bool = False) -> None:
         """Do what `give_up` does, but see at once whether it is over: its result should be there."""
-        self._patrol.look_now(job, why)
+        self._patrol.look_now(job, why, is_proven=is_proven)
 
     def finish(self, job: RemoteJob) -> Ending | None:
         """Give back what a job that is over still takes here, and tell how it ended; None: not over yet.

@@ -153,14 +153,14 @@ class Patrol:
         """Look at a job at once: something has changed."""
         self._call(lambda: self._hurry(job, ""))
 
-    def look_now(self, job: Watched, why: str) -> None:
+    def look_now(self, job: Watched, why: str, *, is_proven: bool) -> None:
         """Give a job up as `give_up` does, and look at it in this thread, unless the other is at it."""
         if not self._going.acquire(blocking=False):
-            self.give_up(job, why, is_proven=False)
+            self.give_up(job, why, is_proven=is_proven)
             return
         try:
             self._take_calls()
-            self._hurry(job, why)
+            self._hurry(job, why, is_proven=is_proven)
             self._go_rounds()
         except Exception as err:  # noqa: BLE001 (whoever waits for a job is told)
             self._fail(err)
