@@ -46,8 +46,8 @@ class JobFiles:
         self._seen: tuple[int, int, int] | None = None
         self._sha256 = last_sha256
         self._gone_since_s: float | None = None
-        #: the folder of the attempt whose checkpoint each trial goes on from
-        self._after: dict[int, Path] = {}
+        #: job and attempt whose checkpoint each trial goes on from
+        self._after: dict[int, tuple[int, int]] = {}
         #: the script is not the one that jobs before it ran; whoever tells of it sets it back
         self.has_changed = False
 
@@ -93,11 +93,12 @@ class JobFiles:
     def note_end(self, trial: int, event: JobEnded) -> None:
         """Take in how an attempt ended: the checkpoint counts of the latest one that gave a loss."""
         if event.outcome is Outcome.LOSS:
-            self._after[trial] = job_folder(self._study_folder, event.job, event.attempt)
+            self._after[trial] = event.job, event.attempt
 
     def after(self, trial: int) -> Path | None:
         """Return the folder of the attempt whose checkpoint a trial goes on from; None: it has not begun."""
-        return self._after.get(trial)
+        found = self._after.get(trial)
+        return None if found is None else job_folder(self._study_folder, *found)
 
     def order(self, start: Start, slot: Slot) -> Order:
         """Return what the launcher needs to start this job on this slot."""
