@@ -511,10 +511,18 @@ def test_as_long_as_there_is_none_they_are_waited_for(story: Story) -> None:
     assert found == [False, True, False, False], "only while jobs wait"
 
 
+def test_a_slurm_that_never_answered_is_what_is_waited_for(story: Story) -> None:
+    story.tell(Wanted(1), Unreachable("slurm_load_jobs error: Unable to contact slurm controller"))
+    said = "Slurm does not answer (slurm_load_jobs error: Unable to contact slurm controller)"
+    assert story.allocations.why_none() == said
+    story.tell(Status(()))
+    assert story.allocations.why_none() == "allocations: 1 asked for"
+
+
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (
-        "allocations: 2 wait in Slurm's queue (Resources); 1 held, with 1 jobs"
+        "allocations: 1 asked for; 1 waits in Slurm's queue (Resources); 1 held, with 1 jobs"
     )
     said = held.all_of(CancelRefused(("2",), "Access denied"))
     assert said == [Say("Slurm did not cancel 2: Access denied")]

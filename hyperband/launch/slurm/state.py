@@ -30,6 +30,8 @@ class SlurmState:
     not_before_s: float = 0.0
     has_looked: bool = False
     is_reachable: bool = True
+    #: what was said when Slurm did not answer
+    silence: str = ""
     is_stopping: bool = False
     has_failed: bool = False
     #: said already
@@ -38,17 +40,23 @@ class SlurmState:
     def note_answer(self, actions: Orders) -> None:
         """Take in that Slurm has said what is there."""
         if not self.is_reachable:
-            self.is_reachable = True
+            self.is_reachable, self.silence = True, ""
             actions.append(Say("Slurm answers again"))
 
     def note_trouble(self, event: Unreachable | CancelRefused, actions: Orders) -> None:
         """Take in that Slurm does not do what it was asked for."""
         match event:
             case Unreachable(words):
-                self.is_reachable = False
+                self.is_reachable, self.silence = False, words
                 actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
             case CancelRefused(job_ids, words):
                 actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
+
+    def why_silent(self) -> str:
+        """One line on a Slurm that does not answer; empty: it does."""
+        if self.is_reachable:
+            return ""
+        return f"Slurm does not answer{f' ({self.silence})' if self.silence else ''}"
 
     def note_unknown_word(self, line: JobLine, actions: Orders) -> None:
         """Take in that Slurm said something of a job that is not known here: it changes nothing."""

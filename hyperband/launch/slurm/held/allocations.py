@@ -167,13 +167,16 @@ class Allocations:
 
     def why_none(self) -> str:
         """One line on what jobs that wait for a slot wait for."""
+        silence = self._all.why_silent()
         if not self._all.has_looked:
-            return "Slurm has not said yet which allocations are there"
+            return silence or "Slurm has not said yet which allocations are there"
         counts = {
             phase: [one for one in self._all.allocations.values() if one.phase == phase] for phase in Phase
         }
         words = []
-        if n_queued := len(counts[Phase.QUEUED]) + len(self._all.asked):
+        if self._all.asked:
+            words.append(f"{len(self._all.asked)} asked for")
+        if n_queued := len(counts[Phase.QUEUED]):
             reasons = sorted({one.reason for one in counts[Phase.QUEUED] if one.reason})
             words.append(f"{n_queued} wait{'s' if n_queued == 1 else ''} in Slurm's queue")
             words[-1] += f" ({', '.join(reasons)})" if reasons else ""
@@ -185,8 +188,8 @@ class Allocations:
         if counts[Phase.HELD]:
             n_busy = sum(len(one.busy) for one in counts[Phase.HELD])
             words.append(f"{len(counts[Phase.HELD])} held, with {n_busy} jobs")
-        if not self._all.is_reachable:
-            words.append("Slurm does not answer")
+        if silence:
+            words.append(silence)
         return f"allocations: {'; '.join(words) or 'none'}"
 
     def validate(self) -> None:

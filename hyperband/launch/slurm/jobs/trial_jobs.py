@@ -161,10 +161,10 @@ class TrialJobs:
 
     def why_none(self, now_s: float) -> str:
         """One line on why no attempt is chosen."""
+        if silence := self._all.why_silent():
+            return silence
         if not self._all.has_looked:
             return "Slurm has not said yet which jobs are there"
-        if not self._all.is_reachable:
-            return "Slurm does not answer"
         if words := self._all.starts.words(now_s):
             return words
         if now_s < self._all.not_before_s:
