@@ -210,6 +210,19 @@ def test_slots_with_what_ran_there_and_quarantine(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("of", ["slurm/{}", "n{}/15/0", "n1/15/{}", "gpu:0/{}"])
+def test_slots_are_in_the_order_of_their_numbers(tmp_path: Path, of: str) -> None:
+    names = [of.format(number) for number in (10, 9, 2)]
+    study = view_of(
+        [
+            *events_with(tmp_path, named),
+            *(SlotQuarantined(1.0, name, 2.0, "it failed jobs") for name in names),
+        ]
+    )
+    found = [line.split()[0] for line in slots_table(study).splitlines()[2:]]
+    assert [name for name in found if name in names] == names[::-1]
+
+
 def test_slots_without_quarantine_have_no_column_for_it(tmp_path: Path) -> None:
     table = slots_table(view_of(play(small_plan(), settings(tmp_path))))
     assert table.splitlines()[0].split() == ["slot", "attempts", "losses", "failures", "busy"]

@@ -169,6 +169,8 @@ def test_a_job_has_all_that_the_profile_asks_for() -> None:
     assert slots.adopt("slurm/7").slot.arguments == ("--multi_gpu",)
     words = "Slurm: each job of a trial is one of Slurm's (partition gpu, gpus 2); up to 3 jobs at once"
     assert slots.describe() == words
+    throttled = TrialJobSlots(profile_of_one(Profile(array_throttle=2)), max_slots=3)
+    assert throttled.describe().endswith("; up to 3 jobs at once, 2 of them running")
 
 
 def test_tasks_are_written_down_before_they_are_asked_for_and_found_again(tmp_path: Path) -> None:

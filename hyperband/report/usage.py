@@ -1,5 +1,6 @@
 """What jobs took, rung by rung and slot by slot: tables for people. Owns their layout; decides nothing."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -97,10 +98,10 @@ def _count(slot: _Slot, end: JobEnded | None) -> None:
         slot.busy_s += end.ended_at - end.started_at
 
 
-def _in_order(name: str) -> tuple[str, list[int]]:
-    """`gpu:2` before `gpu:10`."""
-    kind, _, numbers = name.partition(":")
-    return kind, [int(number) for number in numbers.replace("/", ",").split(",") if number.isdecimal()]
+def _in_order(name: str) -> list[tuple[bool, int, str]]:
+    """`gpu:2` before `gpu:10`, `slurm/2` before `slurm/10`, `n2/15/0` before `n10/15/0`."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _of(

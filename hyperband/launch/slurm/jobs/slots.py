@@ -90,7 +90,9 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         n = self._n_slots
         asked = ", ".join(described(self._profile)) or "the site's defaults"
         jobs = "1 job, one after the other" if n == 1 else f"{n} jobs"
-        return f"Slurm: each job of a trial is one of Slurm's ({asked}); up to {jobs} at once"
+        most = self._profile.array_throttle
+        running = "" if most is None or most >= n else f", {most} of them running"
+        return f"Slurm: each job of a trial is one of Slurm's ({asked}); up to {jobs} at once{running}"
 
     def n_slots(self) -> int:
         """How many jobs may be queued or running at once."""
