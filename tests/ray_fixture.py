@@ -39,7 +39,7 @@ _CLUSTER_VARIABLE = "RAY_TEST_CLUSTER"
 def why_no_ray() -> str | None:
     """The reason to skip a test that needs a Ray of several machines; None: it can be had."""
     if importlib.util.find_spec("ray") is None:
-        return "no Ray in this environment: pip install 'hyperband[ray]'"
+        return "no Ray in this environment: pip install '.[ray]'"
     absent = [name for name in _NEEDED if shutil.which(name, path=_SYSTEM_PATH) is None]
     if absent:
         return f"{', '.join(absent)} not found (Debian: apt install iproute2 util-linux)"

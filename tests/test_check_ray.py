@@ -127,7 +127,7 @@ LOCAL = ("--on", "ray", "--ray-address", "local")
 @pytest.fixture
 def home(searches: Searches) -> Searches:
     """Searches whose Ray is their own."""
-    pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
     waits = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.05)\n"
     searches.write(script(f"open('began', 'a').write('x')\n{waits}print(1)"))
     return searches

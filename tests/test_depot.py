@@ -62,7 +62,7 @@ def words(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     if request.param == "disk":
         return {"disk": str(tmp_path / "disk"), "storage": None}
     if importlib.util.find_spec("fsspec") is None:
-        pytest.skip("no fsspec: pip install 'hyperband[storage]'")
+        pytest.skip("no fsspec: pip install '.[storage]'")
     if request.param == "file":
         return {"disk": "/nowhere", "storage": f"file://{tmp_path}/storage with a space"}
     return {"disk": "/nowhere", "storage": f"{request.getfixturevalue('s3')}/{uuid.uuid4().hex}"}

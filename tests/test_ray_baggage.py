@@ -226,7 +226,8 @@ def test_a_package_that_a_storage_lacks_is_named(
         return None if name == package else name
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    with pytest.raises(MachineError, match=rf"needs {package}, .* 'hyperband\[storage\]' {package}"):
+    both = rf"needs {package}, .* '\.\[storage\]' {package}` in .* fsspec {package}`"
+    with pytest.raises(MachineError, match=both):
         require_fsspec(uri)
 
 

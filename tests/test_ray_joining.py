@@ -285,7 +285,7 @@ def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(
 def test_two_studies_of_one_name_share_no_folder_in_a_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
     monkeypatch.setattr(RaySlots, "open", lambda *_, **__: None)
     where: list[str] = []
     monkeypatch.setattr(SentCarriers, "__init__", lambda *_, study: where.append(study))

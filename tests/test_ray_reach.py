@@ -81,7 +81,7 @@ def test_a_machine_that_is_part_of_no_cluster_is_told_what_to_do() -> None:
 
 
 def test_a_search_says_what_it_joins_and_is_ended_at_once_meanwhile(searches: Searches) -> None:
-    pytest.importorskip("ray", reason="no Ray in this environment: pip install 'hyperband[ray]'")
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
     searches.write(script())
     words = [sys.executable, str(HYPERBAND), "--on", "ray", "--guide", "none", str(searches.path)]
     with listening() as address:

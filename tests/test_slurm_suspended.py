@@ -54,6 +54,7 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     argv = [sys.executable, "-c", SHORT, "--json", "--guide", "none", "--on", "slurm", "--slurm-mode", mode]
     search = searches.start_argv([*argv, *PROFILE, *ONE, str(searches.path)])
     until(lambda: ticks(searches) > 0, "the job to write")
+    until(lambda: any((searches.study / "jobs").glob("*/lease")), "its lease to be renewed")
     job_id = slurm.run("squeue", "-h", "-o", "%i").strip()
     slurm.run("scontrol", "suspend", job_id)
     until(lambda: "left alone until it goes on" in on_slurm.log(), "that to be told", 15.0)

@@ -245,7 +245,7 @@ class Storage:
         except ImportError as err:
             raise UnreachableError(
                 f"--storage needs fsspec in {sys.executable}, which does not have it: pip install "
-                "'hyperband[storage]' there, or name it under pip in --ray-runtime-env"
+                "fsspec there, or name it under pip in --ray-runtime-env"
             ) from err
         try:
             self._fs, self._root = url_to_fs(uri)

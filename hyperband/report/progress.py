@@ -33,7 +33,7 @@ def progress_words(study: StudyView, *, now: float) -> str:
         queued = f", {n_queued:,} queued" if n_queued else ""
         running = f", {n_running:,} running{queued}" if n_running else queued
         if running and study.state != "running":
-            of = f" ({n_queued:,} of them queued)" if n_queued else ""
+            of = f" ({n_queued:,} of them queued when last seen)" if n_queued else ""
             running = f", {progress.n_jobs_running:,} left behind by a search that was killed{of}"
         failed = f", {progress.n_jobs_failed:,} of them failed" if progress.n_jobs_failed else ""
         lines.append(

@@ -238,9 +238,12 @@ class Search:
             self._ids.see(event)
         self._checkpoints.note((started.trial for started, _, _ in ended), decisions)
         if ended or len(self._attempts):
-            n_ended = len(ended)
+            ends = [event for _, event, _ in ended]
+            n_unbegun = sum(event.loss is None and event.ended_at == event.started_at for event in ends)
+            unbegun = f", {n_unbegun} had not begun" if n_unbegun else ""
             self._voice.says(
-                f"Taken over: {self._attempts.words()}; {n_ended} ended while no search was there."
+                f"Taken over: {self._attempts.words()}; {len(ended) - n_unbegun} ended while no search was "
+                f"there{unbegun}."
             )
         for one in ended:
             self._voice.ended(*one)

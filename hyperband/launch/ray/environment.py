@@ -175,7 +175,9 @@ def require_fsspec(uri: str) -> None:
     needed = _PROTOCOLS[urlsplit(uri).scheme]
     for module in ("fsspec", needed):
         if module and importlib.util.find_spec(module) is None:
+            also = f" {needed}" if needed else ""
             raise MachineError(
-                f"--storage {uri} needs {module}, which is not installed; install it (`pip install "
-                f"'hyperband[storage]'{f' {needed}' if needed else ''}`), here and on the nodes"
+                f"--storage {uri} needs {module}, which is not installed; install it here, with the extra "
+                f"[storage] (`pip install '.[storage]'{also}` in hyperband's folder), and on the nodes "
+                f"(`pip install fsspec{also}`)"
             )

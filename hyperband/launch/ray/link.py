@@ -179,6 +179,6 @@ def require_ray() -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise MachineError(
-            "--on ray needs Ray in the environment of hyperband, in the cluster's version; install it "
-            "(`pip install 'hyperband[ray]'`), or leave --on out"
+            "--on ray needs Ray in the environment of hyperband, in the cluster's version; install its "
+            "extra [ray] (`pip install '.[ray]'` in hyperband's folder), or leave --on out"
         )

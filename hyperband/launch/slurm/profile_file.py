@@ -85,7 +85,8 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
         import yaml
     except ImportError as err:
         raise UsageError(
-            f"--slurm-profile {path} needs PyYAML, which is not installed: pip install 'hyperband[slurm]'. "
+            f"--slurm-profile {path} needs PyYAML, which is not installed: `pip install '.[slurm]'` in "
+            "hyperband's folder, or `pip install PyYAML`. "
             "Without it, every key can be given as --slurm-set KEY=VALUE."
         ) from err
     try:
