@@ -41,6 +41,31 @@ def test_what_a_killed_keeper_left_goes_with_the_next_look_and_what_is_used_stay
         os.close(descriptor)
 
 
+def test_a_keeper_whose_search_was_killed_meanwhile_ends_its_ray_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "hb-ray-one"
+    folder.mkdir()
+    for name in (IN_USE_FILE, KEPT_FILE):
+        (folder / name).touch()
+    (folder / "ray_current_cluster").write_text("127.0.0.1:1")
+    reader, writer = os.pipe()
+    os.close(reader)
+    keeper = local_keeper.LocalKeeper(tmp_path, folder, writer)
+    # it is in this process, which has other children, too
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(local_keeper, "prctl", lambda *_: None)
+    monkeypatch.setattr(keeper, "_keep", lambda _: pytest.fail("nobody is there"))
+    monkeypatch.setattr(keeper, "_end", lambda ray: ray.kill())
+    with subprocess.Popen(["sleep", "60"]) as ray:
+        monkeypatch.setattr(keeper, "_start", lambda: ray)
+        keeper.run()
+        assert ray.wait(5.0) != 0
+    assert capfd.readouterr().err == "nobody waits for this Ray any more: it is ended\n"
+    os.close(keeper._in_use)
+    os.close(keeper._kept)
+
+
 def comes_in(search: IO[str]) -> bool:
     """Whether a search gets hold of a Ray at once."""
     try:

@@ -90,7 +90,7 @@ def a_start(engine: Engine, slots: Slots, homes: dict[int, frozenset[str]]) -> S
         packing=anything,
         disk=anything,
         expected_s=None,
-        near=lambda trial: homes.get(trial, frozenset()),
+        near=homes.get,
     )
 
 
@@ -125,6 +125,17 @@ def test_a_trial_waits_for_its_home_for_a_while(monkeypatch: pytest.MonkeyPatch)
     assert one.look_at_s == now_s + starting.HOME_S
     now_s += starting.HOME_S
     assert started(one) == {7: "m2:cpu/c"}
+
+
+def test_a_home_whose_slots_are_being_made_is_waited_for_and_others_start_meanwhile() -> None:
+    homes = {7: frozenset[str]()}
+    slots = Slots("m2:cpu/c")
+    one = a_start(Engine(7, 8), slots, homes)
+    assert started(one) == {8: "m2:cpu/c"}
+    slots.free.add("m2:cpu/c")
+    assert started(one) == {}
+    del homes[7]
+    assert started(one) == {7: "m2:cpu/c"}, "they will not come any more"
 
 
 def test_a_home_without_slots_is_not_waited_for() -> None:

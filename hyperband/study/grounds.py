@@ -74,8 +74,10 @@ class Grounds(Protocol):
         """Return what every job's environment has there besides what its slot adds."""
         ...
 
-    def near(self, after: Path | None) -> frozenset[str]:
-        """Return the slots of which alone an attempt's checkpoint is in reach; empty: it is of all.
+    def near(self, after: Path | None) -> frozenset[str] | None:
+        """Return the slots of which alone an attempt's checkpoint is in reach.
+
+        Empty: only of such that may come yet. None: it is of all, or of none that is there or may come.
 
         after: folder of the attempt; None: there is none.
         """
@@ -183,9 +185,9 @@ class LocalGrounds:
         """Return what every job's environment has besides what its slot adds: its share of the cores."""
         return job_environment(1 if len(slot.gpu_uuids) > 1 else self._n_at_once())
 
-    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
-        """Nothing: all slots are of one machine."""
-        return frozenset()
+    def near(self, after: Path | None) -> frozenset[str] | None:  # noqa: ARG002
+        """None: all slots are of one machine."""
+        return None
 
     def owns(self, pid: int) -> bool:
         """Return whether a process is a job's, or one that starts jobs."""

@@ -84,14 +84,16 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
             found |= {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         return found
 
-    def near(self, after: Path | None) -> frozenset[str]:
+    def near(self, after: Path | None) -> frozenset[str] | None:
         """Slots of the node that an attempt ran on, where checkpoints stay on their nodes."""
         if after is None or self._sent is None or not self._sent.stays_on_nodes:
-            return frozenset()
+            return None
         if after not in self._hosts:
             self._hosts[after] = host_of(after)
-        host = self._hosts[after]
-        return frozenset(name for name in self._slots.names() if name.partition(":")[0] == host)
+        if not (host := self._hosts[after]):
+            return None
+        near = frozenset(name for name in self._slots.names() if name.partition(":")[0] == host)
+        return near if near or self._slots.may_come(host) else None
 
     @property
     def watched(self) -> tuple[HasDescriptor, ...]:

@@ -32,9 +32,9 @@ class RemoteGrounds(Generic[S, L]):
         """Those that the engine gives."""
         return self._slots
 
-    def near(self, after: Path | None) -> frozenset[str]:  # noqa: ARG002
-        """Nothing: checkpoints are on a file system that all nodes share."""
-        return frozenset()
+    def near(self, after: Path | None) -> frozenset[str] | None:  # noqa: ARG002
+        """None: checkpoints are on a file system that all nodes share."""
+        return None
 
     def owns(self, pid: int) -> bool:  # noqa: ARG002
         """Return False: jobs run elsewhere."""

@@ -69,11 +69,12 @@ class Starting:
         packing: Packing,
         disk: DiskWatch,
         expected_s: Callable[[int], float | None] | None,
-        near: Callable[[int], frozenset[str]],
+        near: Callable[[int], frozenset[str] | None],
     ) -> None:
         """Put the parts together; the engine is told of what is chosen, the rest is only asked.
 
-        near: slots of which alone a trial's checkpoint is in reach; empty: of all.
+        near: slots of which alone a trial's checkpoint is in reach; empty: of such that may come yet; None:
+            of all, or of none.
         expected_s: how long a job runs that trains so many epochs; None: the slots have no use for it.
         """
         self._expected_s = expected_s
@@ -253,7 +254,8 @@ class Starting:
     def _at_home(self, start: Start, wishes: list[Wish]) -> list[Wish]:
         """What the job would like where its trial's checkpoint is; empty: that is everywhere, or nowhere."""
         near = self._near(start.trial)
-        if not near or near <= wishes[0].avoid:
+        # those that are all closed are not waited for
+        if near is None or (near and near <= wishes[0].avoid):
             return []
         far = frozenset(self._slots.names()) - near
         return [replace(wish, avoid=wish.avoid | far) for wish in wishes]

@@ -117,9 +117,9 @@ class Bridge:
         """Return which of them have said that they are there; asked in the survey's thread."""
         return {slot.key for slot in list(self._slots.values()) if slot.name}
 
-    def count_room(self, n_slots: int, n_nodes: int) -> None:
-        """Tell for how many slots there is room."""
-        self._say({"at": "capacity", "n_slots": n_slots, "n_nodes": n_nodes})
+    def count_room(self, n_on: Mapping[str, int], n_nodes: int) -> None:
+        """Tell for how many slots there is room, and where."""
+        self._say({"at": "capacity", "n_slots": sum(n_on.values()), "n_nodes": n_nodes, "n_on": n_on})
 
     def end(self, n_ended: int) -> None:
         """Tell that every slot has ended."""

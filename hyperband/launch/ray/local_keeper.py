@@ -67,12 +67,21 @@ class LocalKeeper:
         ray = self._start()
         try:
             words = self._wait_until_up(ray)
-            os.write(self._writer, words.encode())
-            os.close(self._writer)
-            if words == "up":
+            if self._tell(words) and words == "up":
                 self._keep(ray)
         finally:
             self._end(ray)
+
+    def _tell(self, words: str) -> bool:
+        """Tell whoever started us whether it is up; return False if that has ended, or waits no more."""
+        try:
+            os.write(self._writer, words.encode())
+        except BrokenPipeError:
+            sys.stderr.write("nobody waits for this Ray any more: it is ended\n")
+            return False
+        finally:
+            os.close(self._writer)
+        return True
 
     def _note(self, *_: object) -> None:
         self._is_told = True

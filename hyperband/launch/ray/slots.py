@@ -1,7 +1,8 @@
 """The slots that a search holds in a Ray cluster: what was decided of them, carried out.
 
 Owns the line to Ray's side of the search (link.py). Whether the cluster is there is decided in
-joining.py, who has which slot in holdings.py. Must not know: how a job is run at one.
+joining.py, who has which slot in holdings.py, where some may come yet in coming.py. Must not know: how a
+job is run at one.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Any
 from hyperband.errors import HyperbandError, InternalError
 from hyperband.launch.base import NO_WISH, Lease, Wish
 from hyperband.launch.environment import THREAD_VARIABLES
+from hyperband.launch.ray.coming import Coming
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import Holdings, Over
 from hyperband.launch.ray.joining import Joining
@@ -56,6 +58,7 @@ class RaySlots(RemoteSlots):
         self._max_slots = max_slots
         self._joining = Joining(address)
         self._holdings = Holdings(max_slots)
+        self._coming = Coming()
         #: slots in a row for which Ray could not make ready what travels to nodes
         self._n_unfit = 0
         self._warned: set[str] = set()
@@ -155,6 +158,7 @@ class RaySlots(RemoteSlots):
         """
         for words in self.link.heard():
             self._hear(words)
+        self._coming.settle(time.monotonic())
         self._news += self._joining.look(time.monotonic())
         self._heed_slow(time.monotonic())
         if self._joining.is_due(time.monotonic()):
@@ -165,6 +169,12 @@ class RaySlots(RemoteSlots):
         """Hear how many jobs wait for a slot."""
         self._n_waiting = n_jobs
         self._ask()
+        n_wanted = self._holdings.n_wanted(n_jobs)
+        self._coming.look(n_wanted, len(self._holdings.names()), time.monotonic())
+
+    def may_come(self, node: str) -> bool:
+        """Return whether slots of a node may come yet: they were asked for, and are being made."""
+        return self._coming.may_come(node, len(self._holdings.names()))
 
     def wait_s(self) -> float | None:
         """Return seconds until `heed` has something to do although nothing is said; None: never."""
@@ -174,6 +184,8 @@ class RaySlots(RemoteSlots):
         waits_s = [max(0.0, at_s - now_s) for at_s in look_at_s if at_s is not None]
         if self._n_waiting == 0 and (surplus_s := self._holdings.surplus_in_s(now_s)) is not None:
             waits_s.append(surplus_s)
+        if (coming_s := self._coming.over_in_s(now_s)) is not None:
+            waits_s.append(coming_s)
         return min(waits_s, default=None)
 
     def take_over(self) -> list[Over]:
@@ -293,7 +305,10 @@ class RaySlots(RemoteSlots):
                 self._n_ended = words["n"]
             case _:
                 self._news += self._joining.hear(words, now_s)
+                if words["at"] == "capacity":
+                    self._coming.note_nodes(words["n_on"])
                 if words["at"] == "joined":
+                    self._coming.note_joined(now_s)
                     # a cluster that has lost its GPUs for a moment must not change what a slot is
                     self._resources = dict(words["resources"])
 

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import ray
@@ -52,8 +52,8 @@ class Listener(Protocol):
         """Return which of them have said that they are there; asked in the survey's thread."""
         ...
 
-    def count_room(self, n_slots: int, n_nodes: int) -> None:
-        """Hear for how many slots there is room on how many nodes."""
+    def count_room(self, n_on: Mapping[str, int], n_nodes: int) -> None:
+        """Hear for how many slots there is room, by the names of nodes, and on how many nodes."""
         ...
 
     def end(self, n_ended: int) -> None:
@@ -185,7 +185,7 @@ class Survey:
         self.answered_s = time.monotonic()
         if n_on != self._n_on:
             self._n_on = n_on
-            self._call(lambda: self._listener.count_room(sum(n_on.values()), len(nodes)))
+            self._call(lambda: self._listener.count_room(n_on, len(nodes)))
         return sum(n_on.values())
 
     def _create(self) -> None:
