@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hyperband.errors import JournalError, StudyBusyError
@@ -509,7 +509,8 @@ def test_a_file_system_that_became_read_only_loses_nothing(small_disk: Path) -> 
     flip=st.integers(1, 255),
     n_bytes=st.sampled_from([1, 40, 4096]),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(name=JOURNAL_FILE, place=0.16015625, flip=128, n_bytes=1)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_byte_of_either_file_can_change_what_a_study_says(
     tmp_path_factory: pytest.TempPathFactory, name: str, place: float, flip: int, n_bytes: int
 ) -> None:

@@ -218,12 +218,15 @@ def test_huge_command_lines_and_environments(any_bench: AnyBench) -> None:
 
 
 def test_a_job_that_has_ended_cannot_be_asked_to(any_bench: AnyBench) -> None:
-    job = any_bench.python("import time; time.sleep(0.2); print(0.25)")
+    began = any_bench.folder / "began"
+    job = any_bench.python(f"import time; open({str(began)!r}, 'x'); time.sleep(0.2); print(0.25)")
     about = any_bench.about()
+    until(began.exists, "its word to run")
     os.kill(about["pid"], signal.SIGSTOP)  # a machine too busy to run the keeper for a moment
     until(lambda: proc.start_ticks(about["job_pid"]) is None, "the job to end by itself")
     any_bench.launcher.stop(job, StopReason.TIMEOUT)
-    os.kill(about["pid"], signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):  # being asked may wake it, and it is over at once
+        os.kill(about["pid"], signal.SIGCONT)
     ending = any_bench.wait(job)
     assert (ending.exit_status, ending.asked) == (0, None)
 

@@ -64,11 +64,19 @@ class Sent(OnRay):
         """Start a search that carries nothing from job to job."""
         return self.searches.start_argv(super().words("--ray-files", "sent", *options))
 
+    def tops(self) -> list[Path]:
+        """Where slots have their folders, on each node."""
+        top = f"{self.cluster.folder}/tmp/hyperband-{os.getuid()}"
+        return [Path(f"/proc/{self.cluster.raylet(machine)}/root{top}") for machine in MACHINES]
+
     def left_on_nodes(self) -> list[str]:
         """What slots have in their folders, on any node."""
-        top = f"{self.cluster.folder}/tmp/hyperband-{os.getuid()}"
-        tops = [Path(f"/proc/{self.cluster.raylet(machine)}/root{top}") for machine in MACHINES]
-        return [str(path) for top in tops for kind in ("node", "attempts") for path in top.glob(f"*/{kind}")]
+        kinds = ("node", "attempts")
+        return [str(path) for top in self.tops() for kind in kinds for path in top.glob(f"*/{kind}")]
+
+    def results_on_nodes(self) -> set[str]:
+        """What keepers have written of jobs that ended, and nobody has fetched and forgotten."""
+        return {str(path) for top in self.tops() for path in top.rglob("result.json")}
 
     def is_all_given_back(self) -> bool:
         # what the machines of another test had when their power was cut goes with the next slot there
@@ -169,8 +177,9 @@ def test_an_interrupt_and_stop_end_jobs_and_slots(sent: Sent) -> None:
     sent.searches.path.write_text(script_text.replace("60.0", one_only))
     again = sent.start(*few)
     until(lambda: sent.n_jobs_begun() == 4, "jobs to begin again", 60.0)
+    before = sent.results_on_nodes()
     sent.searches.kill(again)
-    time.sleep(3.0)
+    until(lambda: len(sent.results_on_nodes() - before) == 1, "one to end", 30.0)
     began_s = time.monotonic()
     stopped = sent.stop()
     assert "ended 1 job and 2 slots that" in stopped.out, stopped

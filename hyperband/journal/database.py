@@ -16,6 +16,8 @@ from hyperband.folder import JOURNAL_FILE
 from hyperband.journal.rows import Row, events_of
 from hyperband.machine.mounts import file_system, is_network
 
+#: what goes wrong in SQLite; the second where its message holds what stands in a damaged file
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _BUSY_S = 30.0
 _READ_ROWS = 2000
 _NEW_FILE = f"{JOURNAL_FILE}.new"
@@ -60,7 +62,7 @@ class Database:
             wanted = "delete" if network else "wal"
             (mode,) = connection.execute(f"PRAGMA journal_mode={wanted}").fetchone()
             _migrate(connection, path)
-        except (sqlite3.Error, JournalError) as err:
+        except (*_ERRORS, JournalError) as err:
             if connection is not None:
                 connection.close()
             if isinstance(err, JournalError):
@@ -97,7 +99,7 @@ class Database:
             if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
                 _check_version(connection, path)
                 return cls(path, connection, write_ahead=False)
-        except (sqlite3.Error, JournalError) as err:
+        except (*_ERRORS, JournalError) as err:
             if connection is not None:
                 connection.close()
             if isinstance(err, JournalError):
@@ -134,7 +136,7 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as err:
+        except _ERRORS as err:
             raise told(err, self.path, "write") from err
 
     def rows(self, after: int = 0, *, n_at_once: int = _READ_ROWS) -> Iterator[list[Row]]:
@@ -155,7 +157,7 @@ class Database:
                     raise DamagedError(f"has a row that is no event among {seq + 1} to {seq + len(batch)}")
                 yield [(kind, body) for _, kind, body in batch]
                 seq += len(batch)
-        except sqlite3.Error as err:
+        except _ERRORS as err:
             raise told(err, self.path, "read") from err
 
     def readable(self) -> list[Row]:
@@ -176,7 +178,7 @@ class Database:
         """
         try:
             (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as err:
+        except _ERRORS as err:
             raise told(err, self.path, "read") from err
         if found != "ok":
             raise DamagedError(f"is damaged ({found})")
@@ -213,7 +215,7 @@ class Database:
         """Make it one plain file, that anybody can copy and read without the log beside it."""
         if self.write_ahead:
             # somebody is reading, or the disk is full: then it stays as it is, which loses nothing
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*_ERRORS):
                 self._connection.execute("PRAGMA journal_mode=delete").fetchone()
 
     def close(self) -> None:
@@ -245,7 +247,7 @@ def build(folder: Path, rows: Sequence[Row]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except sqlite3.Error as err:
+    except _ERRORS as err:
         raise JournalError(str(told(err, new, "write"))) from err
     except OSError as err:
         raise JournalError(
@@ -278,7 +280,7 @@ def snapshot(folder: Path, to: Path) -> None:
             source.backup(target)
             # without this its reader would look for a log beside it
             target.execute("PRAGMA journal_mode=delete").fetchone()
-    except sqlite3.Error as err:
+    except _ERRORS as err:
         raise told(err, path, "read") from err
 
 
@@ -311,7 +313,7 @@ def aside_name(folder: Path, name: str, why: str) -> str:
     return found
 
 
-def told(err: sqlite3.Error, path: Path, what: str) -> DamagedError | JournalError:
+def told(err: sqlite3.Error | UnicodeDecodeError, path: Path, what: str) -> DamagedError | JournalError:
     """Return SQLite's error as what it means for a study."""
     code = getattr(err, "sqlite_errorcode", None)
     match None if code is None else code & 0xFF:
