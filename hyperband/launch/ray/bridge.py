@@ -1,7 +1,7 @@
 """A search's driver of Ray: it joins the cluster, holds slots there, and carries jobs to them.
 
 It is a process of its own and talks over a socket, one JSON object a line, both ways. The first line says
-what to join (ray_words.Join). It ends when the socket does; slots and jobs go on. Ray ends this process where
+what to join (words.Join). It ends when the socket does; slots and jobs go on. Ray ends this process where
 its head is gone for good, which is why it is not the search's.
 
 Owns the calls of slots, and what is said of them. What has to ask Ray's head, and so may hang, is the

@@ -77,7 +77,7 @@ class RaySlots(RemoteSlots):
 
         Args:
             files: of the study.
-            sent: what travels to its nodes, see ray_words.Join.
+            sent: what travels to its nodes, see words.Join.
             makes: what of --ray-runtime-env a node has to make before a slot begins there.
         """
         self._sent = sent
