@@ -61,7 +61,7 @@ def test_nodes_that_have_all_and_one_that_lacks_the_studies(
     assert found["node_gpus"][0] == "ok"
     assert "CUDA_VISIBLE_DEVICES 0 on m1" in found["node_gpus"][1]
     assert not (searches.folder / "trained").exists()
-    assert list((searches.folder / "logs").iterdir()) == []
+    assert not (searches.folder / "logs").exists()
 
 
 @pytest.mark.slow

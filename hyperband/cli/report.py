@@ -12,6 +12,7 @@ from hyperband.journal import read_events, read_study, where, writer_of
 from hyperband.launch.slurm.search import SearchJob
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
+from hyperband.report.now import Now
 from hyperband.report.results import report_text
 from hyperband.report.studies import studies_table
 from hyperband.report.text import shown
@@ -62,7 +63,8 @@ def _read(folder: Path) -> StudyView:
     # Asked before the events are read: a search that ends in between has told its events how it ended.
     running = writer_of(folder) is not None
     found = read_study(folder, say=complain)
-    return study_view(found.events, folder=folder, running=running, beginnings=found.beginnings)
+    now = Now.read(folder)
+    return study_view(found.events, folder=folder, running=running, beginnings=found.beginnings, now=now)
 
 
 def _losses_of(folders: Sequence[str]) -> dict[str, int]:

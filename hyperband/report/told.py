@@ -31,7 +31,7 @@ class Span:
     """The time for which one process wrote a study, Unix seconds."""
 
     began_at: float
-    #: of a process that was killed the last thing it wrote; None while it runs
+    #: of a process that was killed when it was last seen to do anything; None while it runs
     ended_at: float | None
 
 
@@ -57,8 +57,10 @@ class Told:
         self.rung_added: int | None = None
         #: what processes wrote that ended, or that another one followed
         self._spans: list[Span] = []
-        #: when the latest one began, and the last thing it wrote
-        self._began_at = self._last_at = 0.0
+        #: when the latest one began
+        self._began_at = 0.0
+        #: when it was last seen to do anything, Unix seconds
+        self.last_at = 0.0
         #: what came last is an end that no living search saw
         self._is_afterwards = False
         self.learns_from: tuple[str, ...] = ()
@@ -69,12 +71,22 @@ class Told:
         """The times for which processes wrote the study; `running`: the latest one still does."""
         if self.search_started is None or self.search_ended is not None:
             return tuple(self._spans)
-        return (*self._spans, Span(self._began_at, None if running else self._last_at))
+        return (*self._spans, Span(self._began_at, None if running else self.last_at))
+
+    @property
+    def open_since(self) -> float | None:
+        """When the latest process began, Unix seconds; None: it ended in good order, or there was none."""
+        return None if self.search_started is None or self.search_ended is not None else self._began_at
+
+    def note_later(self, *times_at: Iterable[float]) -> None:
+        """Take in what the latest process did besides, unless it has ended; Unix seconds."""
+        if self.open_since is not None:
+            self.last_at = max(self.last_at, *(at for some in times_at for at in some), self._began_at)
 
     def _start(self, event: SearchStarted) -> None:
         if self.search_started is not None:
             if self.search_ended is None:
-                self._spans.append(Span(self._began_at, self._last_at))
+                self._spans.append(Span(self._began_at, self.last_at))
             if self.search_started.host != event.host:
                 self.quarantined.clear()  # slots of another machine
         self.search_started, self.search_ended = event, None
@@ -101,7 +113,7 @@ class Told:
             case SearchEnded():
                 self.search_ended = event
                 # of a search that was killed `stop` writes the end, perhaps days later
-                self._spans.append(Span(self._began_at, self._last_at if self._is_afterwards else event.at))
+                self._spans.append(Span(self._began_at, self.last_at if self._is_afterwards else event.at))
             case JobStarted():
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():
@@ -124,4 +136,4 @@ class Told:
                 assert_never(event)
         self._is_afterwards = isinstance(event, JobEnded) and not event.search_alive
         if not self._is_afterwards:
-            self._last_at = getattr(event, "at", self._last_at)
+            self.last_at = getattr(event, "at", self.last_at)
