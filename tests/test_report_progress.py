@@ -95,6 +95,9 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
     # the same after the search was killed: as it saw them last, when it saw one begin
     killed = study_view(found.events, folder=FOLDER, running=False, beginnings=found.beginnings)
     assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 60
+    again = replace(found.events[1], at=BEGAN_AT + 55)
+    followed = study_view([*found.events, again], folder=FOLDER, running=True, beginnings=found.beginnings)
+    assert followed.spans[0].ended_at == BEGAN_AT + 50
     assert progress_words(killed, now=0.0).startswith(f"{counts}seen    no search is running: ")
     by_number = {job.job: (job.state, job.started_at) for job in study.jobs}
     assert by_number == {
@@ -142,10 +145,10 @@ def test_what_a_living_search_waits_for_and_what_is_suspended_is_told(tmp_path: 
     document = document_of(lives)
     assert document["waiting"] == {"why": "1 job suspended by Slurm", "since": BEGAN_AT + 80}
     assert document["last_seen_at"] is None
-    # of a search that was killed nobody says that it waits; its job is as it was last seen
+    # of a search that was killed the journal alone is left
     killed = view(now, running=False)
-    assert (killed.waits_for, killed.jobs[-1].state) == ("", "suspended")
-    assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 90
+    assert (killed.waits_for, killed.jobs[-1].state) == ("", "running")
+    assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 4
     # what another search said is nothing of this one
     other = view(replace(now, began_at=BEGAN_AT - 1), running=True)
     assert (other.waits_for, other.jobs[-1].state) == ("", "running")
@@ -238,7 +241,7 @@ def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_p
     assert isinstance(start, JobStarted)
     later = BEGAN_AT + 90_000
     lost = JobEnded(later, start.job, start.attempt, Outcome.LOST, None, None, later, later, False, "gone")
-    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "stopped from outside")])
+    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "killed, and ended from outside")])
     assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4),)
 
 

@@ -166,7 +166,7 @@ class _Check:
             self._report.add_rest(_LINES[1:], "no task runs")
             return
         ran = ", ".join(one["node"] for one in said)
-        told = f"{ran} ran a task, over {duration(took_s)} after the cluster was asked"
+        told = f"{ran} ran a task, done {duration(took_s)} after the cluster was asked"
         if silent:
             told += f"; busy, and not tried: {', '.join(silent)}"
         if self._failed:

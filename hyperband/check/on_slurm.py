@@ -113,7 +113,7 @@ def _nodes(
         return
     node = found.said["node"]
     report.add(
-        "node", Status.OK, f"{node} ran a job, over {duration(found.took_s)} after it was asked for ({asked})"
+        "node", Status.OK, f"{node} ran a job, done {duration(found.took_s)} after it was asked for ({asked})"
     )
     add_files(settings, folder, word, [found.said], report)
     add_interpreters(settings, sys.executable, [found.said], report)

@@ -38,8 +38,9 @@ class Span:
 class Told:
     """What the events say that the engine has no use for."""
 
-    def __init__(self) -> None:
-        """Nothing was told yet."""
+    def __init__(self, moments_at: Iterable[float] = ()) -> None:
+        """Nothing was told yet; moments_at: when its searches did what is no event, Unix seconds."""
+        self._moments_at = tuple(moments_at)
         self.created: StudyCreated | None = None
         self.has_plan = False
         #: by trial
@@ -59,8 +60,8 @@ class Told:
         self._spans: list[Span] = []
         #: when the latest one began
         self._began_at = 0.0
-        #: when it was last seen to do anything, Unix seconds
-        self.last_at = 0.0
+        #: and the last event that it wrote
+        self._last_at = 0.0
         #: what came last is an end that no living search saw
         self._is_afterwards = False
         self.learns_from: tuple[str, ...] = ()
@@ -71,22 +72,16 @@ class Told:
         """The times for which processes wrote the study; `running`: the latest one still does."""
         if self.search_started is None or self.search_ended is not None:
             return tuple(self._spans)
-        return (*self._spans, Span(self._began_at, None if running else self.last_at))
+        return (*self._spans, Span(self._began_at, None if running else self.last_seen_at()))
 
-    @property
-    def open_since(self) -> float | None:
-        """When the latest process began, Unix seconds; None: it ended in good order, or there was none."""
-        return None if self.search_started is None or self.search_ended is not None else self._began_at
-
-    def note_later(self, *times_at: Iterable[float]) -> None:
-        """Take in what the latest process did besides, unless it has ended; Unix seconds."""
-        if self.open_since is not None:
-            self.last_at = max(self.last_at, *(at for some in times_at for at in some), self._began_at)
+    def last_seen_at(self, before: float = float("inf")) -> float:
+        """When the latest process, which another one followed then, last did anything; Unix seconds."""
+        return max([self._last_at, *(at for at in self._moments_at if self._last_at < at < before)])
 
     def _start(self, event: SearchStarted) -> None:
         if self.search_started is not None:
             if self.search_ended is None:
-                self._spans.append(Span(self._began_at, self.last_at))
+                self._spans.append(Span(self._began_at, self.last_seen_at(event.at)))
             if self.search_started.host != event.host:
                 self.quarantined.clear()  # slots of another machine
         self.search_started, self.search_ended = event, None
@@ -113,7 +108,9 @@ class Told:
             case SearchEnded():
                 self.search_ended = event
                 # of a search that was killed `stop` writes the end, perhaps days later
-                self._spans.append(Span(self._began_at, self.last_at if self._is_afterwards else event.at))
+                self._spans.append(
+                    Span(self._began_at, self.last_seen_at(event.at) if self._is_afterwards else event.at)
+                )
             case JobStarted():
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():
@@ -136,4 +133,4 @@ class Told:
                 assert_never(event)
         self._is_afterwards = isinstance(event, JobEnded) and not event.search_alive
         if not self._is_afterwards:
-            self.last_at = getattr(event, "at", self.last_at)
+            self._last_at = getattr(event, "at", self._last_at)

@@ -239,13 +239,14 @@ def study_view(
         folder: the study's folder, for the paths of logs.
         running: whether a living search writes the study now.
         beginnings: when attempts began that had to wait; None: none had to.
-        now: what a search said of itself last; it counts if that is the latest one, which has not ended.
+        now: what a search said of itself last; it counts if that one still runs.
 
     Raises:
         JournalError: the journal does not say whose study it is.
     """
     engine = Engine()
-    told = Told()
+    began = Beginnings() if beginnings is None else beginnings
+    told = Told(began.began_at.values())
     for event in events:
         told.heed(engine.handle(event))
         told.hear(event)
@@ -256,10 +257,10 @@ def study_view(
             " Start the search again."
         )
     trials = list(engine.trials())
-    began = Beginnings() if beginnings is None else beginnings
-    said = now if now is not None and now.began_at == told.open_since else None
+    started = told.search_started
+    is_said = running and now is not None and started is not None and now.began_at == started.at
+    said = now if is_said else None
     suspended = frozenset() if said is None else said.suspended
-    told.note_later(began.began_at.values(), () if said is None else (said.at,))
     jobs = [
         JobView(
             start,
@@ -297,9 +298,9 @@ def study_view(
         spans=told.spans(running=running),
         learns_from=told.learns_from,
         learned_from=tuple(folder for folder in told.lessons if folder not in told.learns_from),
-        waits_for=said.waits_for if said is not None and running else "",
-        waits_since=said.since if said is not None and running else None,
-        last_seen_at=None if running or all(job.end is not None for job in jobs) else told.last_at,
+        waits_for="" if said is None else said.waits_for,
+        waits_since=None if said is None else said.since,
+        last_seen_at=None if running or all(job.end is not None for job in jobs) else told.last_seen_at(),
     )
 
 
