@@ -16,7 +16,7 @@ from hyperband.launch.slurm.words import JobLine, JobState
 
 __all__ = ["searches"]
 
-LEASE_S, MARGIN_S = 1.0, 0.5
+LEASE_S, MARGIN_S = 2.5, 0.5
 #: a search whose leases are short
 SHORT = f"""
 import sys
@@ -64,7 +64,7 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     until(lambda: any((searches.study / "jobs").glob("*/lease")), "its lease to be renewed")
     job_id = slurm.run("squeue", "-h", "-o", "%i").strip()
     slurm.run("scontrol", "suspend", job_id)
-    until(lambda: "left alone until it goes on" in on_slurm.log(), "that to be told", 15.0)
+    until(lambda: "left alone until it goes on" in on_slurm.log(), "that to be told")
     path = next((searches.study / "jobs").glob("*/lease"))
     is_stopped_s = os.times().elapsed
     until(lambda: os.times().elapsed > is_stopped_s + 2.0 + LEASE_S + 2 * MARGIN_S, "its lease to run out")
@@ -81,7 +81,7 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     assert "wait   " in on_slurm.log()
     assert "1 suspended by Slurm" in on_slurm.log() or "1 job suspended by Slurm" in on_slurm.log()
     assert (searches.folder / "began").read_text() == "."
-    until(lambda: on_slurm.queue() == [], "nodes that are free", 90.0)
+    until(lambda: on_slurm.queue() == [], "nodes that are free")
 
 
 def test_only_slurms_word_that_comes_late_enough_tells_silence_from_suspension() -> None:
