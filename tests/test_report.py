@@ -509,6 +509,25 @@ def test_report_on_a_folder_of_studies_lists_them(tmp_path: Path, capsys: pytest
     assert "holds no study" in capsys.readouterr().err
 
 
+def test_a_search_that_waits_in_slurms_queue_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("new", "vgg"):
+        (tmp_path / name / "slurm").mkdir(parents=True)
+        about = {"job_id": "6", "name": "hb-search-x", "submitted_at": BEGAN_AT}
+        (tmp_path / name / "slurm" / "search.json").write_text(json.dumps(about))
+    write_study(tmp_path / "vgg", play(small_plan(), settings(tmp_path), n_ends=3))
+    assert main(["report", str(tmp_path / "vgg")]) == 0
+    words = f"last submitted as Slurm's job 6 on {moment(BEGAN_AT)}: `squeue --jobs=6` says whether it waits"
+    assert capsys.readouterr().out.endswith(f"\nsearch: {words}\n")
+    for command in ("report", "slots"):
+        assert main([command, str(tmp_path / "new")]) == 1
+        assert "was submitted as Slurm's job 6 and has not begun: " in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["new", "not", "begun"], ["vgg", "stopped", "hyperband"]]
+
+
 def test_report_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
     folder = tmp_path / "vgg"
     write_study(folder, play(small_plan(81), settings(tmp_path)))

@@ -95,8 +95,9 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
     # the same after the search was killed: as it saw them last, when it saw one begin
     killed = study_view(found.events, folder=FOLDER, running=False, beginnings=found.beginnings)
     assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 60
-    again = replace(found.events[1], at=BEGAN_AT + 55)
-    followed = study_view([*found.events, again], folder=FOLDER, running=True, beginnings=found.beginnings)
+    started = next(event for event in played if isinstance(event, SearchStarted))
+    next_one = replace(started, at=BEGAN_AT + 55)
+    followed = study_view([*found.events, next_one], folder=FOLDER, running=True, beginnings=found.beginnings)
     assert followed.spans[0].ended_at == BEGAN_AT + 50
     assert progress_words(killed, now=0.0).startswith(f"{counts}seen    no search is running: ")
     by_number = {job.job: (job.state, job.started_at) for job in study.jobs}

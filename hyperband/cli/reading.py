@@ -1,4 +1,4 @@
-"""Reading a study for the commands that show one: its journal, who writes it, and what it says of itself now."""
+"""Reading a study for the commands that show one: its journal, who writes it, and what that one says now."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def read_view(folder: Path) -> StudyView:
     Raises:
         JournalError: there is none, it has not begun, or it cannot be read.
     """
-    if not has_study(folder) and (job := SearchJob.read(folder)) is not None:
+    if not has_study(folder) and (job := _submitted(folder)) is not None:
         raise JournalError(
             f"the search of {folder} was submitted as Slurm's job {job.job_id} and has not begun: "
             f"`squeue --jobs={job.job_id}` says why"
@@ -32,15 +32,22 @@ def read_view(folder: Path) -> StudyView:
 
 def is_submitted(folder: Path) -> bool:
     """Whether a search was submitted that has not written anything yet."""
-    return not has_study(folder) and SearchJob.read(folder) is not None
+    return not has_study(folder) and _submitted(folder) is not None
 
 
 def words_on_submitted(folder: Path) -> str:
     """Return a line on a search that may wait in Slurm's queue to go on with a study; empty: none does."""
-    job = SearchJob.read(folder)
+    job = _submitted(folder)
     if job is None:
         return ""
     return (
         f"last submitted as Slurm's job {job.job_id} on {moment(job.submitted_at)}: "
         f"`squeue --jobs={job.job_id}` says whether it waits"
     )
+
+
+def _submitted(folder: Path) -> SearchJob | None:
+    try:
+        return SearchJob.read(folder)
+    except PermissionError:
+        return None  # a colleague's: what Slurm runs is for its owner's eyes alone
