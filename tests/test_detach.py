@@ -261,7 +261,7 @@ def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopp
     search.until_jobs_run(4)
     again = searches.run(*search.words, gpus=None)
     assert again.exit_code == 1
-    assert f"is Slurm's job {search.job} (RUNNING)" in again.err
+    assert f"is Slurm's job {search.job}, which runs; " in again.err
     # as Slurm does it before the time limit
     slurm.run("scancel", "--signal=USR2", "--batch", search.job)
     until(lambda: end_state(searches) == "stopped", "the search to let go")
@@ -337,7 +337,7 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere_with_the_copy_of_i
     waiting = OnSlurm(searches, slurm)
     assert waiting.state() == "PENDING"
     again = searches.run("--detach", *waiting.words, gpus=None, as_json=False)
-    assert f"is Slurm's job {waiting.job} (PENDING" in again.err
+    assert f"is Slurm's job {waiting.job}, which waits in Slurm's queue (" in again.err
     not_begun = searches.command("report", str(searches.study)).err
     assert f"was submitted as Slurm's job {waiting.job} and has not begun" in not_begun
     assert f"Ended the search, Slurm's job {waiting.job}" in searches.command("stop", str(searches.study)).out
