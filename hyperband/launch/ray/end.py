@@ -45,7 +45,7 @@ def shares_no_files(study: Path) -> bool:
 
 
 def has_own_ray(study: Path) -> bool:
-    """Return whether a search that is gone left a Ray of this machine, which it had started."""
+    """Return whether a search that is gone left a Ray of this machine, which it had started, or begun to."""
     cluster = Cluster.read(study)
     own = cluster is not None and cluster.address == LOCAL
     return own and LocalRay.find(study / RAY_FOLDER) is not None
