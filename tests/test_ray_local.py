@@ -1,4 +1,4 @@
-"""How a Ray of this machine begins and ends with its keeper, and what is left where one is killed; without Ray."""
+"""How a Ray of this machine begins and ends with its keeper, and what a killed one leaves; without Ray."""
 
 import fcntl
 import os
@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -122,7 +121,7 @@ def test_who_looks_for_a_ray_that_nobody_uses_for_a_moment_finds_it(
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study whose search begins to start a Ray that never comes up."""
     package = tmp_path / "never-up" / "ray" / "scripts"
     package.mkdir(parents=True)
