@@ -175,22 +175,13 @@ def test_a_crash_that_nobody_saw_is_retried_too(searches: Searches) -> None:
 
 
 def test_seconds_per_epoch(searches: Searches) -> None:
-    searches.write(script("import time\ntime.sleep(0.5 if epochs == 1 else 60)\nprint(0.5)"))
-    ran = searches.run(
-        "--algorithm",
-        "halving",
-        "--max-epochs",
-        "3",
-        "--timeout-per-epoch",
-        "0.9",
-        "--slots",
-        "3",
-        "--grace",
-        "0",
-    )
+    searches.write(script("import time\ntime.sleep(0 if epochs == 1 else 600)\nprint(0.5)"))
+    # the limit is for a machine with little time for us, too: jobs of one epoch are to end within it
+    limits = ("--timeout-per-epoch", "2.5", "--grace", "0")
+    ran = searches.run("--algorithm", "halving", "--eta", "2", "--max-epochs", "2", "--slots", "2", *limits)
     outcomes = {(job["epochs"], job["outcome"]) for job in ran.document["jobs"]}
-    assert outcomes == {(1, "Loss"), (3, "TimedOut")}
-    assert "--timeout-per-epoch 0.9, 3 epochs" in ran.err
+    assert outcomes == {(1, "Loss"), (2, "TimedOut")}
+    assert "--timeout-per-epoch 2.5, 2 epochs" in ran.err
 
 
 def test_a_job_without_output_is_ended_and_one_with_output_is_not(searches: Searches) -> None:
@@ -199,13 +190,13 @@ def test_a_job_without_output_is_ended_and_one_with_output_is_not(searches: Sear
             f"{SLOT}import time\nfor n in range(10 if slot else 1):\n"
             "    print('epoch', n, file=sys.stderr if n % 2 else sys.stdout, flush=True)\n"
             "    time.sleep(0.3)\n"
-            "if not slot: time.sleep(60)\nprint(0.5)"
+            "if not slot: time.sleep(600)\nprint(0.5)"
         )
     )
-    ran = searches.run(*random_search(2, "--slots", "2", "--stall-timeout", "1.5", "--grace", "0"))
+    ran = searches.run(*random_search(2, "--slots", "2", "--stall-timeout", "2.5", "--grace", "0"))
     found = {job["slot"]: job["outcome"] for job in ran.document["jobs"]}
     assert found == {"cpu:0": "TimedOut", "cpu:1": "Loss"}
-    assert "no output for 1.5 s" in ran.err
+    assert "no output for 2.5 s" in ran.err
 
 
 def test_a_search_that_was_suspended_reads_ends_before_it_judges_time(searches: Searches) -> None:

@@ -80,7 +80,7 @@ def _stop_study(
         if was_ended or fetched:
             return f"The same command goes on with it.{fetched}"
         return f"Nothing of the study in {folder} was running."
-    return f"No search was running; ended {ended} that an earlier one had left running.{fetched}"
+    return f"No search was running; ended {ended} that an earlier one had left.{fetched}"
 
 
 def _end_what_is_left(
@@ -121,7 +121,8 @@ def _end_what_is_left(
             health.see(ended)
             events.append(ended)
         if events:
-            journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
+            reason = "killed, and what was left of it ended by `hyperband stop`"
+            journal.append(*events, SearchEnded(time.time(), "stopped", reason), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
         held = [*rest.held, *end_held(folder)]
     return rest, held

@@ -168,9 +168,9 @@ class _Ending:
             )
         return (
             f"what {counted(len(left), 'job')} left could not be fetched from this study's slots in Ray at "
-            f"{self._cluster.address}: {'; '.join(why)}. All other slots were ended; what is left keeps it for a day "
-            f"at most. Mend that, and run the same command again, or give it up: hyperband stop --give-up "
-            f"{self._study}"
+            f"{self._cluster.address}: {'; '.join(why)}. All other slots were ended; what is "
+            f"left keeps it, for a day at most. Mend that, and run the same command again, or give it "
+            f"up: hyperband stop --give-up {self._study}"
         )
 
     def _look_for_missing(self) -> None:
