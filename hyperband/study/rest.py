@@ -11,6 +11,7 @@ from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
 from hyperband.launch.ray.end import UnfetchedError, end_slots, has_own_ray, shares_no_files
+from hyperband.launch.ray.files import forget
 from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered
 from hyperband.launch.remote.launcher import RemoteLauncher
@@ -189,19 +190,36 @@ def _end_sent(
     return held
 
 
-def end_held(folder: Path, *, but: On | None = None) -> list[str]:
+def end_held(
+    folder: Path,
+    *,
+    but: On | None = None,
+    gives_up: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """End what a search that is gone still holds of clusters; return what that was, counted.
 
     Args:
         folder: of the study.
         but: what is held there is still wanted.
+        gives_up: a Ray cluster that does not answer is gone for good; then nothing is held there.
+        say: told of that.
 
     Raises:
         MachineError: a cluster does not answer, or does not end it.
     """
     what, n_held = what_is_held(folder), 0 if but is On.SLURM else end_allocations(folder)
     held = [counted(n_held, what)] if n_held else []
-    return held if but is On.RAY else held + _end_on_ray(folder)
+    if but is On.RAY:
+        return held
+    try:
+        return held + _end_on_ray(folder)
+    except MachineError as err:
+        if not gives_up:
+            raise
+        forget(folder)
+        say(f"Given up: {err}")
+        return held
 
 
 def _end_on_ray(

@@ -151,6 +151,21 @@ def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
     return min(fits, default=0)
 
 
+def room_by_name(
+    nodes: Iterable[tuple[str, Mapping[str, float]]], takes: Mapping[str, float]
+) -> dict[str, int]:
+    """Return for how many slots there is room, by the names of nodes, of which several may have one.
+
+    Args:
+        nodes: name and resources of each.
+        takes: resources of a slot.
+    """
+    found: dict[str, int] = {}
+    for name, has in nodes:
+        found[name] = found.get(name, 0) + n_slots_of(has, takes)
+    return found
+
+
 def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variables: Iterable[str]) -> Slot:
     """Return a slot as jobs get it.
 
