@@ -203,6 +203,22 @@ def test_an_idle_slot_is_given_back_after_a_while() -> None:
     assert holdings.surplus_in_s(100.0) is None
 
 
+def test_what_an_earlier_start_held_beyond_the_most_is_given_back_when_it_is_idle() -> None:
+    holdings = Holdings(2)
+    holdings.adopt("b")
+    holdings.note_found(["key-a", "key-b", "key-c"])
+    for name, attempt in (("a", "of before"), ("b", "of b")):
+        holdings.note_slot(f"key-{name}", Slot(name, (), {}), attempt, 0.0)
+    holdings.note_slot("key-c", Slot("c", (), {}), "", 0.0)
+    assert [held.slot.name for held in holdings.give_up_beyond()] == ["c"]
+    assert holdings.names() == ("a", "b")
+    assert holdings.give_up_beyond() == []
+    beyond = holding("a", "b", max_slots=1)
+    beyond.take(NO_WISH, 0.0)
+    assert [held.slot.name for held in beyond.give_up_beyond()] == ["b"]
+    assert holding("a", "b").give_up_beyond() == []
+
+
 def test_starts_that_fail_in_a_slot_that_stays_hold_it_back_and_are_told_in_the_end() -> None:
     holdings = holding("a")
     now_s = 0.0
@@ -250,8 +266,10 @@ class Job:
         self.n_asked = 0
         self.sync = self.forget = self
 
-    def remote(self, *_: object) -> dict[str, object]:
+    def remote(self, *_: object) -> dict[str, object] | Exception:
         self.n_asked += 1
+        if self.n_asked == 1:
+            return RuntimeError("Ray's object store is full")
         parts = {"stdout": b"1\n", "stderr": b""}
         return {"parts": parts, "keeper": b"", "n_answers": 1, "age_s": 0.0, "result": {}, "has_more": False}
 
@@ -262,19 +280,28 @@ def test_what_cannot_be_laid_down_here_is_asked_for_again_after_a_pause(tmp_path
     job = Job()
     said: list[str] = []
     later: list[tuple[float, Callable[[], None]]] = []
+    is_wanted = [True, True, True]
     Sync(
         job,
         Laying(tmp_path, "A"),
-        lambda answer, call: call(answer, None),
+        lambda answer, call: call(None, answer) if isinstance(answer, Exception) else call(answer, None),
         lambda wait_s, call: later.append((wait_s, call)),
         said.append,
+        lambda: bool(is_wanted) and is_wanted.pop(),
     ).begin()
     assert job.n_asked == 1
+    # also where the slot is there and could not answer, or its answer was lost on its way
+    later.pop()[1]()
+    assert job.n_asked == 2
     ((wait_s, again),) = later
     assert wait_s > 0
     (tmp_path / "stdout").rmdir()
     again()
     assert said == [""]
+    # but not of a slot that is gone, or was met again
+    n_asked = job.n_asked
+    again()
+    assert job.n_asked == n_asked
     assert (tmp_path / "stdout").read_text() == "1\n"
 
 

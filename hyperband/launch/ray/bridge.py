@@ -59,6 +59,8 @@ class _Slot:
     name: str = ""
     #: what travelled there is not what travels now
     is_old: bool = False
+    #: the attempt that was begun to be fetched last, and what tells that from an earlier time
+    fetches: tuple[str, object] = "", None
 
 
 class Bridge:
@@ -276,7 +278,15 @@ class Bridge:
                 self._retire(slot)  # first, so that nothing more is begun there
             self._say({"at": "over", "attempt": attempt, "said": said})
 
-        Sync(slot.handle, Laying(Path(folder), attempt), self._when, self._after, over).begin()
+        mine = attempt, object()
+        slot.fetches = mine
+
+        def is_wanted() -> bool:
+            is_taken_over = slot.fetches[0] == attempt and slot.fetches is not mine
+            return self._slots.get(slot.key) is slot and not is_taken_over
+
+        laying = Laying(Path(folder), attempt)
+        Sync(slot.handle, laying, self._when, self._after, over, is_wanted).begin()
 
     def _meet(self, slot: _Slot) -> None:
         """Ask a slot where it is; that it answers means that it is there."""
