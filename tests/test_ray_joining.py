@@ -2,11 +2,15 @@
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +27,15 @@ from hyperband.launch.ray.link import bridge_environment
 from hyperband.launch.ray.sent import Layout, SentCarriers, SentLauncher
 from hyperband.launch.ray.slots import RaySlots
 from hyperband.launch.ray.sync import Sync
-from hyperband.launch.ray.words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+from hyperband.launch.ray.words import (
+    KEEPALIVE_MS,
+    Join,
+    means_other_version,
+    said_by_ray,
+    slot_of,
+    warnings_of,
+)
+from hyperband.launch.remote.files import read_ending
 from hyperband.machine.process import wait_for_end
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
@@ -319,6 +331,52 @@ def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(
         ending = launcher.finish(job)
     assert ending is not None
     assert ending.exit_status is None
+
+
+def test_a_slot_that_has_another_attempt_is_asked_which_and_the_refused_one_never_ran(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
+    ray_bridge = importlib.import_module("hyperband.launch.ray.bridge")
+    task_error = importlib.import_module("ray.exceptions").RayTaskError
+    folder = tmp_path / "jobs" / "000001-0"
+    folder.mkdir(parents=True)
+    (folder / "order.json").write_text('{"attempt": "B", "lease_s": 60}')
+    (folder / "claim").write_text('{"attempt": "B", "token": "t", "by": "node", "host": "m1"}')
+    about = {"host": "m1", "gpus": "", "n_cpus": 8, "has_token": False}
+    asked: list[str] = []
+
+    class Handle:
+        """A slot at which an attempt began late, of which the search knows nothing."""
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (as Ray's are)
+            def remote(*_: object) -> Any:  # noqa: ANN401
+                asked.append(name)
+                future: Future[Any] = Future()
+                if name == "begin":
+                    why = "Traceback:\nRuntimeError: the attempt A is here already"
+                    future.set_exception(task_error("begin", why, RuntimeError("here already")))
+                elif name == "about":
+                    future.set_result({**about, "attempt": "A", "folder": "/x", "mark": ""})
+                return SimpleNamespace(future=lambda: future)
+
+            return SimpleNamespace(remote=remote)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        join = Join("a:1", "study", {"CPU": 1.0}, "", str(tmp_path / "ray"), {"mark": ""})
+        bridge = ray_bridge.Bridge(theirs, join, b"")
+        bridge._survey = SimpleNamespace(note_fit=lambda: None, n_on=lambda _: 1)
+        slot = bridge._slots["k"] = ray_bridge._Slot("k", Handle())
+        bridge._stay_with(slot)
+        bridge._begin(slot, {"order": {}, "folder": str(folder), "attempt": "B"})
+        while not bridge._calls.empty():
+            bridge._calls.get()()
+        os.close(bridge._wake)
+        said = [json.loads(line) for line in ours.recv(1 << 16).splitlines()]
+    assert read_ending(folder).never_ran
+    assert [(words["at"], words["attempt"]) for words in said] == [("over", "B"), ("slot", "A")]
+    assert asked.count("linger") == 1, "it was waited for already"
 
 
 def test_two_studies_of_one_name_share_no_folder_in_a_storage(
