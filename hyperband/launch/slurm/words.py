@@ -154,8 +154,9 @@ class Refusal(StrEnum):
 
 _NO_ANSWER = re.compile(
     "unable to contact|unable to establish|socket timed out|connection (refused|failure|reset|timed out)|"
-    "communication (connection |shutdown )?failure|message (send|receive) failure|zero bytes were transmitted|"
-    "backup controller|in standby|protocol authentication error|transport endpoint|slurm_receive_msg|resource temporarily unavailable|"
+    "communication ((connection|shutdown) )?failure|message (send|receive) failure|"
+    "zero bytes were transmitted|backup controller|in standby|"
+    "protocol authentication error|transport endpoint|slurm_receive_msg|resource temporarily unavailable|"
     "temporarily unable|name or service not known|no route to host|network is unreachable",
     re.IGNORECASE,
 )
