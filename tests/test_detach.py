@@ -106,11 +106,17 @@ def as_job(searches: Searches) -> Path:
 
 
 STUBBORN = """
-    import signal, time
+    import os, signal, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     open(f"begun {config_id[2:]}", "w").close()
-    time.sleep(600)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
 """
+
+
+def until_logged(words: str, searches: Searches) -> None:
+    log = searches.study / "hyperband.log"
+    until(lambda: log.exists() and words in log.read_text(), f"{words!r} in the log")
 
 
 def until_two_run(searches: Searches) -> None:
@@ -121,12 +127,12 @@ def test_a_search_that_is_to_be_started_again_is_not_if_it_is_ended_meanwhile(
     searches: Searches, as_job: Path
 ) -> None:
     searches.write(script(STUBBORN))
-    words = ("--max-epochs", "3", "--slots", "2", "--grace", "2")
-    search = searches.start(*words)
+    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "600")
     until_two_run(searches)
     search.send_signal(signal.SIGUSR2)
-    until(lambda: "stop   job" in (searches.study / "hyperband.log").read_text(), "its jobs to be ended")
+    until_logged("stop   job", searches)
     search.send_signal(signal.SIGTERM)
+    (searches.folder / "go").touch()
     assert searches.wait(search).exit_code == 130
     assert not as_job.exists(), as_job.read_text()
     ended = read_events(searches.study)[-1]
@@ -153,12 +159,10 @@ def test_a_search_that_comes_to_its_end_is_over_before_its_time_limit(
     searches: Searches, as_job: Path
 ) -> None:
     searches.write(script(STUBBORN))
-    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "0.5", "--max-time", "3")
-    until_two_run(searches)
-    until(
-        lambda: "--max-time is over" in (searches.study / "hyperband.log").read_text(), "the end of its time"
-    )
+    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "600", "--max-time", "3")
+    until_logged("--max-time is over", searches)
     search.send_signal(signal.SIGUSR2)
+    (searches.folder / "go").touch()
     assert searches.wait(search).exit_code == 130
     assert not as_job.exists(), as_job.read_text()
     assert end_state(searches) == "stopped"
@@ -257,7 +261,7 @@ def test_a_search_as_a_job_of_slurms_starts_again_at_its_time_limit_and_is_stopp
     search.until_jobs_run(4)
     again = searches.run(*search.words, gpus=None)
     assert again.exit_code == 1
-    assert f"is Slurm's job {search.job} (RUNNING)" in again.err
+    assert f"is Slurm's job {search.job}, which runs; " in again.err
     # as Slurm does it before the time limit
     slurm.run("scancel", "--signal=USR2", "--batch", search.job)
     until(lambda: end_state(searches) == "stopped", "the search to let go")
@@ -333,7 +337,7 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere_with_the_copy_of_i
     waiting = OnSlurm(searches, slurm)
     assert waiting.state() == "PENDING"
     again = searches.run("--detach", *waiting.words, gpus=None, as_json=False)
-    assert f"is Slurm's job {waiting.job} (PENDING" in again.err
+    assert f"is Slurm's job {waiting.job}, which waits in Slurm's queue (" in again.err
     not_begun = searches.command("report", str(searches.study)).err
     assert f"was submitted as Slurm's job {waiting.job} and has not begun" in not_begun
     assert f"Ended the search, Slurm's job {waiting.job}" in searches.command("stop", str(searches.study)).out

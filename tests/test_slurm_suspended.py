@@ -1,7 +1,9 @@
 """Jobs that Slurm suspends: stopped for longer than their leases last, and nobody's loss; on a real Slurm."""
 
+import json
 import os
 import sys
+from typing import Any
 
 import pytest
 from search_fixture import HYPERBAND, Searches, script, searches, until
@@ -44,6 +46,11 @@ def ticks(searches: Searches) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def reported(searches: Searches) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(searches.command("report", "--json", str(searches.study)).out)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["held", "jobs"])
 def test_a_suspended_job_is_left_alone_and_goes_on(
@@ -63,6 +70,8 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     until(lambda: os.times().elapsed > is_stopped_s + 2.0 + LEASE_S + 2 * MARGIN_S, "its lease to run out")
     lease, n = path.read_bytes(), ticks(searches)
     assert not list((searches.study / "jobs").glob("*/stop"))
+    until(lambda: reported(searches)["jobs"][0]["state"] == "suspended", "the report to tell of it")
+    assert "suspended by Slurm" in reported(searches)["waiting"]["why"]
     slurm.run("scontrol", "resume", job_id)
     until(lambda: ticks(searches) > n + 5 and path.read_bytes() != lease, "the job to go on")
     (searches.folder / "go").touch()
