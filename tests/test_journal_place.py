@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from search_fixture import Searches, script, searches, until
 
 from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
-from hyperband.journal import Journal, read_events, removing, where, writer_of
+from hyperband.journal import Journal, courier, read_events, removing, where, writer_of
 from hyperband.journal.place import Place, base_for
 from hyperband.journal.stop_request import ask_to_stop
 from hyperband.machine.mounts import file_system, is_network, kind_of
@@ -301,10 +302,13 @@ def test_the_copy_is_not_gone_on_with_while_the_search_elsewhere_shows_that_it_l
 ) -> None:
     write(study, *EVENTS[:10])
     writer = start_writer(study, 10, 20)
+    elsewhere, clock = r", last sign of life \d+ s ago", time.time
     with lost(study):
-        for is_here, seen in ((True, ""), (False, r", last sign of life \d+ s ago")):
+        for is_here, ahead_s, seen in ((True, 0, ""), (False, 0, elsewhere), (False, 300, elsewhere)):
             if not is_here:
                 monkeypatch.setattr(Holder, "is_here", property(lambda _: False))
+            # of several machines' clocks that of the file server counts
+            monkeypatch.setattr(time, "time", lambda ahead_s=ahead_s: clock() + ahead_s)
             who = f"in {study} is being written by pid {writer.pid} on .*{seen}: --from-copy is for"
             for refused in (
                 lambda: Journal.open(study, from_copy=True),
@@ -376,6 +380,19 @@ def test_copies_come_while_it_is_written(study: Path) -> None:
         assert read_events(study) == EVENTS[:20]
     with contextlib.closing(Journal.open(study)):
         pass
+
+
+def test_a_sign_of_life_is_given_however_long_the_next_copy_is_in_coming(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_FIRST_S", 0.0), ("_EVERY_S", 0.02), ("_LOOK_S", 0.01), ("_TIMES", 1e9)):
+        monkeypatch.setattr(courier, name, value)
+    with contextlib.closing(Journal.open(study)) as journal:
+        journal.append(*EVENTS[:10], durable=True)
+        until(lambda: (study / JOURNAL_FILE).exists(), "a copy")  # the next one is due in days
+        for _ in range(2):
+            os.utime(study / PLACE_FILE, (0, 0))
+            until(lambda: (study / PLACE_FILE).stat().st_mtime > 0, "a sign of life")
 
 
 def test_a_study_to_learn_from_that_is_elsewhere_is_read_from_its_copy_and_that_is_said(
