@@ -268,7 +268,9 @@ def test_the_end_of_a_job_is_told_once(queued: Story, state: JobState, by_somebo
     words = f"its Slurm job 7_1 is over: {state}"
     assert queued.tell(seen(("7_1", state, "b"))) == [JobOver("b", "7_1", state, words, by_somebody)]
     assert queued.tell(seen(("7_1", state, "b"))) == []
-    assert [queued.jobs.job_of(attempt) for attempt in "abc"] == ["7_0", "", "8"]
+    stages = [queued.jobs.stage_of(attempt) for attempt in "abc"]
+    assert stages == [Stage.QUEUED, Stage.RUNNING, Stage.QUEUED], "until it is done"
+    assert queued.tell(Done("b")) == [], "it has no job to be given up"
 
 
 def test_a_task_that_left_the_queue_while_its_array_is_known_was_cancelled(queued: Story) -> None:

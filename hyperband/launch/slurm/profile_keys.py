@@ -122,7 +122,6 @@ _CHECKS: Mapping[str, tuple[Callable[[object], object], str]] = {
     "search_time": (_time, _TIME_FORMS),
     "search_mem": (_matching(_MEMORY), "memory, such as 4G"),
 }
-KEYS = tuple(_CHECKS)
 
 EXAMPLE = """\
 # What hyperband asks of Slurm (python hyperband.py SCRIPT --on slurm --slurm-profile THIS_FILE).
