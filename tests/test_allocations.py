@@ -494,7 +494,6 @@ def test_the_end_of_the_search_cancels_all_that_is_ours_and_what_still_comes(hel
     held.tell(Wanted(3))
     assert held.tell(Stop()) == [Cancel(("1",), "the search is over")]
     assert held.tell(Submitted(2, "2")) == [Cancel(("2",), "the search is over")]
-    assert not held.allocations.is_given_up
     held.tell(Status((over(JobState.CANCELLED), over(JobState.CANCELLED, "2"))))
     assert held.allocations.is_given_up
     assert held.allocations.job_ids == []

@@ -80,7 +80,7 @@ class Silent:
         self.n_excused += found
         return found
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: Ending) -> None:  # noqa: ARG002
         self.over.set()
 
     def fail(self, error: Exception) -> None:

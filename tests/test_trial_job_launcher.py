@@ -15,6 +15,7 @@ from study_fixture import play, settings, small_plan
 from hyperband.journal import Beginnings
 from hyperband.launch.base import NO_WISH, Lease, Order, Slot
 from hyperband.launch.remote.files import Ordered
+from hyperband.launch.remote.job import RemoteJob
 from hyperband.launch.remote.shipping import ship
 from hyperband.launch.slurm.clerk import Pace
 from hyperband.launch.slurm.jobs.files import TrialJobFiles
@@ -153,6 +154,7 @@ def test_an_attempt_that_begins_and_is_lost_between_two_looks_of_one_turn_has_ru
         (attempt,) = attempts
         assert attempts.began() == [], "the turn begins"
         claim(str(path), {"token": "t", "by": BY_NODE, "host": "n1", "attempt": attempt_of(path)})
+        assert isinstance(attempt.job, RemoteJob)
         first.launcher.give_up(attempt.job, "its node is gone", is_proven=True)
         # what Slurm says of it is waited for
         (folder / "state").write_text("NODE_FAIL")
