@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,11 +68,16 @@ class Start:
     def until(self, path: Path, words: str) -> None:
         """Heed what Slurm says until a file says this."""
 
-        def says() -> bool:
-            self.heed()
-            return words in path.read_text()
+        self.until_heeded(lambda: words in path.read_text(), f"{path.name} to say {words}")
 
-        until(says, f"{path.name} to say {words}")
+    def until_heeded(self, is_so: Callable[[], bool], what: str) -> None:
+        """Heed what Slurm says until something is so."""
+
+        def heeds() -> bool:
+            self.heed()
+            return is_so()
+
+        until(heeds, what)
 
     def lease(self) -> Lease:
         found: list[Lease] = []
@@ -152,6 +158,7 @@ def test_an_attempt_that_begins_and_is_lost_between_two_looks_of_one_turn_has_ru
     with wake, contextlib.closing(log), contextlib.closing(first):
         attempts.start(files, first.lease(), started)
         (attempt,) = attempts
+        first.until(path / "carrier.json", '"label": "7"')
         assert attempts.began() == [], "the turn begins"
         claim(str(path), {"token": "t", "by": BY_NODE, "host": "n1", "attempt": attempt_of(path)})
         assert isinstance(attempt.job, RemoteJob)
@@ -183,3 +190,19 @@ def test_the_job_of_an_attempt_that_ran_between_two_looks_ends_by_itself(folder:
         assert ending is not None
         assert ending.exit_status == 0
         assert not [words for words in first.slots.news() if "cancelled" in words]
+
+
+def test_a_job_of_slurms_that_fails_before_a_node_has_its_attempt_is_over_at_once(folder: Path) -> None:
+    path = folder / "000003-0"
+    path.mkdir()
+    first = Start(folder)
+    with contextlib.closing(first):
+        job = first.launcher.start(Order(path, ("/bin/true",), {}), first.lease())
+        first.until(path / "carrier.json", '"label": "7"')
+        (folder / "state").write_text("FAILED")
+        first.until_heeded(lambda: job.is_over, "its end")
+        ending = first.launcher.finish(job)
+        assert ending is not None, "no word is waited for"
+        assert ending.never_ran, "nobody can begin it any more"
+        assert ending.note == "its Slurm job 7 is over: failed", "no lease ran out"
+        assert "failed" in first.slots.why_none(), "and there is a pause"
