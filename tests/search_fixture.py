@@ -159,7 +159,7 @@ def one_job(ran: Ran) -> Mapping[str, Any]:
     return found
 
 
-def until(condition: Callable[[], bool], what: str, patience_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
     """Wait for something that gives no event to a test, with a limit."""
     ends_s = time.monotonic() + patience_s
     while not condition():

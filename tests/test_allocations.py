@@ -522,7 +522,7 @@ def test_a_slurm_that_never_answered_is_what_is_waited_for(story: Story) -> None
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (
-        "allocations: 1 asked for; 1 waits in Slurm's queue (Resources); 1 held, with 1 jobs"
+        "allocations: 1 asked for; 1 waits in Slurm's queue (Resources); 1 held, with 1 job"
     )
     said = held.all_of(CancelRefused(("2",), "Access denied"))
     assert said == [Say("Slurm did not cancel 2: Access denied")]

@@ -57,7 +57,7 @@ class Search:
             command=(sys.executable, "-I", "-S", holder.__file__, "hold", str(self.folder), "600"),
         )  # fmt: skip
 
-    def until(self, what: Callable[[], object], patience_s: float = 40.0) -> None:
+    def until(self, what: Callable[[], object], patience_s: float = 60.0) -> None:
         until_s = time.monotonic() + patience_s
         while not what():
             assert time.monotonic() < until_s, f"in vain: {self.allocations.why_none()}; {self.actions[-5:]}"

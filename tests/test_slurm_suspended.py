@@ -1,11 +1,13 @@
 """Jobs that Slurm suspends: stopped for longer than their leases last, and nobody's loss; on a real Slurm."""
 
+import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from search_fixture import HYPERBAND, Searches, script, searches, until
@@ -24,7 +26,7 @@ from hyperband.machine.claim import BY_NODE, FENCED_FILE, claim
 
 __all__ = ["searches"]
 
-LEASE_S, MARGIN_S = 1.0, 0.5
+LEASE_S, MARGIN_S = 2.5, 0.5
 #: a search whose leases are short
 SHORT = f"""
 import sys
@@ -119,6 +121,11 @@ def ticks(searches: Searches) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def reported(searches: Searches) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(searches.command("report", "--json", str(searches.study)).out)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["held", "jobs"])
 def test_a_suspended_job_is_left_alone_and_goes_on(
@@ -132,12 +139,14 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     until(lambda: any((searches.study / "jobs").glob("*/lease")), "its lease to be renewed")
     job_id = slurm.run("squeue", "-h", "-o", "%i").strip()
     slurm.run("scontrol", "suspend", job_id)
-    until(lambda: "left alone until it goes on" in on_slurm.log(), "that to be told", 15.0)
+    until(lambda: "left alone until it goes on" in on_slurm.log(), "that to be told")
     path = next((searches.study / "jobs").glob("*/lease"))
     is_stopped_s = os.times().elapsed
     until(lambda: os.times().elapsed > is_stopped_s + 2.0 + LEASE_S + 2 * MARGIN_S, "its lease to run out")
     lease, n = path.read_bytes(), ticks(searches)
     assert not list((searches.study / "jobs").glob("*/stop"))
+    until(lambda: reported(searches)["jobs"][0]["state"] == "suspended", "the report to tell of it")
+    assert "suspended by Slurm" in reported(searches)["waiting"]["why"]
     slurm.run("scontrol", "resume", job_id)
     until(lambda: ticks(searches) > n + 5 and path.read_bytes() != lease, "the job to go on")
     (searches.folder / "go").touch()
@@ -147,7 +156,7 @@ def test_a_suspended_job_is_left_alone_and_goes_on(
     assert "wait   " in on_slurm.log()
     assert "1 suspended by Slurm" in on_slurm.log() or "1 job suspended by Slurm" in on_slurm.log()
     assert (searches.folder / "began").read_text() == "."
-    until(lambda: on_slurm.queue() == [], "nodes that are free", 90.0)
+    until(lambda: on_slurm.queue() == [], "nodes that are free")
 
 
 def test_only_slurms_word_that_comes_late_enough_tells_silence_from_suspension() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
+from hyperband.report.now import NowFile
 from hyperband.report.screen import Console
 from hyperband.study.voice import Voice
 
@@ -15,13 +16,14 @@ from hyperband.study.voice import Voice
 class Said:
     """A voice, a clock that the test sets, and what came to the screen."""
 
-    def __init__(self, folder: Path, log: StudyLog) -> None:
+    def __init__(self, folder: Path, log: StudyLog, now: NowFile) -> None:
         self.stream = io.StringIO()
         self.now_s = 0.0
         self.voice = Voice(
             folder,
             log,
             Console(self.stream, live=False),
+            now=now,
             cwd="/",
             best=None,
             failures=Failures(),
@@ -39,7 +41,7 @@ class Said:
 @pytest.fixture
 def said(tmp_path: Path) -> Iterator[Said]:
     with StudyLog(tmp_path / "log") as log:
-        yield Said(tmp_path, log)
+        yield Said(tmp_path, log, NowFile(tmp_path / "study", 1.0))
 
 
 def test_what_is_waited_for_is_told_once_however_often_it_changes_and_comes_back(said: Said) -> None:
@@ -66,3 +68,12 @@ def test_another_pid_on_a_gpu_of_this_machine_is_something_new(said: Said) -> No
     assert said.after(1, words, in_numbers=True) == ""
     assert said.after(1, words.replace("3", "4"), in_numbers=True) == words.replace("3", "4")
     assert said.after(1, words, in_numbers=True) == ""
+
+
+def test_a_folder_that_takes_no_word_on_what_is_waited_for_ends_no_search(said: Said) -> None:
+    for words in ("1 waits", "2 wait"):
+        said.voice.shows(words, frozenset())
+    said.voice.over("stopped", "interrupted")
+    told = said.stream.getvalue()
+    assert told.count("Warning: `hyperband report` may not say what this search waits for: ") == 1
+    assert "No such file or directory" in told

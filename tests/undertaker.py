@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Set
 from pathlib import Path
 
 _PATIENCE_S = 20.0
@@ -24,18 +25,22 @@ def start_undertaker(mark: str, folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def marked(*marks: str) -> list[int]:
-    """Return what has all of these, `NAME=VALUE`, in its environment, but for ourselves."""
+def running() -> set[int]:
+    """Return all processes but for ourselves."""
+    return {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()} - {os.getpid()}
+
+
+def marked(*marks: str, but: Set[int] = frozenset()) -> list[int]:
+    """Return what has all of these, `NAME=VALUE`, in its environment, but for ourselves and some others."""
     wanted = {mark.encode() for mark in marks}
     found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                environment = (process / "environ").read_bytes()
-            except OSError:
-                continue  # it has ended, or is not ours
-            if wanted <= set(environment.split(b"\0")):
-                found.append(int(process.name))
+    for pid in running() - but:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue  # it has ended, or is not ours
+        if wanted <= set(environment.split(b"\0")):
+            found.append(pid)
     return found
 
 

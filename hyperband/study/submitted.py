@@ -15,6 +15,7 @@ from hyperband.errors import HyperbandError, MachineError, StudyBusyError
 from hyperband.folder import has_study
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm.search import COMMAND_S, SearchJob, about_file, end_search, look_at
+from hyperband.launch.slurm.words import JobLine, JobState
 from hyperband.search.events import SearchEnded, SearchStarted
 
 #: an answer that takes longer is told of
@@ -41,9 +42,8 @@ def refuse_submitted(study: Path, say: Callable[[str], None]) -> None:
         job.forget(study)
     else:
         raise StudyBusyError(
-            f"the search of the study in {study} is Slurm's job {job.job_id} ({line.said}"
-            f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it with "
-            f"`hyperband stop {study}`"
+            f"the search of the study in {study} is Slurm's job {job.job_id}, which {_doing(line)}; wait for "
+            f"it, or end it with `hyperband stop {study}`"
         )
 
 
@@ -66,6 +66,22 @@ def end_submitted(study: Path, say: Callable[[str], None]) -> str | None:
         is_ended = line is not None and end_search(job, os.environ, say)
     job.forget(study)
     return job.job_id if is_ended else None
+
+
+def _doing(line: JobLine) -> str:
+    """What the job of a search does, in words that follow on "which"."""
+    match line.state:
+        case JobState.WAITING:
+            reason = f" ({line.reason})" if line.reason not in ("", "None") else ""
+            return f"waits in Slurm's queue{reason}"
+        case JobState.RUNNING:
+            return "runs"
+        case JobState.SUSPENDED:
+            return "Slurm has suspended"
+        case JobState.ENDING:
+            return "is just ending"
+        case _:
+            return f"is not over (Slurm calls it {line.said})"
 
 
 @contextlib.contextmanager

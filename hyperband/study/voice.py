@@ -1,4 +1,7 @@
-"""What a search says: every event and decision in the log, the notable ones on the screen."""
+"""What a search says: every event and decision in the log, the notable ones on the screen.
+
+And for those who look from outside what is so at this moment.
+"""
 
 import re
 import time
@@ -10,10 +13,11 @@ from hyperband.folder import job_folder
 from hyperband.launch.base import Order
 from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
+from hyperband.report.now import NowFile
 from hyperband.report.promotions import Promotions
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
-from hyperband.report.text import counted, duration, number, size
+from hyperband.report.text import counted, duration, moment, number, size
 from hyperband.script.contract import last_lines
 from hyperband.search.decisions import (
     BracketDone,
@@ -51,6 +55,7 @@ class Voice:
         log: StudyLog,
         console: Console,
         *,
+        now: NowFile,
         cwd: str,
         best: Best | None,
         failures: Failures,
@@ -63,6 +68,7 @@ class Voice:
             folder: of the study.
             log: gets every event and decision.
             console: gets the notable ones.
+            now: gets what is waited for.
             cwd: where its jobs run.
             best: the best so far.
             failures: those so far, by kind.
@@ -74,6 +80,8 @@ class Voice:
         self._cwd = cwd
         self._log = log
         self._console = console
+        self._now = now
+        self._now_fails = False
         self._best = best
         self._failures = failures
         self._has_brackets = has_brackets
@@ -146,7 +154,7 @@ class Voice:
     def slot(self, change: SlotQuarantined | SlotReleased) -> None:
         """Say that a slot is not used for a while, or is used again."""
         if isinstance(change, SlotQuarantined):
-            until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.until_at))
+            until = moment(change.until_at)
             self.says(
                 f"{change.slot} is in quarantine until {until}: {change.reason}. `hyperband slots "
                 f"{self._folder} --release {change.slot}` gives it back before."
@@ -185,6 +193,27 @@ class Voice:
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
 
+    def shows(self, waiting_for: str | None, suspended: frozenset[tuple[int, int]]) -> None:
+        """Let whoever looks from outside know what is so now.
+
+        Args:
+            waiting_for: why nothing starts, in words; None: something does, or nothing is wanted.
+            suspended: numbers of jobs and attempts that their engine has stopped for a while.
+        """
+        self._tell_outside(lambda: self._now.see(waiting_for, suspended))
+
+    def wait_s(self) -> float | None:
+        """Return seconds until `shows` has something to do although nothing happens; None: it has not."""
+        return self._now.wait_s()
+
+    def _tell_outside(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except OSError as err:
+            if not self._now_fails:
+                self._now_fails = True
+                self.says(f"Warning: `hyperband report` may not say what this search waits for: {err}")
+
     def removed(self, removed: CheckpointsRemoved) -> None:
         """Say whose checkpoints are deleted: the log in full, the screen nothing in between."""
         trials = ", ".join(map(str, removed.trials))
@@ -196,6 +225,7 @@ class Voice:
         for line in self._failures.text().splitlines():
             self._log.line(f"fail   {line}")
         self._log.line(f"over   {state}: {reason}")
+        self._tell_outside(self._now.close)
 
     def says(self, text: str) -> None:
         """Say something to both."""

@@ -107,8 +107,8 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
     except yaml.MarkedYAMLError as err:
         line = "" if err.problem_mark is None else f", line {err.problem_mark.line + 1}"
         raise UsageError(
-            f'--slurm-profile {path}{line}: this is no YAML: {err.problem}. A value with : # " or the like in '
-            "it goes into 'single quotes'."
+            f'--slurm-profile {path}{line}: this is no YAML: {err.problem}. A value with : # " or such '
+            "goes into 'single quotes'."
         ) from err
     if root is None:
         return {}

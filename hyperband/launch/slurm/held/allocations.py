@@ -29,6 +29,7 @@ from hyperband.launch.slurm.reports import (
     Submitted,
     Unreachable,
 )
+from hyperband.report.text import counted
 
 #: Slurm tells times in whole seconds, and ends jobs some time after their limit
 _AT_LIMIT_S = 2.0
@@ -181,9 +182,8 @@ class Allocations:
                 words.append(f"{len(counts[phase])} {phase}")
         if n_suspended := sum(one.is_suspended for one in self._all.allocations.values()):
             words.append(f"{n_suspended} suspended by Slurm")
-        if counts[Phase.HELD]:
-            n_busy = sum(len(one.busy) for one in counts[Phase.HELD])
-            words.append(f"{len(counts[Phase.HELD])} held, with {n_busy} jobs")
+        if held := [one for one in counts[Phase.HELD] if not one.is_suspended]:
+            words.append(f"{len(held)} held, with {counted(sum(len(one.busy) for one in held), 'job')}")
         if silence:
             words.append(silence)
         return f"allocations: {'; '.join(words) or 'none'}"
