@@ -100,6 +100,8 @@ class Starting:
         self.waiting_for: str | None = None
         #: nothing starts for want of room on the disk
         self.disk_is_full = False
+        #: something could start, and gets no slot
+        self.lacks_slot = False
 
     def choose(self) -> list[Chosen]:
         """Lease slots for the next jobs, in the engine's order, until either runs out.
@@ -129,6 +131,7 @@ class Starting:
                 break
             found = self._lease() or self._lease_for_new()
             if found is None:
+                self.lacks_slot = True
                 self._look_later()
                 break
             chosen.append(self._begin(*found, sha256))
@@ -147,7 +150,7 @@ class Starting:
     def forget(self) -> None:
         """Nothing is to be started any more."""
         self.look_at_s = self.waiting_for = None
-        self.disk_is_full = False
+        self.disk_is_full = self.lacks_slot = False
 
     def _begin(self, start: Start, lease: Lease, sha256: str) -> Chosen:
         started = JobStarted(
