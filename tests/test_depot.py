@@ -201,6 +201,7 @@ def test_a_storage_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path) -> No
         assert (answer["ok"], answer["is_absent"]) == (False, False)
         assert answer["why"].startswith(f"in file://{storage}: no answer within")
         node.close()
+    node = Node(tmp_path)
     answer = node.ask(op="warm", disk="", storage=words["storage"])
     assert answer["ok"], "another process begins anew"
     node.close()
@@ -214,7 +215,7 @@ def test_who_asked_and_is_gone_leaves_nobody_behind(tmp_path: Path) -> None:
     node.ask(op="warm", disk="", storage=f"file://{tmp_path}/storage")
     asked = {"op": "lay_out", "manifest_sha256": "", "folder": str(tmp_path), "attempt": "A"}
     node.say(**asked, disk="", storage=f"file://{tmp_path}/storage")
-    node.close(patience_s=5.0)
+    node.close(patience_s=60.0)
 
 
 def test_a_storage_that_cannot_be_reached_says_nothing_of_a_checkpoint(

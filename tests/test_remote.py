@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -518,6 +519,23 @@ def test_a_job_whose_engine_is_gone_before_it_began_is_over_at_once(
     assert (ending.never_ran, ending.note) == (True, "node n2 failed")
     assert run_node(patient, job.folder).wait() == 0
     assert not (patient.folder / "ran").exists()
+
+
+def test_who_tells_of_an_end_does_not_hang_in_its_folder(queued: RemoteBench) -> None:
+    job = queued.start("/bin/sh", "-c", "touch ran")
+    watched = queued.launcher._patrol._rounds
+    until(lambda: job in watched and watched[job].look_at_s > 0, "the first look")
+    hangs = job.folder / claim.CLAIM_FILE
+    os.mkfifo(hangs)  # whoever reads it waits for somebody who writes
+    telling = threading.Thread(target=queued.launcher.look_now, args=(job, "its slot ended"), daemon=True)
+    telling.start()
+    telling.join(10.0)
+    has_hung = telling.is_alive()
+    writer = os.open(hangs, os.O_RDWR)
+    hangs.unlink()
+    os.close(writer)
+    assert not has_hung
+    assert queued.wait(job).note == "its slot ended"
 
 
 def test_a_job_of_a_killed_carrier_is_fenced(queued: RemoteBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,14 @@ def test_a_state_that_is_not_known_is_no_end() -> None:
             Refusal.LIMIT,
         ),
         ("sbatch: error: AssocMaxSubmitJobLimit", Refusal.LIMIT),
+        # of all who share an account, or a QOS
+        (
+            "sbatch: error: AssocGrpSubmitJobsLimit\nsbatch: error: Batch job submission failed: Job"
+            " violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            Refusal.LIMIT,
+        ),
+        ("sbatch: error: QOSGrpSubmitJobsLimit", Refusal.LIMIT),
+        ("sbatch: error: Batch job submission failed: Message receive failure", Refusal.UNREACHABLE),
         (
             "sbatch: error: Batch job submission failed: Invalid account or account/partition combination",
             Refusal.WRONG,

@@ -1,7 +1,7 @@
 """What a search that is gone left running: jobs of this machine and of others, by their folders alone."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,16 @@ class Rest:
     held: tuple[str, ...] = ()
 
 
-def end_living_jobs(folder: Path, lock: int) -> Rest:
+def end_living_jobs(
+    folder: Path, lock: int, *, gives_up: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Rest:
     """End the jobs of a study that nobody searches on, and wait for them; return how many there were.
 
     Args:
         folder: of the study.
         lock: descriptor of its lock: nobody may start a search meanwhile.
+        gives_up: what jobs left on other machines is lost where it cannot be fetched.
+        say: told what is waited for.
 
     Raises:
         MachineError: a job was started on another machine, where it may live still; or what it left is there,
@@ -154,7 +158,7 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
         is_sent, held = shares_no_files(folder), list[str]()
         if is_sent:
             remote = [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)]
-            held = _end_sent(remote, folder)
+            held = _end_sent(remote, folder, gives_up=gives_up, say=say)
         n_fetched = 0
         for launcher, job in jobs:
             wait_for_end(job.fileno())
@@ -164,7 +168,9 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
     return Rest(len(jobs) - n_fetched, n_fetched, tuple(held))
 
 
-def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> list[str]:
+def _end_sent(
+    jobs: list[tuple[RemoteLauncher, Any]], folder: Path, *, gives_up: bool, say: Callable[[str], None]
+) -> list[str]:
     """End jobs on nodes that share no files with us, where only slots hear anything; these go, too.
 
     Return what was held, counted.
@@ -173,7 +179,7 @@ def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> list[str]
         UnfetchedError: what they left is there, and cannot be fetched.
     """
     try:
-        held = _end_on_ray(folder)
+        held = _end_on_ray(folder, gives_up=gives_up, say=say)
     except UnfetchedError:
         raise  # nothing is lost yet
     except MachineError:
@@ -198,9 +204,11 @@ def end_held(folder: Path, *, but: On | None = None) -> list[str]:
     return held if but is On.RAY else held + _end_on_ray(folder)
 
 
-def _end_on_ray(folder: Path) -> list[str]:
+def _end_on_ray(
+    folder: Path, *, gives_up: bool = False, say: Callable[[str], None] = lambda _: None
+) -> list[str]:
     was_ours = has_own_ray(folder)
-    n_slots = end_slots(folder)
+    n_slots = end_slots(folder, gives_up=gives_up, say=say)
     held = [counted(n_slots, "slot")] if n_slots else []
     return [*held, "the Ray of this machine"] if was_ours else held
 

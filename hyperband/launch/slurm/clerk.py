@@ -292,7 +292,9 @@ class Clerk:
             patience_s = self._pace.missing_s
             answer = self._commands.run(slurm_text.sacct_argv(missing))
             if answer.code == 0:
-                in_accounts = {line.job_id: line for line in jobs_in_sacct(answer.out)}
+                # numbers come again (a Slurm that was set up anew, or has counted to its end): names do not
+                ours = [line for line in jobs_in_sacct(answer.out) if line.name in ("", self._name)]
+                in_accounts = {line.job_id: line for line in ours}
         return self._watch.known_of_missing(missing, in_accounts, now_s=now_s, patience_s=patience_s)
 
     def _find_site(self) -> bool:
