@@ -102,7 +102,7 @@ class Starting:
         self.disk_is_full = False
         #: something could start, and gets no slot
         self.lacks_slot = False
-        #: since something lacks one, a look was as far away as is worth telling: not only just before the look
+        #: since something lacks one, a look was as far away as is worth telling: it holds until that look
         self._waits_long = False
 
     def choose(self) -> list[Chosen]:
