@@ -106,11 +106,17 @@ def as_job(searches: Searches) -> Path:
 
 
 STUBBORN = """
-    import signal, time
+    import os, signal, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     open(f"begun {config_id[2:]}", "w").close()
-    time.sleep(600)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
 """
+
+
+def until_logged(words: str, searches: Searches) -> None:
+    log = searches.study / "hyperband.log"
+    until(lambda: log.exists() and words in log.read_text(), f"{words!r} in the log")
 
 
 def until_two_run(searches: Searches) -> None:
@@ -121,12 +127,12 @@ def test_a_search_that_is_to_be_started_again_is_not_if_it_is_ended_meanwhile(
     searches: Searches, as_job: Path
 ) -> None:
     searches.write(script(STUBBORN))
-    words = ("--max-epochs", "3", "--slots", "2", "--grace", "2")
-    search = searches.start(*words)
+    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "600")
     until_two_run(searches)
     search.send_signal(signal.SIGUSR2)
-    until(lambda: "stop   job" in (searches.study / "hyperband.log").read_text(), "its jobs to be ended")
+    until_logged("stop   job", searches)
     search.send_signal(signal.SIGTERM)
+    (searches.folder / "go").touch()
     assert searches.wait(search).exit_code == 130
     assert not as_job.exists(), as_job.read_text()
     ended = read_events(searches.study)[-1]
@@ -153,12 +159,10 @@ def test_a_search_that_comes_to_its_end_is_over_before_its_time_limit(
     searches: Searches, as_job: Path
 ) -> None:
     searches.write(script(STUBBORN))
-    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "0.5", "--max-time", "3")
-    until_two_run(searches)
-    until(
-        lambda: "--max-time is over" in (searches.study / "hyperband.log").read_text(), "the end of its time"
-    )
+    search = searches.start("--max-epochs", "3", "--slots", "2", "--grace", "600", "--max-time", "3")
+    until_logged("--max-time is over", searches)
     search.send_signal(signal.SIGUSR2)
+    (searches.folder / "go").touch()
     assert searches.wait(search).exit_code == 130
     assert not as_job.exists(), as_job.read_text()
     assert end_state(searches) == "stopped"

@@ -80,9 +80,10 @@ class OnRay:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     def said(self, logs: str = "logs") -> list[dict[str, str]]:
-        """What the jobs of a study found."""
+        """What the jobs of a study found; some may not have said it yet."""
         jobs = sorted((self.folder / logs / "study" / "jobs").glob("*/stderr"))
-        return [json.loads(path.read_text().splitlines()[0]) for path in jobs]
+        said = [path.read_text().partition("\n") for path in jobs]
+        return [json.loads(line) for line, end, _ in said if end]
 
     def n_jobs_begun(self) -> int:
         return len(list((self.searches.study / "jobs").glob("*/keeper.json")))

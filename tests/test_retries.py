@@ -91,9 +91,10 @@ def test_a_retry_that_must_wait_lets_others_pass(searches: Searches) -> None:
 def test_a_black_hole_is_quarantined_and_what_it_failed_is_not_penalised(searches: Searches) -> None:
     searches.write(
         script(
-            f"import os, time\n{SLOT}"
-            "if slot == 0: raise RuntimeError('no CUDA-capable device')\n"
-            "time.sleep(0.3)\nprint(0.5)"
+            f"import glob, time\n{SLOT}"
+            "if slot == 0:\n    open(f'failed-{config_id}', 'w').close()\n"
+            "    raise RuntimeError('no CUDA-capable device')\n"
+            "while len(glob.glob('failed-*')) < 3: time.sleep(0.01)\nprint(0.5)"
         )
     )
     ran = searches.run(*random_search(12, "--slots", "3"))
@@ -142,7 +143,11 @@ def test_a_quarantine_outlives_the_search_and_ends_by_hand(searches: Searches) -
 
 def test_release_without_a_search(searches: Searches) -> None:
     searches.write(
-        script(f"{SLOT}import time\nif slot == 0: raise RuntimeError('x')\ntime.sleep(0.1)\nprint(0.5)")
+        script(
+            f"import glob, time\n{SLOT}"
+            "if slot == 0:\n    open(f'failed-{config_id}', 'w').close()\n    raise RuntimeError('x')\n"
+            "while len(glob.glob('failed-*')) < 3: time.sleep(0.01)\nprint(0.5)"
+        )
     )
     assert searches.run(*random_search(8, "--slots", "2")).exit_code == 0
     done = searches.command("slots", str(searches.study), "--release", "all")

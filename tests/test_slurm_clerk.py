@@ -345,18 +345,25 @@ def test_an_array_runs_as_many_tasks_at_once_as_it_may(talk: Talk, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_accounts_tell_how_a_job_ended_that_squeue_does_not_list(
-    slurm_accounting: SlurmCluster, tmp_path: Path
+    slurm_accounting: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # under another name: to squeue, which is asked by name, it is as if it had been forgotten
-    done = slurm_accounting.run("sbatch", "--parsable", "--job-name=other", "--wrap", "exit 3").strip()
-    killed = slurm_accounting.run("sbatch", "--parsable", "--job-name=other", "--wrap", "sleep 600").strip()
+    talk = Talk(tmp_path)
+    # asked for another name, squeue has forgotten everything
+    forgotten = slurm_text.squeue_argv("nobody's")
+    monkeypatch.setattr(slurm_text, "squeue_argv", lambda _: forgotten)
+
+    def submit(name: str, words: str) -> str:
+        return slurm_accounting.run("sbatch", "--parsable", f"--job-name={name}", "--wrap", words).strip()
+
+    done, killed = submit(talk.name, "exit 3"), submit(talk.name, "sleep 600")
+    others = submit("of-another-study", "exit 4")  # its number was another's before, or will be
     wait_for(lambda: "RUNNING" in slurm_accounting.run("squeue", "-h", "-j", killed, "-o", "%T"))
     slurm_accounting.run("scancel", killed)
-    talk = Talk(tmp_path)
     try:
-        talk.clerk.watch([done, killed, "99999"])
+        talk.clerk.watch([done, killed, others, "99999"])
         assert talk.until_state(done, JobState.FAILED).exit_status == 3
         talk.until_state(killed, JobState.CANCELLED)
+        talk.until_state(others, JobState.GONE)
         talk.until_state("99999", JobState.GONE)
         [site] = talk.of(FoundSite)
         assert site.site.has_accounting
