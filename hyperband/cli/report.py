@@ -9,7 +9,6 @@ from hyperband.cli.output import complain, is_terminal, print_out, width_of
 from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study
 from hyperband.journal import read_events, read_study, where, writer_of
-from hyperband.launch.slurm.search import SearchJob
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import report_text
@@ -18,6 +17,7 @@ from hyperband.report.text import shown
 from hyperband.report.view import StudyView, study_view
 from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome
+from hyperband.study.submitted import submitted_job
 
 
 def report(options: ReportOptions, *, cwd: Path) -> int:
@@ -29,7 +29,7 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
     """
     folder = options.folder
     within = [] if has_study(folder) else _studies_in(folder)
-    if not has_study(folder) and (job := SearchJob.read(folder)) is not None:
+    if not has_study(folder) and (job := submitted_job(folder)) is not None:
         raise JournalError(
             f"the search of {folder} was submitted as Slurm's job {job.job_id} and has not begun: "
             f"`squeue --jobs={job.job_id}` says why"
