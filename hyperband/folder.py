@@ -24,6 +24,9 @@ PLACE_FILE = "journal.place"
 RESTORED_FILE = "journal.restored"
 LOCK_FILE = "lock"
 LOG_FILE = "hyperband.log"
+#: what a living search waits for; and the next of it, until it is whole
+NOW_FILE = "now.json"
+NEW_NOW_FILE = "now.json.new"
 #: what a search prints that has no terminal
 SEARCH_LOG_FILE = "search.log"
 KEEPERS_FILE = "keepers.err"
@@ -205,6 +208,8 @@ def remove_study_files(folder: Path) -> None:
     for name in (
         *of_journal,
         LOG_FILE,
+        NOW_FILE,
+        NEW_NOW_FILE,
         SEARCH_LOG_FILE,
         KEEPERS_FILE,
         GUIDE_FILE,

@@ -35,7 +35,7 @@ def in_own_folder(make: Callable[[Path], C], start: Callable[[C], object], *, pr
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(what: Callable[[], object], patience_s: float = 30.0, words: str = "") -> None:
+def wait_for(what: Callable[[], object], patience_s: float = 60.0, words: str = "") -> None:
     """Return once this is true; fail when it does not become so."""
     until_s = time.monotonic() + patience_s
     while not what():

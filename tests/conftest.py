@@ -48,13 +48,13 @@ def _nothing_is_left_behind(
     left = _wait_until_gone(f"{MARK}={mark}", others)
     assert not left, f"processes left behind: {left}"
     # an engine that a module opened asks its cluster now and then
-    ends_s = time.monotonic() + 5.0
+    ends_s = time.monotonic() + 30.0
     while (opened := _opened_since(before)) and time.monotonic() < ends_s:
         time.sleep(0.02)
     assert not opened, f"descriptors left open: {opened}"
 
 
-def _wait_until_gone(mark: str, others: Set[int], patience_s: float = 10.0) -> dict[int, str]:
+def _wait_until_gone(mark: str, others: Set[int], patience_s: float = 30.0) -> dict[int, str]:
     """Return what still carries the mark in its environment, after giving it time to end."""
     ends_s = time.monotonic() + patience_s
     while (found := _marked(mark, others)) and time.monotonic() < ends_s:

@@ -69,7 +69,7 @@ class Bench(Generic[J]):
 
     def wait(self, job: J, launcher: Launcher[J] | None = None) -> Ending:
         while True:
-            assert select.select([job], [], [], 60)[0], "the job did not end"
+            assert select.select([job], [], [], 100)[0], "the job did not end"
             if (ending := (launcher or self.launcher).finish(job)) is not None:
                 return ending
 

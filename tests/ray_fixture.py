@@ -91,7 +91,7 @@ class RayCluster:
             holder.wait()
         self._holders.clear()
         if self._undertaker is not None:
-            self._undertaker.communicate(timeout=30)
+            self._undertaker.communicate(timeout=60)
 
     def mend(self) -> None:
         """Whole again, for the next test: every link up, and Ray anew where it is not, or was cut off."""
@@ -105,7 +105,7 @@ class RayCluster:
             self.kill_machine(machine)
         if machines:
             self._start_rays(machines)
-            wait_for(lambda: self.n_alive() == len(MACHINES), 30, "a head that knows all machines")
+            wait_for(lambda: self.n_alive() == len(MACHINES), words="a head that knows all machines")
 
     def _start_rays(self, machines: Sequence[str]) -> None:
         """Start Ray on machines, the head first and then all at once."""
@@ -274,7 +274,7 @@ class RayCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                timeout=60,
+                timeout=180,
                 check=False,
             )
             out.seek(0)
@@ -314,7 +314,7 @@ def ray_cluster(ray_session: RayCluster) -> Iterator[RayCluster]:
     ray_session.mend()
     yield ray_session
     try:
-        wait_for(lambda: not ray_session.keepers(), 15, "no keeper left behind")
+        wait_for(lambda: not ray_session.keepers(), words="no keeper left behind")
     finally:
         if ray_session.keepers():  # of a test that failed: the next one begins on a new cluster
             ray_session.kill_machine("m1")

@@ -117,7 +117,7 @@ class Searches:
 
     def wait(self, search: subprocess.Popen[str]) -> Ran:
         """Wait for the end of a search."""
-        out, err = search.communicate(timeout=100)
+        out, err = search.communicate(timeout=240)
         return Ran(search.returncode, out, err)
 
     def kill(self, search: subprocess.Popen[str]) -> None:
@@ -159,7 +159,7 @@ def one_job(ran: Ran) -> Mapping[str, Any]:
     return found
 
 
-def until(condition: Callable[[], bool], what: str, patience_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
     """Wait for something that gives no event to a test, with a limit."""
     ends_s = time.monotonic() + patience_s
     while not condition():

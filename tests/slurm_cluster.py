@@ -231,7 +231,7 @@ class SlurmCluster:
                 daemon.wait()
         self._daemons.clear()
         if self._undertaker is not None:
-            self._undertaker.communicate(timeout=30)
+            self._undertaker.communicate(timeout=60)
         if self._ends_for_memory_by == "cgroups":
             self._remove_cgroups()
         self._held.close()
@@ -248,12 +248,11 @@ class SlurmCluster:
                     path.rmdir()
                 (_MEMORY_CGROUPS / f"slurm_{node}").rmdir()
 
-    def wait_for_idle(self, patience_s: float = 30.0) -> None:
+    def wait_for_idle(self) -> None:
         """Return once no job is there and every node is idle."""
         wait_for(
             lambda: self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(NODES),
-            patience_s,
-            "idle nodes",
+            words="idle nodes",
         )
 
     def clear(self) -> None:
@@ -263,7 +262,7 @@ class SlurmCluster:
             self.continue_node(node)
             self.start_node(node)
         self.run("scancel", "--user=root")
-        wait_for(lambda: self.run("squeue", "-h", "-o", "%i") == "", 30, "an empty queue")
+        wait_for(lambda: self.run("squeue", "-h", "-o", "%i") == "", words="an empty queue")
         states = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").splitlines()
         for words in states:
             node, state = words.split()
@@ -271,7 +270,7 @@ class SlurmCluster:
                 self.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
         self.wait_for_idle()
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 30) -> str:
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 60) -> str:
         """Run one of Slurm's commands against this cluster; return what it printed."""
         done = subprocess.run(
             argv,
@@ -332,7 +331,7 @@ class SlurmCluster:
     def start_controller(self) -> None:
         """Start slurmctld unless it runs; return when it answers."""
         self._start("slurmctld", ["slurmctld", "-D"])
-        wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False), 30, "the controller")
+        wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False), words="the controller")
 
     def stop_controller(self) -> None:
         """End slurmctld in an orderly way: it saves its state. Steps go on."""
@@ -381,7 +380,7 @@ class SlurmCluster:
         def answers() -> bool:
             return "1" in self.run(*ask, "select 1", check=False)
 
-        wait_for(answers, 30, "the database")
+        wait_for(answers, words="the database")
         self.run(*ask, "CREATE DATABASE slurm")
         self.run(*ask, "CREATE USER 'slurm'@'127.0.0.1' IDENTIFIED BY 'hyperband'")
         self.run(*ask, "GRANT ALL ON slurm.* TO 'slurm'@'127.0.0.1'")
@@ -393,7 +392,7 @@ class SlurmCluster:
         # sacctmgr reads slurm.conf to find it
         self._has_accounting = True
         self._write_conf()
-        wait_for(lambda: self._knows_us(), 30, "slurmdbd")
+        wait_for(self._knows_us, words="slurmdbd")
 
     def _knows_us(self) -> bool:
         self.run("sacctmgr", "-i", "add", "cluster", "hyperband", check=False)
@@ -408,7 +407,7 @@ class SlurmCluster:
             f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munge.seed",
             "--num-threads=2",
         ])  # fmt: skip
-        wait_for((self.folder / "munge.sock").exists, 10, "munged")
+        wait_for((self.folder / "munge.sock").exists, words="munged")
 
     def _start(self, name: str, argv: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         if name in self._daemons and self._daemons[name].poll() is None:
@@ -426,7 +425,7 @@ class SlurmCluster:
     def _end(self, name: str, number: signal.Signals) -> None:
         daemon = self._daemons.pop(name)
         daemon.send_signal(number)
-        daemon.wait(30)
+        daemon.wait(60)
 
     def _daemon_environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """Nothing of a test's own: a daemon lives longer than the test that restarted it."""

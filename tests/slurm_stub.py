@@ -70,7 +70,7 @@ class StubSlurm:
         self.n_started += 1
         return self.launcher.start(Order(folder, ("/bin/true",), {}), lease)
 
-    def until(self, what: Callable[[], object], patience_s: float = 20.0) -> None:
+    def until(self, what: Callable[[], object], patience_s: float = 60.0) -> None:
         until_s = time.monotonic() + patience_s
         while not what():
             assert time.monotonic() < until_s, self.slots.why_none()

@@ -133,7 +133,7 @@ def test_one_that_is_not_needed_is_given_up_after_a_time(held: Story) -> None:
     assert held.after(1) == [Cancel(("1",), "it is not needed")]
     assert held.free() == []
     assert held.tell(Status((over(JobState.CANCELLED),))) == []
-    assert held.allocations.is_empty
+    assert held.allocations.job_ids == []
 
 
 def test_work_that_comes_in_time_keeps_it(held: Story) -> None:
@@ -317,6 +317,12 @@ def test_a_suspended_one_gets_no_jobs_and_keeps_its_own(held: Story) -> None:
     assert held.free() == ["n1/1/1"]
 
 
+def test_one_that_is_queued_again_while_it_is_suspended_is_as_good_as_any_that_waits(held: Story) -> None:
+    held.tell(Status((replace(runs(), state=JobState.SUSPENDED),)))
+    assert held.tell(Status((waits(),)), Wanted(1), Tick())[1:] == [], "it is coming: no other is needed"
+    assert "suspended" not in held.allocations.why_none()
+
+
 def test_one_that_somebody_cancelled_is_not_replaced(held: Story) -> None:
     held.tell(Wanted(5))
     held.hold("2", node="n2")
@@ -481,6 +487,17 @@ def test_those_of_an_earlier_start_are_taken_over_with_their_jobs(story: Story) 
     assert story.tell(Wanted(0)) == []
 
 
+def test_the_end_of_one_that_had_begun_before_this_start_ends_no_search() -> None:
+    story = Story(replace(RULES, max_allocations=1))
+    story.tell(Wanted(1), Status((JobLine("1", "hb", JobState.ENDING, "COMPLETING"),)))
+    assert story.tell(Status((over(JobState.CANCELLED),))) == [Submit(1)], "another is asked for"
+    story = Story(replace(RULES, max_allocations=1))
+    story.tell(Wanted(1), Status((JobLine("1", "hb", JobState.ENDING, "COMPLETING"),)))
+    story.tell(Status((waits(),)))  # it was queued again
+    [fail] = story.tell(Status((over(JobState.CANCELLED),)))
+    assert isinstance(fail, Fail)
+
+
 def test_too_many_of_an_earlier_start_are_not_ended_under_their_jobs(story: Story) -> None:
     lines = tuple(runs(str(k), node=f"n{k}") for k in range(1, 6))
     story.tell(Status(lines))
@@ -494,9 +511,9 @@ def test_the_end_of_the_search_cancels_all_that_is_ours_and_what_still_comes(hel
     held.tell(Wanted(3))
     assert held.tell(Stop()) == [Cancel(("1",), "the search is over")]
     assert held.tell(Submitted(2, "2")) == [Cancel(("2",), "the search is over")]
-    assert not held.allocations.is_empty
     held.tell(Status((over(JobState.CANCELLED), over(JobState.CANCELLED, "2"))))
-    assert held.allocations.is_empty
+    assert held.allocations.is_given_up
+    assert held.allocations.job_ids == []
 
 
 def test_as_long_as_there_is_none_they_are_waited_for(story: Story) -> None:
@@ -522,7 +539,7 @@ def test_a_slurm_that_never_answered_is_what_is_waited_for(story: Story) -> None
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (
-        "allocations: 1 asked for; 1 waits in Slurm's queue (Resources); 1 held, with 1 jobs"
+        "allocations: 1 asked for; 1 waits in Slurm's queue (Resources); 1 held, with 1 job"
     )
     said = held.all_of(CancelRefused(("2",), "Access denied"))
     assert said == [Say("Slurm did not cancel 2: Access denied")]

@@ -63,10 +63,10 @@ def test_the_stream_is_none_of_the_trials(start: Start) -> None:
 
 
 def test_draws_end_when_their_time_is_up(start: Start) -> None:
-    host = start(SAMPLER.replace("return f", "import time; time.sleep(0.01); return f"))
+    host = start(SAMPLER.replace("return f", "import time; time.sleep(0.05); return f"))
     host.load()
-    found = ids_of(drawn(host, 3, 1, 100_000, limit_s=0.3))
-    assert 1 < len(found) < 31
+    found = ids_of(drawn(host, 3, 1, 100_000, limit_s=1.0))
+    assert 1 < len(found) < 21
     assert ids_of(drawn(host, 3, len(found) + 1, 100_000, limit_s=0)) == [expected(3, len(found) + 1)]
 
 
@@ -151,9 +151,9 @@ def test_a_get_config_that_ends_the_process_is_named(start: Start) -> None:
 def test_a_slow_get_config_counts_as_the_sampler_does(start: Start) -> None:
     host = start(SAMPLER + "def get_config(config_id): import time; time.sleep(0.02); return {'a': 1}")
     host.load()
-    found = drawn(host, 1, 1, 100_000, limit_s=0.3)
+    found = drawn(host, 1, 1, 100_000, limit_s=1.0)
     assert len(found) > 1
-    assert 1 < len(ids_of(found)) < 16
+    assert 1 < len(ids_of(found)) < 51
     assert max(len(part.ids) for part in found) <= 4
     host.start_reading(["a"] * 9, limit_s=60.0)
     assert max(len(part.ids) for part in parts(host)) <= 4

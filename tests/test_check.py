@@ -202,7 +202,11 @@ def test_a_sampler_with_dice_of_its_own_and_one_search_for_all_options(tmp_path:
         ("return {'lr': random.random()}", "FAILS", ["is not deterministic", "depend on the id"]),
         ("raise ValueError('no')", "FAILS", ["ValueError: no", "it may also be left out"]),
         ("os._exit(3)", "FAILS", ["ended the whole process", "it may also be left out"]),
-        ("time.sleep(0.5); return {'lr': 1.0}", "unknown", ["it takes 0.5 s for an id", "only read the id"]),
+        (
+            "time.sleep(0.5); return {'lr': 1.0}",
+            "unknown",
+            ["it takes 0.", " s for an id", "only read the id"],
+        ),
     ],
 )
 def test_a_get_config_with_a_mistake_is_reported_with_what_to_do(

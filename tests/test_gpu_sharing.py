@@ -1,6 +1,7 @@
 """Whole searches that share GPUs: packed by measured memory, beside others, isolated, after late releases."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from nvml_stub import NvmlState, StubGpu, StubProcess, uuid
 from nvml_stub.cases import built_stub
 from search_fixture import LOSS, Ran, Searches, script, searches, until
+
+from hyperband.journal import read_events
+from hyperband.search.events import JobEnded
 
 __all__ = ["searches"]
 
@@ -232,11 +236,14 @@ if is_first:
     pid = searches.folder / "pid"
     until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the first job")
     first_pid = int(pid.read_text())
-    # The driver shows the job's process until 3 s from now, whether it lives or not.
-    machine.processes = [StubProcess(0, int(pid.read_text()), "0:5000,3:-")]
+    # The driver shows the job's process from now on, whether it lives or not.
+    machine.processes = [StubProcess(0, first_pid, 5000)]
     (machine.procdir / str(first_pid)).unlink()
     machine.write()
-    back_at = machine.path.stat().st_mtime + 3
+    until(lambda: any(isinstance(event, JobEnded) for event in read_events(searches.study)), "its end")
+    back_at = time.time()
+    machine.processes = []
+    machine.write()
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     first, second = ran.document["jobs"]

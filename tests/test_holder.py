@@ -39,7 +39,7 @@ def test_it_writes_down_where_it_is_and_ends_when_it_is_told_to(tmp_path: Path) 
         assert about["environment"] == environ
         process.send_signal(signal.SIGUSR1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
@@ -51,7 +51,7 @@ def test_a_batch_system_that_does_not_answer_ends_nothing(tmp_path: Path) -> Non
         while not (tmp_path / "asked").exists() or len((tmp_path / "asked").read_text().split()) < 3:
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_task_of_an_array_becomes_its_command(tmp_path: Path) -> None:

@@ -218,11 +218,12 @@ def test_huge_command_lines_and_environments(any_bench: AnyBench) -> None:
 
 
 def test_a_job_that_has_ended_cannot_be_asked_to(any_bench: AnyBench) -> None:
-    began = any_bench.folder / "began"
-    job = any_bench.python(f"import time; open({str(began)!r}, 'x'); time.sleep(0.2); print(0.25)")
+    waits = "while not os.path.exists('off'): time.sleep(0.01)"
+    job = any_bench.python(f"import os, time\nopen('on', 'w').close()\n{waits}\nprint(0.25)")
     about = any_bench.about()
-    until(began.exists, "its word to run")
+    until((any_bench.folder / "on").exists, "the job to run")
     os.kill(about["pid"], signal.SIGSTOP)  # a machine too busy to run the keeper for a moment
+    (any_bench.folder / "off").touch()
     until(lambda: proc.start_ticks(about["job_pid"]) is None, "the job to end by itself")
     any_bench.launcher.stop(job, StopReason.TIMEOUT)
     with contextlib.suppress(ProcessLookupError):  # being asked may wake it, and it is over at once
@@ -249,7 +250,7 @@ def test_a_job_can_be_stopped_although_its_folder_is_gone(any_bench: AnyBench) -
     assert any_bench.wait(job).asked is StopReason.STOP
 
 
-BY_SIGNAL = "import time\nopen('on', 'w').close()\ntime.sleep(100)"
+BY_SIGNAL = "import time\nopen('on', 'w').close()\ntime.sleep(1000)"
 BY_HANDLER = f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n{BY_SIGNAL}"
 
 

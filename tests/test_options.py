@@ -368,7 +368,7 @@ def test_report_and_stop_are_commands_as_first_word_only(folder: Path) -> None:
         folder / "bin", "json", 10, False
     )
     assert parse(["stop", "bin", "--debug"], cwd=folder, environ={}) == StopOptions(
-        folder / "bin", False, True
+        folder / "bin", False, False, True
     )
     assert read(folder, "./report").script == folder / "report"
     assert read(folder, "--seed", "1", "report").script == folder / "report"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from hyperband.cli.main import main
 from hyperband.errors import MachineError, UsageError
 from hyperband.launch.ray import code as ray_code
 from hyperband.launch.ray.code import Ignored, code_folder, pack, travelling
 from hyperband.launch.ray.environment import read_runtime_env, refuse_storage, require_fsspec
 from hyperband.launch.ray.sent import paths_of, paths_of_all
+from hyperband.launch.ray.token import warnings_of_token
 from hyperband.machine.checkpoint_pattern import parse
 from hyperband.settings import On, Settings
 from hyperband.study.sent_files import SentFiles
@@ -121,13 +123,17 @@ def test_checkpoints_are_known_by_where_jobs_run(tmp_path: Path, monkeypatch: py
         on=On.RAY,
         ray_files="sent",
         ray_working_dir=folder,
+        ray_token=folder / "ray.token",
         checkpoints="runs/{config_id}.pt",
     )
+    (folder / "ray.token").touch()
+    (folder / "lib" / "token").symlink_to("../ray.token")
     SentFiles(settings).baggage(tmp_path / "code.zip", folder / "lib")
     with zipfile.ZipFile(tmp_path / "code.zip") as archive:
         names = archive.namelist()
     assert "lib/net.py" in names
     assert "lib/runs/x.pt" not in names
+    assert not [name for name in names if "token" in name], "a secret is not for the nodes"
 
 
 def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +143,16 @@ def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: p
     (folder / "data" / "images").write_bytes(bytes(3 << 20))
     with pytest.raises(UsageError, match=r"3 MiB of .* \(data/ 3 MiB.*\.hyperbandignore"):
         travelling(folder, but=[], checkpoints=None)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "a\\b.txt", "c:data.txt"])
+def test_a_name_that_no_archive_of_rays_takes_is_refused_unless_it_stays(tmp_path: Path, name: str) -> None:
+    folder = a_folder(tmp_path)
+    (folder / name).touch()
+    with pytest.raises(UsageError, match=r"name .*\.hyperbandignore"):
+        travelling(folder, but=[], checkpoints=None)
+    (folder / ".hyperbandignore").write_text("*.txt\n")
+    assert name not in travelling(folder, but=[], checkpoints=None).files
 
 
 def test_the_script_lies_in_what_travels(tmp_path: Path) -> None:
@@ -259,3 +275,38 @@ def test_a_storage_needs_to_know_what_it_keeps() -> None:
         refuse_storage("s3://bucket/x", None)
     for uri in ("s3://bucket", "file:///a", "gs://b/c", "ssh://me@host:22/a"):
         refuse_storage(uri, "runs/{config_id}")
+
+
+def test_a_dry_run_refuses_what_can_be_seen_to_be_wrong_without_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each before the script is imported, which is wrong as well; and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "wrong.json").write_text('{"pipp": []}')
+    for name, mode in (("empty", 0o600), ("open", 0o644)):
+        (tmp_path / name).write_text("" if name == "empty" else "0123456789abcdef")
+        (tmp_path / name).chmod(mode)
+    before = sorted(tmp_path.iterdir())
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "fsspec" else find_spec(name)
+    )
+
+    def refused(*words: str) -> str:
+        assert main(["--on", "ray", *words, "train.py", "--dry-run"]) > 0
+        return capfd.readouterr().err
+
+    sent = ("--ray-files", "sent", "--checkpoints", "runs/{config_id}")
+    assert "the token of --ray-token cannot be read: " in refused("--ray-token", "nothing")
+    assert "the token of --ray-token is empty: " in refused("--ray-token", "empty")
+    assert "imported" in refused("--ray-token", "open")
+    assert "nodes.json cannot be read" in refused(*sent, "--ray-runtime-env", "nodes.json")
+    assert "did you mean pip?" in refused(*sent, "--ray-runtime-env", "wrong.json")
+    assert "begins with one of" in refused(*sent, "--storage", "bucket/runs")
+    assert "needs fsspec, which is not installed" in refused(*sent, "--storage", "s3://bucket/runs")
+    assert sorted(tmp_path.iterdir()) == before
+    (warning,) = warnings_of_token(tmp_path / "open")
+    assert "mode 0644" in warning
+    (tmp_path / "open").chmod(0o600)
+    assert warnings_of_token(tmp_path / "open") == warnings_of_token(None) == []

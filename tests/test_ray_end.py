@@ -3,7 +3,7 @@
 import contextlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hyperband.launch.ray import end as ray_end
 from hyperband.launch.ray.end import UnfetchedError, end_slots
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.words import Join
+from hyperband.launch.remote.carrier import Carrier
 
 
 class Side:
@@ -60,6 +61,7 @@ def a_study(folder: Path, *, with_attempt: bool) -> Path:
         job = folder / "jobs" / "000000-0"
         job.mkdir(parents=True)
         (job / "order.json").write_text(json.dumps({"attempt": "A", "lease_s": 60, "grace_s": 0.1}))
+        Carrier(label="m2:gpu0/one").write(job)
     return folder
 
 
@@ -74,10 +76,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ray_end, name, 0.1)
 
 
-def ended(monkeypatch: pytest.MonkeyPatch, study: Path, side: Side) -> int:
+def ended(
+    monkeypatch: pytest.MonkeyPatch,
+    study: Path,
+    side: Side,
+    *,
+    gives_up: bool = False,
+    say: Callable[[str], None] = print,
+) -> int:
     with contextlib.closing(side):
         monkeypatch.setattr(ray_end, "RayLink", lambda _: side)
-        return end_slots(study)
+        return end_slots(study, gives_up=gives_up, say=say)
 
 
 def test_what_ran_is_asked_to_stop_and_fetched_before_slots_end(
@@ -93,10 +102,27 @@ def test_what_ran_is_asked_to_stop_and_fetched_before_slots_end(
 
 def test_what_cannot_be_fetched_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     side = Side({"open": [*FOUND, ONE], "end": ENDED})
-    with pytest.raises(UnfetchedError, match=r"1 of the jobs .* until then it is kept there"):
+    with pytest.raises(UnfetchedError, match=r"1 job left .* not handed over.* run the same command again"):
         ended(monkeypatch, a_study(tmp_path, with_attempt=True), side)
-    assert [words["op"] for words in side.said] == ["tell"]
+    assert [words["op"] for words in side.said] == ["tell", "end"]
+    assert side.said[1]["but"] == ["one"]
     assert (tmp_path / "ray" / "cluster.json").exists()
+
+
+def test_a_slot_that_says_nothing_and_may_have_something_is_left_unless_it_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, said = a_study(tmp_path, with_attempt=True), list[str]()
+    other = {"at": "slot", "key": "two", "attempt": "", "folder": ""}
+    side = Side({"open": [*FOUND, other], "end": ENDED})
+    with pytest.raises(UnfetchedError, match=r"nothing is heard of m2:gpu0/one\. .* --give-up"):
+        ended(monkeypatch, study, side, say=said.append)
+    assert side.said == [{"op": "end", "but": ["one"]}]
+    assert [words.partition(",")[0] for words in said] == ["Waiting for m2:gpu0/one"]
+    assert (tmp_path / "ray" / "cluster.json").exists()
+    side = Side({"open": [*FOUND, other], "end": ENDED})
+    assert ended(monkeypatch, study, side, gives_up=True) == 2
+    assert side.said == [{"op": "end", "but": []}]
 
 
 def test_nothing_is_ended_while_ray_does_not_say_what_there_is(

@@ -1,11 +1,13 @@
-"""What is left of a Ray of this machine whose keeper was killed; without Ray."""
+"""How a Ray of this machine begins and ends with its keeper, and what a killed one leaves; without Ray."""
 
 import fcntl
 import os
+import queue
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +15,26 @@ import pytest
 from search_fixture import until
 
 from hyperband.launch.ray import local_keeper
-from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, enter
+from hyperband.launch.ray.end import has_own_ray
+from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, LocalRay, enter
+from hyperband.machine.process import ProcessId
+
+ROOT = Path(__file__).resolve().parents[1]
+#: in the place of Ray: it never comes up, hears nothing, and has a child in a session of its own
+NEVER_UP = """
+import os, signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+open("pids", "w").write(f"{os.getpid()} {child.pid} .")
+time.sleep(600)
+"""
+STARTER = """
+import sys
+from pathlib import Path
+from hyperband.launch.ray.local import enter
+enter(Path(sys.argv[1]), may_start=True, starts=lambda: None, is_unwanted=lambda: False)
+"""
 
 
 def test_what_a_killed_keeper_left_goes_with_the_next_look_and_what_is_used_stays(
@@ -56,11 +77,11 @@ def test_a_keeper_whose_search_was_killed_meanwhile_ends_its_ray_with_one_line(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(local_keeper, "prctl", lambda *_: None)
     monkeypatch.setattr(keeper, "_keep", lambda _: pytest.fail("nobody is there"))
-    monkeypatch.setattr(keeper, "_end", lambda ray: ray.kill())
-    with subprocess.Popen(["sleep", "60"]) as ray:
+    monkeypatch.setattr(keeper, "_end", lambda ray, has_served: has_served or ray.kill())
+    with subprocess.Popen(["sleep", "600"]) as ray:
         monkeypatch.setattr(keeper, "_start", lambda: ray)
         keeper.run()
-        assert ray.wait(5.0) != 0
+        assert ray.wait(60) != 0
     assert capfd.readouterr().err == "nobody waits for this Ray any more: it is ended\n"
     os.close(keeper._in_use)
     os.close(keeper._kept)
@@ -79,21 +100,83 @@ def test_who_looks_for_a_ray_that_nobody_uses_for_a_moment_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_keeper, "_SEARCH_LOOK_S", 0.0)
-    monkeypatch.setattr(local_keeper, "_GIVE_UP_S", 1.0)
+    monkeypatch.setattr(local_keeper, "_GIVE_UP_S", 600.0)
     for name in (IN_USE_FILE, KEPT_FILE):
         (tmp_path / name).touch()
     keeper = local_keeper.LocalKeeper(tmp_path, tmp_path, -1)
-    with subprocess.Popen(["sleep", "60"]) as ray, (tmp_path / IN_USE_FILE).open() as search:
+    looks: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    is_wanted = keeper._is_wanted
+
+    def look() -> bool:
+        found = is_wanted()
+        looks.put(found)
+        return found
+
+    monkeypatch.setattr(keeper, "_is_wanted", look)
+    with subprocess.Popen(["sleep", "600"]) as ray, (tmp_path / IN_USE_FILE).open() as search:
         keeping = threading.Thread(target=keeper._keep, args=(ray,), daemon=True)
         keeping.start()
-        time.sleep(0.3)  # it has looked, and nobody was there
-        until(lambda: comes_in(search), "the search to come in", 0.5)
-        time.sleep(1.0)
-        assert keeping.is_alive(), "a search is there"
+        assert not looks.get(timeout=60), "nobody is there"
+        until(lambda: comes_in(search), "the search to come in")
+        monkeypatch.setattr(local_keeper, "_GIVE_UP_S", 0.0)
+        while not looks.get(timeout=60):
+            pass
+        assert looks.get(timeout=60), "it goes on while a search is there"
         fcntl.flock(search, fcntl.LOCK_UN)
-        keeping.join(5.0)
+        keeping.join(60)
         assert not keeping.is_alive()
         assert not comes_in(search), "until it has ended nobody does"
         ray.kill()
     os.close(keeper._in_use)
     os.close(keeper._kept)
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study whose search begins to start a Ray that never comes up."""
+    package = tmp_path / "never-up" / "ray" / "scripts"
+    package.mkdir(parents=True)
+    (package / "scripts.py").write_text(NEVER_UP)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = tmp_path / "study"
+    found.mkdir()
+    RayFiles(found, address="local", token=None, environ={})
+    return found
+
+
+def starting(study: Path) -> "tuple[subprocess.Popen[bytes], LocalRay, list[ProcessId]]":
+    """Begin to start a Ray; return who does, what is known of it, and its processes."""
+    environment = {**os.environ, "TMPDIR": str(study.parent)}
+    environment["PYTHONPATH"] = f"{study.parent / 'never-up'}:{ROOT}"
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, str(study / "ray")], env=environment)
+
+    def said() -> str:
+        return "".join(path.read_text() for path in study.parent.glob("hb-ray-*/pids"))
+
+    until(lambda: said().endswith("."), "a Ray that starts", 30.0)
+    found = LocalRay.find(study / "ray")
+    assert found is not None
+    pids = [ProcessId.of(int(pid)) for pid in said().split()[:2]]
+    return starter, found, [pid for pid in (*pids, found.keeper) if pid is not None]
+
+
+def test_a_ray_that_starts_still_is_found_and_ended_at_once(study: Path) -> None:
+    starter, found, processes = starting(study)
+    starter.send_signal(signal.SIGSTOP)  # of a search that was killed just now: it has not noticed
+    assert len(processes) == 3
+    assert not found.address
+    assert has_own_ray(study)
+    assert enter(study / "ray", may_start=False, starts=lambda: None, is_unwanted=lambda: False) is None
+    assert not any(process.is_alive() for process in processes)
+    assert not found.folder.exists()
+    assert not has_own_ray(study)
+    starter.kill()
+    starter.wait()
+
+
+def test_a_ray_that_starts_ends_when_whoever_starts_it_is_killed(study: Path) -> None:
+    starter, found, processes = starting(study)
+    starter.kill()
+    starter.wait()
+    until(lambda: not any(process.is_alive() for process in processes), "its end", 30.0)
+    until(lambda: not found.folder.exists(), "its folder to go", 30.0)

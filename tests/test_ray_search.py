@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,10 @@ class OnRay:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     def said(self, logs: str = "logs") -> list[dict[str, str]]:
-        """What the jobs of a study found."""
+        """What the jobs of a study found; some may not have said it yet."""
         jobs = sorted((self.folder / logs / "study" / "jobs").glob("*/stderr"))
-        return [json.loads(path.read_text().splitlines()[0]) for path in jobs]
+        said = [path.read_text().partition("\n") for path in jobs]
+        return [json.loads(line) for line, end, _ in said if end]
 
     def n_jobs_begun(self) -> int:
         return len(list((self.searches.study / "jobs").glob("*/keeper.json")))
@@ -109,7 +109,7 @@ class Waiting(OnRay):
         until(lambda: self.n_begun() == 3 * N_GPUS, "a job on each GPU")
 
     def until_lost(self, n_lost: int) -> None:
-        until(lambda: self.log().count(": Lost after ") >= n_lost, f"{n_lost} lost jobs", 60.0)
+        until(lambda: self.log().count(": Lost after ") >= n_lost, f"{n_lost} lost jobs", 90.0)
 
     def finish(self) -> list[dict[str, Any]]:
         """Let it go on to its end; it must come to what it comes to here. Return its jobs."""
@@ -130,7 +130,7 @@ def test_a_job_that_kills_its_keeper_each_time_is_not_tried_for_ever(on_ray: OnR
             import os, signal, time
             if os.environ["HYPERBAND_TRIAL"] == "0":
                 os.kill(os.getppid(), signal.SIGKILL)
-                time.sleep(60)
+                time.sleep(600)
             print(float(config_id[2:]))
         """)
     )
@@ -228,13 +228,14 @@ def test_machines_that_die_or_are_cut_off_cost_time_and_one_that_joins_is_used(w
     cluster.kill_machine("m3")
     # m2 reads its word in the shared folder; of m3 there is no sign until its lease is over
     waiting.until_lost(4)
-    wait_for(lambda: {pid for pid in cluster.keepers() if pid in cluster.pids("m2")} == set(), 20)
+    wait_for(
+        lambda: {pid for pid in cluster.keepers() if pid in cluster.pids("m2")} == set(),
+        words="m2 to end its jobs",
+    )
     assert waiting.n_begun() == 6, "there is no room"
     cluster.heal("m3")
     cluster.start_ray("m3")
-    began_s = time.monotonic()
     until(lambda: waiting.n_begun() == 8, "jobs on the machine that joined")
-    assert time.monotonic() - began_s < 10
     jobs = waiting.finish()
     assert hosts_of_lost(jobs) == ["m2", "m2", "m3", "m3"]
     assert {job["slot"][:2] for job in jobs if job["outcome"] == "Loss"} == {"m1", "m3"}
@@ -246,7 +247,7 @@ def test_a_head_that_dies_is_waited_for(waiting: Waiting) -> None:
     waiting.until_lost(6)
     assert waiting.search.poll() is None
     waiting.cluster.mend()
-    until(lambda: waiting.n_begun() == 12, "jobs of the new cluster", 60.0)
+    until(lambda: waiting.n_begun() == 12, "jobs of the new cluster", 90.0)
     jobs = waiting.finish()
     assert hosts_of_lost(jobs) == ["m1", "m1", "m2", "m2", "m3", "m3"]
     assert "is away" in waiting.log()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,9 @@ TRAIN = """
     about = {"host": socket.gethostname(), "from": trained, "to": epochs, "cwd": os.getcwd()}
     about["sees"] = os.path.exists(SEARCH)
     print(json.dumps(about), file=sys.stderr)
-    time.sleep(0 if about["sees"] else SECONDS)  # only there it matters
+    if not about["sees"]:  # only there it matters
+        while not os.path.exists(GO):
+            time.sleep(0.05)
     with open(path + ".new", "w") as stream:
         json.dump({"epochs": epochs}, stream)
     os.rename(path + ".new", path)
@@ -47,18 +48,33 @@ PATTERN = ("--checkpoints", "runs/{config_id}.json")
 class Sent(OnRay):
     """Searches in a folder that no node sees."""
 
-    def __init__(self, cluster: RayCluster, seconds: float = 0.0) -> None:
-        folder = cluster.unshared / f"it's a $folder {uuid.uuid4().hex[:6]}"
+    def __init__(self, cluster: RayCluster) -> None:
+        name = f"it's a $folder {uuid.uuid4().hex[:6]}"
+        folder = cluster.unshared / name
         folder.mkdir()
         super().__init__(Searches(folder), cluster)
-        main = TRAIN.replace("SECONDS", repr(seconds)).replace("SEARCH", repr(str(folder)))
+        #: what jobs wait for lies where all machines see it
+        self._go = cluster.folder / f"{name} go"
+        main = TRAIN.replace("GO", self.word()).replace("SEARCH", repr(str(folder)))
         main = main.replace("runs/{config_id[2:]}", "runs/{config_id}")
         self.searches.write(script(main, top="import os, sys\nsys.path.insert(0, os.path.dirname(__file__))"))
         (folder / "beside.py").write_text(BESIDE)
         self._left_before = set(self.left_on_nodes())
 
+    def word(self, of: str = "") -> str:
+        """The path, in Python, of what jobs wait for; of: another such word."""
+        return repr(f"{self._go}{of}")
+
+    def go(self, of: str = "") -> None:
+        Path(f"{self._go}{of}").touch()
+
     def words(self, *options: str) -> list[str]:
         return super().words("--ray-files", "sent", *PATTERN, *options)
+
+    def wait_for_another_word(self, trial: str) -> None:
+        """Have the jobs of this trial wait for a word of their own, which is called as the trial is."""
+        own = f"({self.word(trial)} if os.environ['HYPERBAND_TRIAL'] == '{trial}' else {self.word()})"
+        self.searches.path.write_text(self.searches.path.read_text().replace(self.word(), own))
 
     def without_checkpoints(self, *options: str) -> "subprocess.Popen[str]":
         """Start a search that carries nothing from job to job."""
@@ -76,7 +92,9 @@ class Sent(OnRay):
 
     def results_on_nodes(self) -> set[str]:
         """What keepers have written of jobs that ended, and nobody has fetched and forgotten."""
-        return {str(path) for top in self.tops() for path in top.rglob("result.json")}
+        # folders may go meanwhile
+        there = (found for top in self.tops() for found in os.walk(top))
+        return {folder for folder, _, names in there if "result.json" in names}
 
     def is_all_given_back(self) -> bool:
         # what the machines of another test had when their power was cut goes with the next slot there
@@ -98,72 +116,73 @@ class Sent(OnRay):
 
 
 @pytest.fixture
-def sent(request: pytest.FixtureRequest, ray_cluster: RayCluster) -> Iterator[Sent]:
-    """Searches whose jobs take as many seconds as the test says."""
-    found = Sent(ray_cluster, seconds=getattr(request, "param", 0.3))
+def sent(ray_cluster: RayCluster) -> Iterator[Sent]:
+    """Searches whose jobs wait for the word to go on."""
+    found = Sent(ray_cluster)
     yield found
     found.searches.close()
 
 
-def taking(seconds: float) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("sent", [seconds], indirect=True, ids=[""])
-
-
 @pytest.mark.slow
 def test_a_search_without_shared_files_comes_to_what_it_comes_to_here(sent: Sent) -> None:
-    there = sent.run("--max-epochs", "3", "--logs", "there")
+    search = sent.start("--max-epochs", "3", "--logs", "there")
+    until(lambda: len({about["host"] for about in sent.told("there")}) > 1, "jobs on two machines")
+    sent.go()
+    there = sent.searches.wait(search)
     assert there.exit_code == 0, there.err
     assert sent.is_all_given_back()
     here = sent.here("--max-epochs", "3")
     assert decided(there) == decided(here)
     said = sent.told("there")
-    assert len({about["host"] for about in said}) > 1
     assert not any(about["sees"] for about in said)
     # each promotion waits for the node that has its checkpoint
     assert sorted(about["from"] for about in said if about["to"] == 3) == [0, 0, 1], said
 
 
 @pytest.mark.slow
-@taking(2.0)
 def test_a_search_that_is_killed_finds_what_ran_and_what_ended_meanwhile(sent: Sent) -> None:
     few = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "4")
+    sent.wait_for_another_word("0")
     first = sent.start(*few, "--max-slots", "3")
-    until(lambda: sent.n_jobs_begun() >= 3, "jobs to begin", 60.0)
+    until(lambda: sent.n_jobs_begun() == 3, "jobs to begin")
+    before = sent.results_on_nodes()
     sent.searches.kill(first)
     # its folder gets another name, which slots need not know
     (sent.searches.folder / "logs").rename(sent.searches.folder / "moved")
-    time.sleep(2.5)
-    again = sent.run(*few, "--max-slots", "3", "--logs", "moved")
+    sent.go("0")
+    until(lambda: len(sent.results_on_nodes() - before) == 1, "one to end")
+    search = sent.start(*few, "--max-slots", "3", "--logs", "moved")
+    until(lambda: "Taken over" in sent.log("moved"), "the others to be taken over")
+    sent.go()
+    again = sent.searches.wait(search)
     assert again.exit_code == 0, again.err
     assert {job["attempt"] for job in again.document["jobs"]} == {0}, "nothing was run twice"
-    assert "Taken over" in sent.log("moved")
     assert sent.is_all_given_back()
     assert decided(again) == decided(sent.here(*few))
 
 
 @pytest.mark.slow
-@taking(1.5)
 def test_a_machine_that_is_cut_off_costs_its_jobs_and_its_checkpoints(sent: Sent) -> None:
     search = sent.start("--max-epochs", "9")
     # which slots there are is Ray's to say; the search itself is on m1
-    until(lambda: sent.n_jobs_begun() >= 4, "jobs to begin", 60.0)
-    until(lambda: sent.runs_on("m2") or sent.runs_on("m3"), "a job on another machine", 60.0)
+    until(lambda: sent.n_jobs_begun() >= 4, "jobs to begin")
+    until(lambda: sent.runs_on("m2") or sent.runs_on("m3"), "a job on another machine")
     cut = "m2" if sent.runs_on("m2") else "m3"
     sent.cluster.cut(cut)
+    sent.go()
     ran = sent.searches.wait(search)
     assert ran.exit_code == 0, ran.err
     lost = [job["slot"][:2] for job in ran.document["jobs"] if job["outcome"] == "Lost"]
     assert set(lost) == {cut}
     assert decided(ran) == decided(sent.here("--max-epochs", "9"))
-    wait_for(lambda: not sent.cluster.keepers(), 40, "keepers that end there, too")
+    wait_for(lambda: not sent.cluster.keepers(), 90, "keepers that end there, too")
 
 
 @pytest.mark.slow
-@taking(60.0)
 def test_an_interrupt_and_stop_end_jobs_and_slots(sent: Sent) -> None:
     few = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "2", "--max-slots", "2")
     search = sent.start(*few)
-    until(lambda: sent.n_jobs_begun() == 2, "jobs to begin", 60.0)
+    until(lambda: sent.n_jobs_begun() == 2, "jobs to begin")
     search.send_signal(signal.SIGINT)
     search.send_signal(signal.SIGTERM)
     ran = sent.searches.wait(search)
@@ -171,20 +190,16 @@ def test_an_interrupt_and_stop_end_jobs_and_slots(sent: Sent) -> None:
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Stopped", "Stopped"]
     assert sent.is_all_given_back()
     # the one ends while no search is there, and the other does not
-    script_text = sent.searches.path.read_text()
-    assert "60.0" in script_text
-    one_only = "(60.0 if os.environ['HYPERBAND_TRIAL'] == '0' else 2.5)"
-    sent.searches.path.write_text(script_text.replace("60.0", one_only))
+    sent.wait_for_another_word("1")
     again = sent.start(*few)
-    until(lambda: sent.n_jobs_begun() == 4, "jobs to begin again", 60.0)
+    until(lambda: sent.n_jobs_begun() == 4, "jobs to begin again")
     before = sent.results_on_nodes()
     sent.searches.kill(again)
-    until(lambda: len(sent.results_on_nodes() - before) == 1, "one to end", 30.0)
-    began_s = time.monotonic()
+    sent.go("1")
+    until(lambda: len(sent.results_on_nodes() - before) == 1, "one to end")
     stopped = sent.stop()
     assert "ended 1 job and 2 slots that" in stopped.out, stopped
     assert "Fetched the result of 1 job that had ended by then." in stopped.out, stopped
-    assert time.monotonic() - began_s < 30
     assert sent.is_all_given_back()
     report = json.loads(sent.searches.command("report", "--json", str(sent.searches.study)).out)
     assert sorted(job["outcome"] for job in report["jobs"]) == ["Loss", "Stopped", "Stopped", "Stopped"]
@@ -231,6 +246,7 @@ def test_with_a_storage_a_trial_goes_on_at_any_node(sent: Sent, bucket: dict[str
     sent.searches.environment.update(bucket)
     (sent.searches.folder / "nodes.json").write_text(json.dumps({"env_vars": bucket}))
     stored = ("--storage", "s3://bucket/some/where", "--ray-runtime-env", "nodes.json")
+    sent.go()
     there = sent.run(
         "--max-epochs", "3", "--max-slots", "3", "--keep-checkpoints", "none", "--logs", "there", *stored
     )

@@ -21,7 +21,7 @@ FEW = ("--max-epochs", "1", "--algorithm", "random")
 
 
 def test_a_slot_that_is_out_of_reach_for_a_moment_costs_nothing(ray_cluster: RayCluster) -> None:
-    sent = Sent(ray_cluster, seconds=8.0)
+    sent = Sent(ray_cluster)
     search = sent.start(*FEW, "--max-trials", "2", "--max-slots", "1")
     until(lambda: sent.n_jobs_begun() == 1, "a job to begin")
     (actor,) = ray_cluster.actors()
@@ -29,6 +29,7 @@ def test_a_slot_that_is_out_of_reach_for_a_moment_costs_nothing(ray_cluster: Ray
     os.kill(actor, signal.SIGSTOP)
     time.sleep(6.0)
     os.kill(actor, signal.SIGCONT)
+    sent.go()
     ran = sent.searches.wait(search)
     assert ran.exit_code == 0, ran.err
     assert [job["outcome"] for job in ran.document["jobs"]] == ["Loss", "Loss"]
@@ -55,6 +56,7 @@ def taken(cluster: RayCluster) -> Iterator[None]:
 
 def test_slots_that_cannot_begin_on_any_node_end_the_search_and_say_why(ray_cluster: RayCluster) -> None:
     sent = Sent(ray_cluster)
+    sent.go()
     with taken(ray_cluster):
         ran = sent.run(*FEW, "--max-trials", "1")
     assert ran.exit_code == 1
@@ -62,12 +64,13 @@ def test_slots_that_cannot_begin_on_any_node_end_the_search_and_say_why(ray_clus
 
 
 def test_a_search_that_is_started_again_with_other_code_runs_that(ray_cluster: RayCluster) -> None:
-    sent = Sent(ray_cluster, seconds=2.0)
+    sent = Sent(ray_cluster)
     words = (*FEW, "--max-trials", "2", "--max-slots", "1")
     first = sent.start(*words)
     until(lambda: sent.n_jobs_begun() == 1, "a job to begin")
     sent.searches.kill(first)
     (sent.searches.folder / "beside.py").write_text(BESIDE.replace("1 / epochs", "100.0"))
+    sent.go()
     ran = sent.run(*words)
     assert ran.exit_code == 0, ran.err
     old, new = (trial["loss"] for trial in ran.document["trials"])
@@ -75,14 +78,16 @@ def test_a_search_that_is_started_again_with_other_code_runs_that(ray_cluster: R
 
 
 def test_epochs_that_a_job_trained_twice_are_counted_by_a_later_search(ray_cluster: RayCluster) -> None:
-    sent = Sent(ray_cluster, seconds=0.1)
-    slow = sent.searches.path.read_text().replace("time.sleep(", "time.sleep(3.0 if epochs > 1 else ")
-    sent.searches.path.write_text(slow)
+    sent = Sent(ray_cluster)
+    waits = f"os.path.exists({sent.word()})"
+    text = sent.searches.path.read_text()
+    sent.searches.path.write_text(text.replace(waits, f"(epochs == 1 or {waits})"))
     plan = ("--max-epochs", "3", "--max-slots", "1")
     search = sent.without_checkpoints(*plan)
     jobs = sent.searches.study / "jobs"
     until(lambda: any('"to": 3' in path.read_text() for path in jobs.glob("*/stderr")), "a promoted job")
     sent.searches.kill(search)
+    sent.go()
     ran = sent.searches.wait(sent.without_checkpoints(*plan))
     assert ran.exit_code == 0, ran.err
     promoted = [job for job in ran.document["jobs"] if job["rung"] > 0]

@@ -16,7 +16,7 @@ from study_fixture import BEGAN_AT, config_id, play, settings, small_plan, write
 from hyperband.cli.main import main
 from hyperband.errors import InternalError, JournalError
 from hyperband.folder import JOURNAL_FILE
-from hyperband.journal import Journal
+from hyperband.journal import Beginnings, Journal
 from hyperband.report.again import STARTED_OVER, trained_twice, trained_twice_text
 from hyperband.report.document import JOB_COLUMNS, document_of, planned_document, study_document
 from hyperband.report.export import jobs_csv, json_text
@@ -29,7 +29,15 @@ from hyperband.report.results import (
     sources_text,
 )
 from hyperband.report.tables import plan_table, plan_text
-from hyperband.report.text import command_line, duration, short_number, shortened, shown, span_words
+from hyperband.report.text import (
+    command_line,
+    duration,
+    moment,
+    short_number,
+    shortened,
+    shown,
+    span_words,
+)
 from hyperband.report.view import study_view
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -48,6 +56,7 @@ from hyperband.search.trial import Algorithm, Bracket, Outcome, Plan, Rung
 from hyperband.study.opening import plan_of
 from hyperband.study.pace import Pace
 
+ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("/studies/vgg")
 DOCUMENT_KEYS = [
     "identity",
@@ -62,6 +71,8 @@ DOCUMENT_KEYS = [
     "quarantined",
     "checkpoints_freed_bytes",
     "trained_twice",
+    "waiting",
+    "last_seen_at",
 ]
 
 
@@ -214,6 +225,29 @@ def test_planned_document_has_the_same_keys(tmp_path: Path) -> None:
         [],
         [],
     )
+
+
+def test_trials_and_jobs_stand_in_the_order_that_readme_promises(tmp_path: Path) -> None:
+    """Job 1 began after all others; job 4 was ordered early, and has not begun."""
+    changed: list[Event] = []
+    for event in play(small_plan(), settings(tmp_path), n_ends=4):
+        if isinstance(event, JobEnded) and event.job == 1:
+            late = BEGAN_AT + 500
+            changed.append(replace(event, started_at=late, ended_at=late + 1))
+        elif isinstance(event, JobStarted) and event.job == 4:
+            changed.append(replace(event, at=BEGAN_AT + 2.5))
+        else:
+            changed.append(event)
+    ordered = Beginnings({(4, 0)})
+    document = study_document(changed, folder=FOLDER, running=True, beginnings=ordered)
+    assert [trial["number"] for trial in _rows(document, "trials")] == list(range(17))
+    jobs = [(job["trial"], job["state"]) for job in _rows(document, "jobs")]
+    assert jobs == [(0, "ended"), (4, "queued"), (2, "ended"), (3, "ended"), (1, "ended")]
+    assert [row["trial"] for row in csv.DictReader(io.StringIO(jobs_csv(document)))] == list("04231")
+    promise = (
+        "`trials` stand by number, `jobs` by when they began (those that have not by when they were ordered)"
+    )
+    assert promise in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_json_is_one_ascii_line_and_refuses_nan(tmp_path: Path) -> None:
@@ -389,13 +423,18 @@ def test_report_command_on_a_killed_study(tmp_path: Path, capsys: pytest.Capture
     journal_before = (folder / JOURNAL_FILE).read_bytes()
     assert main(["report", str(folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["state"] == "stopped"
+    assert (document["state"], document["waiting"]) == ("stopped", None)
+    # the last that it wrote: the start of the job that is left
+    assert (document["last_seen_at"], document["jobs"][-1]["state"]) == (BEGAN_AT + 7, "running")
     assert document["jobs"][0]["stdout"] == str(folder / "jobs" / "000000-0" / "stdout")
     assert main(["report", str(folder), "--csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 7
     assert main(["report", str(folder), "--top", "2"]) == 0
     text = capsys.readouterr().out
-    assert "state   stopped" in text
+    assert (
+        "\nstate   stopped: killed, or its machine went down\njobs    6 of 22 done, 1 running\n"
+        f"seen    no search is running: jobs are shown as last seen at {moment(BEGAN_AT + 7)}\ntime    began "
+    ) in text
     assert str(folder) in text
     assert (folder / JOURNAL_FILE).read_bytes() == journal_before
 
@@ -468,6 +507,25 @@ def test_report_on_a_folder_of_studies_lists_them(tmp_path: Path, capsys: pytest
         assert "Give the folder of one, such as" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "other")]) == 1
     assert "holds no study" in capsys.readouterr().err
+
+
+def test_a_search_that_waits_in_slurms_queue_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("new", "vgg"):
+        (tmp_path / name / "slurm").mkdir(parents=True)
+        about = {"job_id": "6", "name": "hb-search-x", "submitted_at": BEGAN_AT}
+        (tmp_path / name / "slurm" / "search.json").write_text(json.dumps(about))
+    write_study(tmp_path / "vgg", play(small_plan(), settings(tmp_path), n_ends=3))
+    assert main(["report", str(tmp_path / "vgg")]) == 0
+    words = f"last submitted as Slurm's job 6 on {moment(BEGAN_AT)}: `squeue --jobs=6` says whether it waits"
+    assert capsys.readouterr().out.endswith(f"\nsearch: {words}\n")
+    for command in ("report", "slots"):
+        assert main([command, str(tmp_path / "new")]) == 1
+        assert "was submitted as Slurm's job 6 and has not begun: " in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["new", "not", "begun"], ["vgg", "stopped", "hyperband"]]
 
 
 def test_report_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:

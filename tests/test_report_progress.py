@@ -9,11 +9,14 @@ import pytest
 from study_fixture import BEGAN_AT, play, settings, small_plan, write_study
 
 from hyperband.cli.main import main
+from hyperband.folder import NOW_FILE
 from hyperband.journal import Beginnings, JobBegan, Journal, StartsMayWait, read_study
 from hyperband.launch.base import Ending
 from hyperband.report.document import document_of
+from hyperband.report.now import Now, NowFile
 from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.results import outcomes_table, report_text, worse_later_text
+from hyperband.report.text import moment
 from hyperband.report.told import Span
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import StudyView, study_view
@@ -62,8 +65,10 @@ def test_failures_and_brackets_that_are_over_are_told(tmp_path: Path) -> None:
         ["1", "failed", "5 of 5, 5 failed", "-"],
         ["2", "rung 0", "1 of 3, 1 failed"],
     ]
-    said = progress_words(study, now=0.0).splitlines()[0]
-    assert said == "jobs    19 of 21 done, 7 of them failed, 1 left behind by a search that was killed"
+    assert progress_words(study, now=0.0).splitlines()[:2] == [
+        "jobs    19 of 21 done, 7 of them failed, 1 running",
+        f"seen    no search is running: jobs are shown as last seen at {moment(BEGAN_AT + 20)}",
+    ]
 
 
 def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
@@ -85,9 +90,16 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
         assert journal.beginnings.when(starts[3]) is None
     found = read_study(tmp_path / "study")
     study = study_view(found.events, folder=FOLDER, running=True, beginnings=found.beginnings)
-    assert progress_words(study, now=BEGAN_AT).startswith(
-        "jobs    2 of 22 done, 1 of them failed, 1 running, 1 queued"
-    )
+    counts = "jobs    2 of 22 done, 1 of them failed, 1 running, 1 queued\n"
+    assert progress_words(study, now=BEGAN_AT).startswith(f"{counts}time ")
+    # the same after the search was killed: as it saw them last, when it saw one begin
+    killed = study_view(found.events, folder=FOLDER, running=False, beginnings=found.beginnings)
+    assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 60
+    started = next(event for event in played if isinstance(event, SearchStarted))
+    next_one = replace(started, at=BEGAN_AT + 55)
+    followed = study_view([*found.events, next_one], folder=FOLDER, running=True, beginnings=found.beginnings)
+    assert followed.spans[0].ended_at == BEGAN_AT + 50
+    assert progress_words(killed, now=0.0).startswith(f"{counts}seen    no search is running: ")
     by_number = {job.job: (job.state, job.started_at) for job in study.jobs}
     assert by_number == {
         0: ("ended", ends[0].started_at),
@@ -117,6 +129,63 @@ def test_jobs_that_wait_in_a_queue_are_told_apart_from_those_that_run(
     assert again.ordered == {(0, 0)}
 
 
+def test_what_a_living_search_waits_for_and_what_is_suspended_is_told(tmp_path: Path) -> None:
+    events = play(small_plan(), settings(tmp_path), n_ends=3)
+    now = Now(BEGAN_AT, BEGAN_AT + 90, "1 job suspended by Slurm", BEGAN_AT + 80, frozenset({(3, 0)}))
+
+    def view(now: Now, *, running: bool) -> StudyView:
+        return study_view(events, folder=FOLDER, running=running, now=now)
+
+    lives = view(now, running=True)
+    said = report_text(lives, FOLDER, cwd=Path("/"), top=3, now=BEGAN_AT + 100)
+    assert (
+        f"\nstate   running\nwaiting since {moment(BEGAN_AT + 80)}: 1 job suspended by Slurm\njobs " in said
+    )
+    assert "\njobs    3 of 22 done, 1 suspended\n" in said
+    assert stripped(outcomes_table(lives))[-1][:2] == ["suspended", "1"]
+    document = document_of(lives)
+    assert document["waiting"] == {"why": "1 job suspended by Slurm", "since": BEGAN_AT + 80}
+    assert document["last_seen_at"] is None
+    # of a search that was killed the journal alone is left
+    killed = view(now, running=False)
+    assert (killed.waits_for, killed.jobs[-1].state) == ("", "running")
+    assert killed.last_seen_at == killed.spans[-1].ended_at == BEGAN_AT + 4
+    # what another search said is nothing of this one
+    other = view(replace(now, began_at=BEGAN_AT - 1), running=True)
+    assert (other.waits_for, other.jobs[-1].state) == ("", "running")
+
+
+def test_what_a_search_waits_for_is_written_seldom_and_goes_with_it(tmp_path: Path) -> None:
+    now_s = 100.0
+    file = NowFile(tmp_path, BEGAN_AT, monotonic=lambda: now_s)
+    none: frozenset[tuple[int, int]] = frozenset()
+    file.see(None, none)
+    assert (file.wait_s(), Now.read(tmp_path)) == (None, None)
+    file.see("2 wait", none)
+    found = Now.read(tmp_path)
+    assert found is not None
+    assert (found.began_at, found.waits_for, found.since, found.suspended) == (
+        BEGAN_AT,
+        "2 wait",
+        found.at,
+        none,
+    )
+    for words in ("1 waits", None, "1 waits"):
+        file.see(words, frozenset({(3, 1)}))
+    assert (Now.read(tmp_path), file.wait_s()) == (found, 1.0)
+    now_s += 1.5
+    assert file.wait_s() == 0.0
+    file.see("1 waits", frozenset({(3, 1)}))
+    again = Now.read(tmp_path)
+    assert again is not None
+    assert (again.waits_for, again.suspended) == ("1 waits", frozenset({(3, 1)}))
+    assert file.wait_s() is None
+    file.close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / NOW_FILE).write_text('{"began_at": 1.0, "at"')
+    assert Now.read(tmp_path) is None
+
+
 def test_what_began_and_was_lost_while_no_search_was_there_has_run(tmp_path: Path) -> None:
     played = play(small_plan(), settings(tmp_path), n_ends=1)
     engine = Engine()
@@ -135,6 +204,15 @@ def test_what_began_and_was_lost_while_no_search_was_there_has_run(tmp_path: Pat
     assert (job.has_begun, job.started_at) == (True, ended.started_at)
     never = judged(replace(lost, ran_s=None))
     assert never.started_at == never.ended_at
+    # the search's clock was set back since it saw it begin
+    ended = judged(lost, began_at=ended.ended_at + 3600.0)
+    assert ended.started_at == pytest.approx(ended.ended_at - 50.0)
+    ended = judged(replace(lost, ran_s=None), began_at=ended.ended_at + 3600.0)
+    assert ended.started_at == ended.ended_at
+    # and a journal of before, when keepers told what a node's clock said
+    failed = replace(ended, started_at=ended.ended_at + 3600.0)
+    study = study_view([*played, failed], folder=FOLDER, running=True, beginnings=beginnings)
+    assert next(job.has_begun for job in study.jobs if job.job == started.job)
 
 
 def test_a_search_that_is_over_needs_no_table_of_its_rungs(tmp_path: Path) -> None:
@@ -158,13 +236,13 @@ def test_times_of_several_starts_are_added_up(tmp_path: Path) -> None:
     ended = SearchEnded(BEGAN_AT + 1010, "stopped", "interrupted")
     study = view_of([*events, again, ended])
     assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4), Span(BEGAN_AT + 1000, BEGAN_AT + 1010))
-    assert progress_words(study, now=0.0).splitlines()[1].endswith(", ran for 14 s in 2 starts")
+    assert progress_words(study, now=0.0).endswith(", ran for 14 s in 2 starts")
     runs = view_of([*events, again], running=True)
     assert runs.spans[-1] == Span(BEGAN_AT + 1000, None)
     killed = view_of([*events, again])
     assert killed.spans[-1] == Span(BEGAN_AT + 1000, BEGAN_AT + 1000)
     said = report_text(killed, FOLDER, cwd=Path("/"), top=3)
-    assert "state   stopped: killed, or its machine went down; no search runs here now\n" in said
+    assert "state   stopped: killed, or its machine went down\n" in said
 
 
 def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_path: Path) -> None:
@@ -173,7 +251,7 @@ def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_p
     assert isinstance(start, JobStarted)
     later = BEGAN_AT + 90_000
     lost = JobEnded(later, start.job, start.attempt, Outcome.LOST, None, None, later, later, False, "gone")
-    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "stopped from outside")])
+    study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "killed, and ended from outside")])
     assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4),)
 
 

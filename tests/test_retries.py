@@ -91,9 +91,10 @@ def test_a_retry_that_must_wait_lets_others_pass(searches: Searches) -> None:
 def test_a_black_hole_is_quarantined_and_what_it_failed_is_not_penalised(searches: Searches) -> None:
     searches.write(
         script(
-            f"import os, time\n{SLOT}"
-            "if slot == 0: raise RuntimeError('no CUDA-capable device')\n"
-            "time.sleep(0.3)\nprint(0.5)"
+            f"import glob, time\n{SLOT}"
+            "if slot == 0:\n    open(f'failed-{config_id}', 'w').close()\n"
+            "    raise RuntimeError('no CUDA-capable device')\n"
+            "while len(glob.glob('failed-*')) < 3: time.sleep(0.01)\nprint(0.5)"
         )
     )
     ran = searches.run(*random_search(12, "--slots", "3"))
@@ -142,7 +143,11 @@ def test_a_quarantine_outlives_the_search_and_ends_by_hand(searches: Searches) -
 
 def test_release_without_a_search(searches: Searches) -> None:
     searches.write(
-        script(f"{SLOT}import time\nif slot == 0: raise RuntimeError('x')\ntime.sleep(0.1)\nprint(0.5)")
+        script(
+            f"import glob, time\n{SLOT}"
+            "if slot == 0:\n    open(f'failed-{config_id}', 'w').close()\n    raise RuntimeError('x')\n"
+            "while len(glob.glob('failed-*')) < 3: time.sleep(0.01)\nprint(0.5)"
+        )
     )
     assert searches.run(*random_search(8, "--slots", "2")).exit_code == 0
     done = searches.command("slots", str(searches.study), "--release", "all")
@@ -175,22 +180,13 @@ def test_a_crash_that_nobody_saw_is_retried_too(searches: Searches) -> None:
 
 
 def test_seconds_per_epoch(searches: Searches) -> None:
-    searches.write(script("import time\ntime.sleep(0.5 if epochs == 1 else 60)\nprint(0.5)"))
-    ran = searches.run(
-        "--algorithm",
-        "halving",
-        "--max-epochs",
-        "3",
-        "--timeout-per-epoch",
-        "0.9",
-        "--slots",
-        "3",
-        "--grace",
-        "0",
-    )
+    searches.write(script("import time\ntime.sleep(0 if epochs == 1 else 600)\nprint(0.5)"))
+    # the limit is for a machine with little time for us, too: jobs of one epoch are to end within it
+    limits = ("--timeout-per-epoch", "2.5", "--grace", "0")
+    ran = searches.run("--algorithm", "halving", "--eta", "2", "--max-epochs", "2", "--slots", "2", *limits)
     outcomes = {(job["epochs"], job["outcome"]) for job in ran.document["jobs"]}
-    assert outcomes == {(1, "Loss"), (3, "TimedOut")}
-    assert "--timeout-per-epoch 0.9, 3 epochs" in ran.err
+    assert outcomes == {(1, "Loss"), (2, "TimedOut")}
+    assert "--timeout-per-epoch 2.5, 2 epochs" in ran.err
 
 
 def test_a_job_without_output_is_ended_and_one_with_output_is_not(searches: Searches) -> None:
@@ -199,13 +195,13 @@ def test_a_job_without_output_is_ended_and_one_with_output_is_not(searches: Sear
             f"{SLOT}import time\nfor n in range(10 if slot else 1):\n"
             "    print('epoch', n, file=sys.stderr if n % 2 else sys.stdout, flush=True)\n"
             "    time.sleep(0.3)\n"
-            "if not slot: time.sleep(60)\nprint(0.5)"
+            "if not slot: time.sleep(600)\nprint(0.5)"
         )
     )
-    ran = searches.run(*random_search(2, "--slots", "2", "--stall-timeout", "1.5", "--grace", "0"))
+    ran = searches.run(*random_search(2, "--slots", "2", "--stall-timeout", "2.5", "--grace", "0"))
     found = {job["slot"]: job["outcome"] for job in ran.document["jobs"]}
     assert found == {"cpu:0": "TimedOut", "cpu:1": "Loss"}
-    assert "no output for 1.5 s" in ran.err
+    assert "no output for 2.5 s" in ran.err
 
 
 def test_a_search_that_was_suspended_reads_ends_before_it_judges_time(searches: Searches) -> None:

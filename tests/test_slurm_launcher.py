@@ -11,6 +11,7 @@ import pytest
 from slurm_stub import HANGING_SRUN, StubSlurm
 
 from hyperband.errors import MachineError
+from hyperband.launch.remote import starts
 from hyperband.launch.slurm.held import launcher as slurm
 from hyperband.launch.slurm.profile import Profile
 from hyperband.machine.limits import allow_open_files
@@ -76,7 +77,8 @@ def test_steps_that_hang_at_the_end_are_waited_for_together(hanging: StubSlurm) 
     assert not hanging.carriers.are_missing
     began_s = time.monotonic()
     hanging.carriers.close()
-    assert time.monotonic() - began_s < 3
+    # one after the other would take 1.5 s each
+    assert time.monotonic() - began_s < 12
     for job in jobs:  # their steps would go on
         assert job.carrier is not None
         job.carrier.kill()
@@ -84,6 +86,7 @@ def test_steps_that_hang_at_the_end_are_waited_for_together(hanging: StubSlurm) 
 
 def test_a_step_that_never_begins_is_taken_back(hanging: StubSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "_BEGIN_WITHIN_S", 0.3)
+    monkeypatch.setattr(starts, "_PAUSE_S", 600.0)
     hanging.until(lambda: hanging.slots.names())
     job = hanging.start()
     assert job is not None

@@ -14,7 +14,7 @@ GREEDY = script("""
     import os, time
     if os.environ["HYPERBAND_TRIAL"] == "0":
         taken = b"x" * (400 << 20)
-        time.sleep(60)
+        time.sleep(600)
     print(float(config_id[2:]))
 """)
 PROFILE = ("--slurm-set", "mem=200M", "--slurm-set", "time=10", "--slurm-set", "max_allocations=1")

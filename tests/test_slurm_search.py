@@ -71,7 +71,7 @@ class OnSlurm:
 def on_slurm(searches: Searches, slurm: SlurmCluster) -> Iterator[OnSlurm]:
     found = OnSlurm(searches, slurm)
     yield found
-    until(lambda: found.living() == [], "no allocation left behind", 1.0)
+    until(lambda: found.living() == [], "no allocation left behind")
     slurm.forget_steps()
     until(lambda: found.queue() == [], "nodes that are free")
 
@@ -101,16 +101,18 @@ def test_a_search_on_three_nodes_comes_to_what_it_comes_to_here(on_slurm: OnSlur
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_leaves_its_jobs_and_the_next_one_has_them(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(training(2.0))
+    on_slurm.searches.write(script(ALONE))
     first = on_slurm.start("--max-epochs", "3")
-    until(lambda: on_slurm.n_jobs_begun() >= 4, "jobs to begin")
+    until(lambda: on_slurm.n_jobs_begun() == 5, "all jobs that need no other's end to begin")
     on_slurm.searches.kill(first)
     allocations = on_slurm.queue()
     assert len(allocations) >= 2
-    again = on_slurm.run("--max-epochs", "3")
+    search = on_slurm.start("--max-epochs", "3")
+    until(lambda: "Taken over" in on_slurm.log(), "its jobs to be taken over")
+    (on_slurm.searches.folder / "go").touch()
+    again = on_slurm.searches.wait(search)
     assert again.exit_code == 0, again.err
     assert {job["attempt"] for job in again.document["jobs"]} == {0}, "nothing was run twice"
-    assert "Taken over" in on_slurm.log()
     assert f"took over the allocation {allocations[0].split()[0]} of an earlier start" in on_slurm.log()
     here = on_slurm.searches.run("--max-epochs", "3", "--slots", "6", "--logs", "here")
     assert decided(again) == decided(here)
@@ -118,7 +120,7 @@ def test_a_search_that_is_killed_leaves_its_jobs_and_the_next_one_has_them(on_sl
 
 @pytest.mark.slow
 def test_stop_ends_what_a_killed_search_left_and_a_search_here_refuses_before(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     first = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
     until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
     on_slurm.searches.kill(first)
@@ -143,7 +145,7 @@ def test_stop_ends_what_a_killed_search_left_and_a_search_here_refuses_before(on
 
 @pytest.mark.slow
 def test_clean_ends_what_a_killed_search_left(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     first = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
     until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
     on_slurm.searches.kill(first)
@@ -156,7 +158,7 @@ def test_clean_ends_what_a_killed_search_left(on_slurm: OnSlurm) -> None:
 
 @pytest.mark.slow
 def test_an_interrupt_ends_jobs_and_allocations(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     search = on_slurm.start("--max-epochs", "3")
     until(lambda: on_slurm.n_jobs_begun() >= 2, "jobs to begin")
     search.send_signal(signal.SIGINT)
@@ -205,11 +207,16 @@ class Waiting(OnSlurm):
         path = self.searches.folder / "began"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
+    def n_steps(self) -> int:
+        """Steps of all allocations, but for their scripts."""
+        steps = self.cluster.run("squeue", "-h", "-s", "-o", "%i").split()
+        return sum(step.rpartition(".")[2].isdigit() for step in steps)
+
     def n_lost(self) -> int:
         return self.log().count(": Lost after ")
 
     def until_lost(self, n_lost: int) -> None:
-        until(lambda: self.n_lost() >= n_lost, f"{n_lost} lost jobs, found {self.log()}", 60.0)
+        until(lambda: self.n_lost() >= n_lost, f"{n_lost} lost jobs, found {self.log()}", 90.0)
 
     def finish(self) -> list[dict[str, Any]]:
         """Let it go on to its end; it must come to what it comes to here. Return its jobs."""
@@ -232,7 +239,7 @@ def waiting(on_slurm: OnSlurm) -> Waiting:
 
 
 #: one job at once in each of six allocations, of which each node has two
-EACH_ALONE = ("gpus=1", "time=10", "max_allocations=6", "signal=USR1@60")
+EACH_ALONE = ("gpus=1", "time=10", "max_allocations=6", "signal=USR1@300")
 
 
 @pytest.mark.slow
@@ -243,7 +250,7 @@ def test_nodes_that_die_or_hang_and_a_time_limit_cost_nothing_but_time(on_slurm:
     first, second = sorted(job_id for node, job_id in there if node == "n1")
     # the controller looks every 30 s for what is over, or should be warned
     waiting.cluster.run("scontrol", "update", f"jobid={first}", "EndTime=now+1")
-    waiting.cluster.run("scontrol", "update", f"jobid={second}", "EndTime=now+85")
+    waiting.cluster.run("scontrol", "update", f"jobid={second}", "EndTime=now+320")
     waiting.cluster.kill_node("n2")
     waiting.cluster.stop_node("n3")
     waiting.until_lost(5)
@@ -282,12 +289,12 @@ def test_jobs_that_are_preempted_are_tried_again(waiting: Waiting) -> None:
 
 @pytest.mark.slow
 def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
+    until(lambda: waiting.n_steps() == 12, "a step that waits beside each that has a job")
     waiting.cluster.stop_controller()
-    until(lambda: "Slurm does not answer" in waiting.log(), "that to be seen", 60.0)
+    until(lambda: "Slurm does not answer" in waiting.log(), "that to be seen")
     (waiting.searches.folder / "go").touch()
     # the steps that waited take one job each
-    until(lambda: waiting.n_begun() == 12, f"six more jobs, found {waiting.n_begun()}", 20.0)
-    time.sleep(3)
+    until(lambda: waiting.log().count(": Loss ") == 12, "the end of twelve jobs")
     assert waiting.n_begun() == 12
     assert waiting.search.poll() is None
     waiting.cluster.start_controller()
@@ -318,12 +325,10 @@ def test_a_step_that_is_cancelled_by_hand_is_the_end_of_its_trial_and_one_that_i
     ]
     steps = waiting.cluster.run("squeue", "-h", "-s", "-o", "%i %j").splitlines()
     names = {name: step for step, name in map(str.split, steps)}
-    began_s = time.monotonic()
     waiting.cluster.run("scancel", names[Path(one["errors"]).name])
     until(lambda: ": Cancelled after" in waiting.log(), "the end of a job")
     os.kill(other["process"]["pid"], signal.SIGKILL)
     waiting.until_lost(1)
-    assert time.monotonic() - began_s < 15, "each lease lasts 15 s, and 5 more are waited for"
     (waiting.searches.folder / "go").touch()
     ran = waiting.searches.wait(waiting.search)
     assert ran.exit_code == 0, ran.err
@@ -333,7 +338,7 @@ def test_a_step_that_is_cancelled_by_hand_is_the_end_of_its_trial_and_one_that_i
     assert outcomes[0] == ["Cancelled"]
     assert outcomes[1][:2] == ["Lost", "Loss"]
     assert "its step was cancelled by somebody" in waiting.log()
-    assert waiting.log().count("given up after") == 0
+    assert "given up after" not in waiting.log(), "no lease had to run out"
 
 
 @pytest.mark.slow
@@ -452,7 +457,7 @@ def test_a_job_whose_whole_step_was_ended_for_its_memory_is_out_of_memory(on_slu
 
 @pytest.mark.slow
 def test_a_start_elsewhere_that_a_power_cut_ate_is_repeated_here(on_slurm: OnSlurm) -> None:
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     first = on_slurm.searches.start("--max-epochs", "3", "--slots", "2")
     until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
     on_slurm.searches.kill(first)
@@ -508,16 +513,17 @@ def test_a_node_on_which_jobs_fail_is_avoided_in_every_allocation(on_slurm: OnSl
 def test_an_interrupt_while_slurm_hangs_is_prompt_and_says_what_is_left(on_slurm: OnSlurm) -> None:
     hangs = '[ -e "$FOLDER/hang" ] && touch "$FOLDER/hung" && exec sleep 600'
     put_first(on_slurm, squeue=hangs, scancel=hangs)
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     search = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
     until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
     (on_slurm.searches.folder / "hang").touch()
-    until((on_slurm.searches.folder / "hung").exists, "squeue to hang", 60.0)
+    until((on_slurm.searches.folder / "hung").exists, "squeue to hang")
     began_s = time.monotonic()
     search.send_signal(signal.SIGINT)
     search.send_signal(signal.SIGTERM)
     ran = on_slurm.searches.wait(search)
-    assert time.monotonic() - began_s < 12
+    # each command may take 30 s, and the end of what is held 60
+    assert time.monotonic() - began_s < 45
     assert ran.exit_code == 130, ran.err
     name = (on_slurm.searches.study / "slurm" / "name").read_text().strip()
     assert f"`scancel --name={name}` or `hyperband stop" in on_slurm.log()
@@ -531,7 +537,7 @@ def test_an_interrupt_while_slurm_hangs_is_prompt_and_says_what_is_left(on_slurm
 def test_what_slurm_takes_after_a_stop_ends_by_itself(on_slurm: OnSlurm) -> None:
     waits = 'touch "$FOLDER/asked"; while [ ! -e "$FOLDER/go" ]; do sleep 0.05; done'
     put_first(on_slurm, sbatch=waits)
-    on_slurm.searches.write(training(60.0))
+    on_slurm.searches.write(training(600.0))
     search = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
     until((on_slurm.searches.folder / "asked").exists, "a request")
     on_slurm.searches.kill(search)
@@ -588,18 +594,19 @@ def test_a_minimum_of_allocations_is_kept_while_nothing_waits(on_slurm: OnSlurm)
     on_slurm.searches.write(
         script("""
             import os, time
-            while os.environ["HYPERBAND_TRIAL"] == "0" and not os.path.exists("go"):
+            while not os.path.exists("go" if os.environ["HYPERBAND_TRIAL"] == "0" else "others go"):
                 time.sleep(0.05)
-            time.sleep(0.5)
             print(float(config_id[2:]))
         """)
     )
     kept = ("--slurm-set", "min_allocations=2", "--slurm-set", "idle_s=0.2")
     random = ("--max-epochs", "1", "--algorithm", "random", "--max-trials", "6")
     search = on_slurm.start(*random, profile=(*PROFILE, *kept))
+    until(lambda: on_slurm.n_jobs_begun() == 6, "jobs in three allocations")
+    (on_slurm.searches.folder / "others go").touch()
     until(lambda: "given up: it is not needed" in on_slurm.log(), "the third to be given up")
-    time.sleep(1)
+    until(lambda: len(on_slurm.queue()) == 2, "its end")
     assert on_slurm.log().count("given up") == 1
-    assert len([line for line in on_slurm.queue() if line.endswith("RUNNING")]) == 2
+    assert [line.split()[1] for line in on_slurm.queue()] == ["RUNNING"] * 2
     (on_slurm.searches.folder / "go").touch()
     assert on_slurm.searches.wait(search).exit_code == 0

@@ -83,7 +83,7 @@ class Warm:
             self.news += self.host.take_news()
             return condition()
 
-        until(is_so, what, patience_s=8.0)
+        until(is_so, what)
 
     def ready(self) -> None:
         self.heed_until(lambda: self.host.is_ready, f"the host to be ready; it said {self.news}")
@@ -646,8 +646,8 @@ def test_a_killed_search_leaves_neither_host_nor_lock(warm: Warm, when: str) -> 
         else:
             until((warm.folder / "on").exists, "the import to begin")
         search.kill()
-    until(lambda: not _is_locked(warm.lock), "the lock to be free", patience_s=2.0)
-    until(lambda: proc.start_ticks(host) is None, "the host to end", patience_s=5.0)
+    until(lambda: not _is_locked(warm.lock), "the lock to be free")
+    until(lambda: proc.start_ticks(host) is None, "the host to end")
 
 
 def _is_locked(lock: int) -> bool:

@@ -4,11 +4,14 @@ Owns the little script that tries it out, and the words for what it says. Knows 
 to a node, and what it says back, is for those who know one.
 """
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hyperband.check.findings import Report, Status
+from hyperband.errors import MachineError
 from hyperband.machine.claim import read_fresh
 from hyperband.settings import Settings
 
@@ -33,6 +36,30 @@ say visible "${{CUDA_VISIBLE_DEVICES-}}"
 names() {{ nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sort | uniq -c; }}
 say names "$(names | tr -s ' \\n' ' ')"
 """
+
+
+@contextlib.contextmanager
+def folder_of_check(logs: Path) -> Iterator[Path]:
+    """Make a folder among the studies for a check; nothing is left of it, nor of what was made to hold it.
+
+    logs: folder of all studies, which need not be there.
+
+    Raises:
+        MachineError: nothing can be written there.
+    """
+    made = [path for path in (logs, *logs.parents) if not path.exists()]
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=logs, prefix=".hyperband-check-") as folder:
+            yield Path(folder)
+    except OSError as err:
+        raise MachineError(
+            f"cannot write into {logs}: {err.strerror or err}; make room, or name another --logs"
+        ) from err
+    finally:
+        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+            for path in made:
+                path.rmdir()
 
 
 def arguments(settings: Settings, folder: Path, word: str, own: str) -> tuple[str, ...]:

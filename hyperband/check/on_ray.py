@@ -6,7 +6,6 @@ so that nothing need be shared for that. Nothing is trained. How Ray is asked is
 
 import contextlib
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,15 +19,16 @@ from hyperband.check.on_nodes import (
     add_files,
     add_interpreters,
     arguments,
+    folder_of_check,
     n_visible,
     names_of_gpus,
     said_of,
 )
 from hyperband.check.pulse import Pulse
-from hyperband.errors import MachineError
 from hyperband.launch.ray.link import RayLink, default_environment
+from hyperband.launch.ray.token import refuse_token, warnings_of_token
 from hyperband.launch.ray.travel import what_travels
-from hyperband.launch.ray.words import Join, Probe, means_other_version, slot_resources, warnings_of
+from hyperband.launch.ray.words import Join, Probe, means_other_version, named, slot_resources, warnings_of
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 
@@ -55,18 +55,13 @@ def check_ray(settings: Settings, report: Report, interrupts: Interrupts, pulse:
 
     Raises:
         UsageError: the resources of a slot are wrong.
-        MachineError: nothing can be written here.
+        MachineError: the token is not to be had, or nothing can be written here.
         CheckStoppedError: a signal ended it; nothing is left on the cluster.
     """
     resources = slot_resources(settings.ray_resources, 1)
-    try:
-        settings.logs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.logs, prefix=".hyperband-check-") as folder:
-            _Check(settings, resources, Path(folder), report, interrupts, pulse).run()
-    except OSError as err:
-        raise MachineError(
-            f"cannot write into {settings.logs}: {err.strerror or err}; make room, or name another --logs"
-        ) from err
+    refuse_token(settings.ray_token)
+    with folder_of_check(settings.logs) as folder:
+        _Check(settings, resources, folder, report, interrupts, pulse).run()
 
 
 class _Check:
@@ -156,8 +151,8 @@ class _Check:
         fix = "is it running at --ray-address, and is its token right (--ray-token)?"
         if means_other_version(said):
             fix = "start hyperband with the cluster's versions of Ray and Python"
-        address = self._settings.ray_address
-        self._report.add("ray", Status.FAILS, f"cannot join Ray at {address}: {said}", fix)
+        name = named(self._settings.ray_address)
+        self._report.add("ray", Status.FAILS, f"cannot join {name}: {said}", fix)
         self._report.add_rest(("ray_settings", *_LINES), "Ray cannot be joined")
 
     def _note_nodes(self, words: Mapping[str, Any], took_s: float) -> None:
@@ -171,7 +166,7 @@ class _Check:
             self._report.add_rest(_LINES[1:], "no task runs")
             return
         ran = ", ".join(one["node"] for one in said)
-        told = f"{ran} ran a task, over {duration(took_s)} after the cluster was asked"
+        told = f"{ran} ran a task, done {duration(took_s)} after the cluster was asked"
         if silent:
             told += f"; busy, and not tried: {', '.join(silent)}"
         if self._failed:
@@ -194,7 +189,9 @@ class _Check:
         found = [] if words["has_token"] else ["no token: whoever reaches its ports runs what he likes"]
         # where we have none it was just said
         nodes = [{**one, "has_token": one["has_token"] or not words["has_token"]} for one in said]
-        found += [line.removeprefix("Warning: ") for one in nodes for line in warnings_of(one)]
+        lines = warnings_of_token(self._settings.ray_token)
+        lines += [line for one in nodes for line in warnings_of(one)]
+        found += [line.removeprefix("Warning: ") for line in lines]
         if found:
             fix = "start Ray as docs/ray.md says; a search works as it is, and warns of the same"
             self._report.add("ray_settings", Status.OK, "\n".join(found), fix)

@@ -24,12 +24,12 @@ from hyperband.check.on_nodes import (
     add_files,
     add_interpreters,
     arguments,
+    folder_of_check,
     n_visible,
     names_of_gpus,
     said_of,
 )
 from hyperband.check.pulse import Pulse
-from hyperband.errors import MachineError
 from hyperband.launch.slurm import text as slurm_text
 from hyperband.launch.slurm.clerk import Clerk
 from hyperband.launch.slurm.files import described
@@ -73,14 +73,8 @@ def check_slurm(settings: Settings, report: Report, interrupts: Interrupts, puls
     if not _site(report, interrupts):
         report.add_rest(_LINES, "Slurm does not answer")
         return
-    try:
-        settings.logs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.logs, prefix=".hyperband-check-") as folder:
-            _nodes(settings, profile, Path(folder), report, interrupts, pulse)
-    except OSError as err:
-        raise MachineError(
-            f"cannot write into {settings.logs}: {err.strerror or err}; make room, or name another --logs"
-        ) from err
+    with folder_of_check(settings.logs) as folder:
+        _nodes(settings, profile, folder, report, interrupts, pulse)
 
 
 def _site(report: Report, interrupts: Interrupts) -> bool:
@@ -119,7 +113,7 @@ def _nodes(
         return
     node = found.said["node"]
     report.add(
-        "node", Status.OK, f"{node} ran a job, over {duration(found.took_s)} after it was asked for ({asked})"
+        "node", Status.OK, f"{node} ran a job, done {duration(found.took_s)} after it was asked for ({asked})"
     )
     add_files(settings, folder, word, [found.said], report)
     add_interpreters(settings, sys.executable, [found.said], report)

@@ -37,6 +37,8 @@ class StopOptions:
     folder: Path
     #: also if its journal is on a machine that is lost
     from_copy: bool
+    #: what jobs left on other machines is lost where it cannot be fetched
+    gives_up: bool
     debug: bool
 
 
@@ -88,7 +90,7 @@ def parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
     """Read the words after `stop`."""
     parser = Parser(
         "stop",
-        usage=f"{prog} stop STUDY_DIR [--from-copy]",
+        usage=f"{prog} stop STUDY_DIR [--from-copy] [--give-up]",
         description="Stop the search that writes a study, its jobs included, and wait until they are gone.",
         epilog=f"example:\n  {prog} stop logs/default\n",
     )
@@ -97,10 +99,16 @@ def parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
         action="store_true",
         help="from the copy of the journal in STUDY_DIR, where the journal is on a machine that is lost",
     )
+    parser.add_argument(
+        "--give-up",
+        action="store_true",
+        help="end also slots of --ray-files sent that keep what jobs left, and cannot be asked for it: it is "
+        "lost",
+    )
     found = _parse_study_command(parser, argv)
     if isinstance(found, Help):
         return found
-    return StopOptions(_folder(found.folder, cwd), found.from_copy, found.debug)
+    return StopOptions(_folder(found.folder, cwd), found.from_copy, found.give_up, found.debug)
 
 
 def parse_slots(argv: Sequence[str], cwd: Path, prog: str) -> SlotsOptions | Help:

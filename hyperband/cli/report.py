@@ -6,18 +6,18 @@ from pathlib import Path
 
 from hyperband.cli.commands import ReportOptions
 from hyperband.cli.output import complain, is_terminal, print_out, width_of
+from hyperband.cli.reading import is_submitted, read_view, words_on_submitted
 from hyperband.errors import HyperbandError, JournalError, UsageError
 from hyperband.folder import has_study
-from hyperband.journal import read_events, read_study, where, writer_of
+from hyperband.journal import read_events, where
 from hyperband.report.document import document_of
 from hyperband.report.export import jobs_csv, json_text
 from hyperband.report.results import report_text
 from hyperband.report.studies import studies_table
 from hyperband.report.text import shown
-from hyperband.report.view import StudyView, study_view
+from hyperband.report.view import StudyView
 from hyperband.search.events import JobEnded
 from hyperband.search.trial import Outcome
-from hyperband.study.submitted import submitted_job
 
 
 def report(options: ReportOptions, *, cwd: Path) -> int:
@@ -28,16 +28,11 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
         UsageError: the folder holds several studies, which have no one document.
     """
     folder = options.folder
-    within = [] if has_study(folder) else _studies_in(folder)
-    if not has_study(folder) and (job := submitted_job(folder)) is not None:
-        raise JournalError(
-            f"the search of {folder} was submitted as Slurm's job {job.job_id} and has not begun: "
-            f"`squeue --jobs={job.job_id}` says why"
-        )
+    within = [] if has_study(folder) or is_submitted(folder) else _studies_in(folder)
     if within:
         print_out(_list(within, options))
         return 0
-    study = _read(folder)
+    study = read_view(folder)
     match options.form:
         case "json":
             text = json_text(document_of(study), is_for_people=is_terminal(sys.stdout))
@@ -54,15 +49,10 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
             )
             place = where(folder)
             text += "\n" if place is None else f"\njournal: {shown(place)}\n"
+            if study.state != "running" and (words := words_on_submitted(folder)):
+                text += f"search: {words}\n"
     print_out(text)
     return 0
-
-
-def _read(folder: Path) -> StudyView:
-    # Asked before the events are read: a search that ends in between has told its events how it ended.
-    running = writer_of(folder) is not None
-    found = read_study(folder, say=complain)
-    return study_view(found.events, folder=folder, running=running, beginnings=found.beginnings)
 
 
 def _losses_of(folders: Sequence[str]) -> dict[str, int]:
@@ -78,9 +68,10 @@ def _losses_of(folders: Sequence[str]) -> dict[str, int]:
 
 
 def _studies_in(folder: Path) -> list[Path]:
-    """The studies right below a folder, by name."""
+    """The studies right below a folder, by name; those that were submitted and have not begun among them."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and has_study(path))
+        inside = sorted(path for path in folder.iterdir() if path.is_dir())
+        return [path for path in inside if has_study(path) or is_submitted(path)]
     except OSError as err:
         raise JournalError(f"cannot look into {folder}: {err.strerror or err}") from err
 
@@ -96,8 +87,11 @@ def _list(studies: list[Path], options: ReportOptions) -> str:
         )
     found: list[tuple[Path, StudyView | str]] = []
     for path in studies:
+        if is_submitted(path):
+            found.append((path, "not begun"))
+            continue
         try:
-            found.append((path, _read(path)))
+            found.append((path, read_view(path)))
         except HyperbandError as err:  # also of a journal that contradicts itself: others are to be listed
             complain(str(err) if str(path) in str(err) else f"{path}: {err}")
             found.append((path, "cannot be read"))

@@ -16,6 +16,7 @@ from hyperband.folder import has_study
 from hyperband.journal import read_study, writer_of
 from hyperband.report.document import document_of, planned_document, study_document
 from hyperband.report.export import json_text
+from hyperband.report.now import Now
 from hyperband.report.results import result_text
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
@@ -94,8 +95,9 @@ def _show_plan(settings: Settings, console: Console) -> int:
     found = dry_run(settings, console=console)
     guide = () if found.guidance is None else found.guidance.describe()
     console.line(plan_text(found.plan, settings, identity=found.identity, guide=guide))
-    for warning in () if found.guidance is None else found.guidance.warnings:
-        console.line(warning)
+    warnings = () if found.guidance is None else found.guidance.warnings
+    if lines := (*warnings, *found.notes):
+        console.line("\n".join(("", *lines)))
     console.drain()
     if settings.json:
         _print_json(planned_document(settings, found.identity, found.plan))
@@ -132,7 +134,10 @@ def _document_without_result(settings: Settings) -> dict[str, object]:
         if has_study(folder):
             running = writer_of(folder) is not None
             found = read_study(folder)
-            return study_document(found.events, folder=folder, running=running, beginnings=found.beginnings)
+            now = Now.read(folder)
+            return study_document(
+                found.events, folder=folder, running=running, beginnings=found.beginnings, now=now
+            )
     except HyperbandError:
         # The error that ended the search is the one to tell; this one would only hide it.
         identity = ""

@@ -3,11 +3,10 @@
 import signal
 
 from hyperband.cli.commands import SlotsOptions
-from hyperband.cli.output import complain, print_out
-from hyperband.journal import read_study, writer_of
+from hyperband.cli.output import print_out
+from hyperband.cli.reading import read_view
 from hyperband.report.text import shown
 from hyperband.report.usage import slots_table
-from hyperband.report.view import study_view
 from hyperband.study.quarantine import RELEASE_SIGNAL, release
 
 
@@ -24,8 +23,5 @@ def slots(options: SlotsOptions) -> int:
     if options.release is not None:
         print_out(f"{shown(release(options.folder, options.release))}\n")
         return 0
-    running = writer_of(options.folder) is not None
-    found = read_study(options.folder, say=complain)
-    study = study_view(found.events, folder=options.folder, running=running, beginnings=found.beginnings)
-    print_out(f"{slots_table(study) or 'no job has started yet'}\n")
+    print_out(f"{slots_table(read_view(options.folder)) or 'no job has started yet'}\n")
     return 0

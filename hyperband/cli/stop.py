@@ -18,6 +18,6 @@ def stop(options: StopOptions) -> int:
     """
     # we hold the study's lock for moments: a request for a search that comes then is not for us
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
-    words = stop_study(options.folder, from_copy=options.from_copy, say=complain)
+    words = stop_study(options.folder, from_copy=options.from_copy, gives_up=options.gives_up, say=complain)
     print_out(f"{shown(words)}\n")
     return 0

@@ -47,18 +47,22 @@ class Courier:
         self._thread.join()
 
     def _run(self) -> None:
-        next_s = time.monotonic() + _FIRST_S
+        next_s, sign_s = time.monotonic() + _FIRST_S, 0.0
         while not self._ending.wait(min(_LOOK_S, max(0.0, next_s - time.monotonic()))):
             began_s = time.monotonic()
+            is_due = began_s >= next_s
             try:
                 if self._on_stop is not None and self._home.take_stop_request():
                     self._on_stop()
-                if began_s < next_s:
+                if not is_due and began_s < sign_s:
                     continue
                 if not self._home.is_ours():
                     return  # whoever writes the journal next meets it
-                self._carry()
-                self._fails = False
+                # also where the next copy is long in coming, since the last one took long
+                self._home.show_life()
+                if is_due:
+                    self._carry()
+                    self._fails = False
             except (OSError, JournalError, DamagedError) as err:
                 if not self._fails:
                     why = getattr(err, "strerror", None) or err
@@ -68,7 +72,9 @@ class Courier:
                     )
                 self._fails = True
             now_s = time.monotonic()
-            next_s = now_s + max(_EVERY_S, _TIMES * (now_s - began_s))
+            sign_s = now_s + _EVERY_S
+            if is_due:
+                next_s = now_s + max(_EVERY_S, _TIMES * (now_s - began_s))
 
     def _carry(self) -> None:
         n_events = self._n_events()
@@ -77,4 +83,3 @@ class Courier:
             snapshot(self._home.path, out)
             carry_copy(out, self._home.study)
             self._n_carried = n_events
-        self._home.show_life()

@@ -5,11 +5,13 @@ that place. Moves nothing itself (that is home.py), and knows nothing of what is
 says why.
 """
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,8 +134,8 @@ def writer_of(study: Path) -> Holder | None:
     found = Holder(place.host, place.writer, place.since)
     if found.is_here:
         return found if found.process.is_alive() else None
-    age_s = _age_s(study / PLACE_FILE)
-    return found if age_s is not None and age_s < SIGN_OF_LIFE_S else None
+    silent_s = _silent_s(study)
+    return found if silent_s is not None and silent_s < SIGN_OF_LIFE_S else None
 
 
 def refuse_living(study: Path, option: str) -> None:
@@ -149,7 +151,7 @@ def refuse_living(study: Path, option: str) -> None:
     writer = writer_of(study)
     if writer is None:
         return
-    seen_s = _age_s(study / PLACE_FILE) or 0.0
+    seen_s = _silent_s(study) or 0.0
     seen, wait = f", last sign of life {seen_s:,.0f} s ago", ""
     if writer.is_here:
         seen = ""
@@ -178,12 +180,30 @@ def words_from_elsewhere(study: Path, place: Place) -> str:
     """Return what whoever cannot reach the journal is to know."""
     is_gone = place.host == socket.gethostname()
     where = f"but is not there any more{_HINT}" if is_gone else f"and can be reached on {place.host} alone"
-    seen_s = _age_s(study / PLACE_FILE)
+    seen_s = _silent_s(study)
     seen = "" if seen_s is None else f", last sign of life {seen_s:,.0f} s ago"
     return (
         f"the journal of this study is at {place.describe(study)}, {where}. Pid {place.writer.pid} took it "
         f"there (since {_time(place.since)}{seen}); {words_on_copy(study)}"
     )
+
+
+def _silent_s(study: Path) -> float | None:
+    """Return for how long a writer elsewhere has given no sign of life; None: its file is not there."""
+    path = study / PLACE_FILE
+    silent_s = _age_s(path)
+    if silent_s is None or silent_s < SIGN_OF_LIFE_S:
+        return silent_s
+    # our clock may be ahead of that which stamps files there: a new one tells what it says now
+    beside = study / f"{PLACE_FILE}.{uuid.uuid4().hex}"
+    try:
+        beside.touch()
+        return max(0.0, beside.stat().st_mtime - path.stat().st_mtime)
+    except OSError:
+        return silent_s  # who may only read goes by his own
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _time(at: float) -> str:

@@ -137,6 +137,11 @@ class RunningJob(Protocol):
         """Whether it has: it may wait for a while where it is to run."""
         ...
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its engine was seen to have it stopped, to let it go on later."""
+        ...
+
     def running_s(self) -> float:
         """Return for how many seconds of the monotonic clock it has been running."""
         ...

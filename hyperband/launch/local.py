@@ -95,6 +95,11 @@ class LocalJob:
         """Whether its keeper is there."""
         return self.about is not None
 
+    @property
+    def is_suspended(self) -> bool:
+        """False: nobody stops jobs here but people, by hand."""
+        return False
+
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when every process of the job is gone."""
         return self.descriptor

@@ -6,6 +6,7 @@ from pathlib import Path
 from hyperband.journal import Beginnings
 from hyperband.report.again import trained_twice
 from hyperband.report.failures import failures_of
+from hyperband.report.now import Now
 from hyperband.report.view import JobView, StudyView, study_view
 from hyperband.search.events import Event, JobEnded
 from hyperband.search.trial import Outcome, Plan
@@ -43,7 +44,12 @@ _NOT_ENDED = (False, None, None, None, None, None)
 
 
 def study_document(
-    events: Iterable[Event], *, folder: Path | None, running: bool, beginnings: Beginnings | None = None
+    events: Iterable[Event],
+    *,
+    folder: Path | None,
+    running: bool,
+    beginnings: Beginnings | None = None,
+    now: Now | None = None,
 ) -> dict[str, object]:
     """A study as a JSON object.
 
@@ -52,11 +58,12 @@ def study_document(
         folder: the study's folder, absolute; None makes the paths of logs null.
         running: whether a living search writes the study now.
         beginnings: see study_view.
+        now: see study_view.
 
     Raises:
         JournalError: the events do not say whose study it is.
     """
-    return document_of(study_view(events, folder=folder, running=running, beginnings=beginnings))
+    return document_of(study_view(events, folder=folder, running=running, beginnings=beginnings, now=now))
 
 
 def document_of(study: StudyView) -> dict[str, object]:
@@ -109,6 +116,8 @@ def document_of(study: StudyView) -> dict[str, object]:
         ],
         "checkpoints_freed_bytes": study.checkpoints_freed_bytes,
         "trained_twice": dict(zip(_TRAINED_TWICE, trained_twice(study), strict=True)),
+        "waiting": {"why": study.waits_for, "since": study.waits_since} if study.waits_for else None,
+        "last_seen_at": study.last_seen_at,
     }
 
 
@@ -129,6 +138,8 @@ def planned_document(
         "quarantined": [],
         "checkpoints_freed_bytes": 0,
         "trained_twice": dict.fromkeys(_TRAINED_TWICE, 0),
+        "waiting": None,
+        "last_seen_at": None,
     }
 
 

@@ -4,11 +4,10 @@ Owns the words and the table. Reads, never decides: what is planned, and what ha
 engine's.
 """
 
-import time
 from collections import Counter
 
 from hyperband.report.tables import columns
-from hyperband.report.text import counted, duration
+from hyperband.report.text import counted, duration, moment
 from hyperband.report.view import StudyView
 from hyperband.search.trial import Bracket, TrialState, TrialView
 
@@ -18,7 +17,7 @@ _OVER = (TrialState.DROPPED, TrialState.FAILED, TrialState.DONE)
 
 
 def progress_words(study: StudyView, *, now: float) -> str:
-    """Jobs that are done of those that are planned, and when the study was worked on; two lines at most.
+    """Jobs that are done of those that are planned, and when the study was worked on; three lines at most.
 
     Args:
         study: where they are from.
@@ -28,24 +27,23 @@ def progress_words(study: StudyView, *, now: float) -> str:
     progress = study.progress
     if progress is not None:
         about = "about " if progress.is_estimate and study.state != "finished" else ""
-        n_queued = study.n_queued
-        n_running = progress.n_jobs_running - n_queued
-        queued = f", {n_queued:,} queued" if n_queued else ""
-        running = f", {n_running:,} running{queued}" if n_running else queued
-        if running and study.state != "running":
-            of = f" ({n_queued:,} of them queued when last seen)" if n_queued else ""
-            running = f", {progress.n_jobs_running:,} left behind by a search that was killed{of}"
+        n_queued, n_suspended = study.n_queued, study.n_suspended
+        n_running = progress.n_jobs_running - n_queued - n_suspended
+        states = (("running", n_running), ("suspended", n_suspended), ("queued", n_queued))
+        running = "".join(f", {n:,} {state}" for state, n in states if n)
         failed = f", {progress.n_jobs_failed:,} of them failed" if progress.n_jobs_failed else ""
         lines.append(
             f"jobs    {progress.n_jobs_final:,} of {about}{progress.n_jobs_planned:,} done{failed}{running}"
         )
+    if study.last_seen_at is not None:
+        seen = moment(study.last_seen_at)
+        lines.append(f"seen    no search is running: jobs are shown as last seen at {seen}")
     if study.spans:
         began_at = study.spans[0].began_at
         ran_s = sum((now if span.ended_at is None else span.ended_at) - span.began_at for span in study.spans)
         so_far = " so far" if study.spans[-1].ended_at is None else ""
         starts = f" in {counted(len(study.spans), 'start')}" if len(study.spans) > 1 else ""
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began_at))
-        lines.append(f"time    began {began}, ran for {duration(ran_s)}{starts}{so_far}")
+        lines.append(f"time    began {moment(began_at)}, ran for {duration(ran_s)}{starts}{so_far}")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from hyperband.report.failures import failures_of
 from hyperband.report.ladder import ladder_table, ladder_words
 from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.tables import PLAN_WORDS, columns, plan_table
-from hyperband.report.text import command_line, counted, number, shortened, shown, size
+from hyperband.report.text import command_line, counted, moment, number, shortened, shown, size
 from hyperband.report.usage import rungs_table, slots_table
 from hyperband.report.view import JobView, StudyView
 from hyperband.script.contract import job_argv
@@ -61,7 +61,7 @@ def outcomes_table(study: StudyView, *, failures_only: bool = False) -> str:
         kind = job.state if job.outcome is None else str(job.outcome)
         latest[kind] = job
         counts[kind] = counts.get(kind, 0) + 1
-    order = [*(str(outcome) for outcome in Outcome), "running", "queued"]
+    order = [*(str(outcome) for outcome in Outcome), "running", "suspended", "queued"]
     rows = [
         [kind, str(counts[kind]), shown(latest[kind].folder), shortened(latest[kind].note, 100)]
         for kind in order
@@ -201,8 +201,10 @@ def _head(study: StudyView, now: float, n_losses: Mapping[str, int]) -> str:
     # A reason may end with a script's last lines; here its first line is enough.
     reason = shown(study.reason.partition("\n")[0])
     if study.state == "stopped" and not reason and study.spans:
-        reason = "killed, or its machine went down; no search runs here now"
+        reason = "killed, or its machine went down"
     state = f"{study.state}: {reason}" if reason else study.state
+    if study.waits_for and study.waits_since is not None:
+        state += f"\nwaiting since {moment(study.waits_since)}: {shown(study.waits_for)}"
     script = command_line((study.script, *study.script_args))
     head = f"study   {shown(study.identity) or '(no name)'}\nscript  {script}\nstate   {state}"
     lessons = [("learns ", folder, "") for folder in study.learns_from]

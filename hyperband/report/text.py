@@ -1,6 +1,7 @@
 """Text that is safe and short enough to show. Owns wording of numbers; knows no study and no terminal."""
 
 import shlex
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import TypeGuard
@@ -73,6 +74,11 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     first = next((i for i, (count, _) in enumerate(parts) if count))
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def moment(at: float) -> str:
+    """A point in time, given in Unix seconds, by the clock on the wall here: `2026-11-21 15:15:41`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def size(n_bytes: float) -> str:

@@ -31,15 +31,16 @@ class Span:
     """The time for which one process wrote a study, Unix seconds."""
 
     began_at: float
-    #: of a process that was killed the last thing it wrote; None while it runs
+    #: of a process that was killed when it was last seen to do anything; None while it runs
     ended_at: float | None
 
 
 class Told:
     """What the events say that the engine has no use for."""
 
-    def __init__(self) -> None:
-        """Nothing was told yet."""
+    def __init__(self, moments_at: Iterable[float] = ()) -> None:
+        """Nothing was told yet; moments_at: when its searches did what is no event, Unix seconds."""
+        self._moments_at = tuple(moments_at)
         self.created: StudyCreated | None = None
         self.has_plan = False
         #: by trial
@@ -57,8 +58,10 @@ class Told:
         self.rung_added: int | None = None
         #: what processes wrote that ended, or that another one followed
         self._spans: list[Span] = []
-        #: when the latest one began, and the last thing it wrote
-        self._began_at = self._last_at = 0.0
+        #: when the latest one began
+        self._began_at = 0.0
+        #: and the last event that it wrote
+        self._last_at = 0.0
         #: what came last is an end that no living search saw
         self._is_afterwards = False
         self.learns_from: tuple[str, ...] = ()
@@ -69,12 +72,16 @@ class Told:
         """The times for which processes wrote the study; `running`: the latest one still does."""
         if self.search_started is None or self.search_ended is not None:
             return tuple(self._spans)
-        return (*self._spans, Span(self._began_at, None if running else self._last_at))
+        return (*self._spans, Span(self._began_at, None if running else self.last_seen_at()))
+
+    def last_seen_at(self, before: float = float("inf")) -> float:
+        """When the latest process, which another one followed then, last did anything; Unix seconds."""
+        return max([self._last_at, *(at for at in self._moments_at if self._last_at < at < before)])
 
     def _start(self, event: SearchStarted) -> None:
         if self.search_started is not None:
             if self.search_ended is None:
-                self._spans.append(Span(self._began_at, self._last_at))
+                self._spans.append(Span(self._began_at, self.last_seen_at(event.at)))
             if self.search_started.host != event.host:
                 self.quarantined.clear()  # slots of another machine
         self.search_started, self.search_ended = event, None
@@ -101,7 +108,9 @@ class Told:
             case SearchEnded():
                 self.search_ended = event
                 # of a search that was killed `stop` writes the end, perhaps days later
-                self._spans.append(Span(self._began_at, self._last_at if self._is_afterwards else event.at))
+                self._spans.append(
+                    Span(self._began_at, self.last_seen_at(event.at) if self._is_afterwards else event.at)
+                )
             case JobStarted():
                 self.job_starts[event.job, event.attempt] = event
             case JobEnded():

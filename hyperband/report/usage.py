@@ -2,13 +2,12 @@
 
 import re
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from hyperband.report.text import duration, shortened, shown, size
+from hyperband.report.text import duration, moment, shortened, shown, size
 from hyperband.report.view import StudyView
 from hyperband.search.events import JobEnded
 from hyperband.search.health import place_of
@@ -82,8 +81,7 @@ def slots_table(study: StudyView) -> str:
         row = [name, f"{slot.n_jobs:,}", f"{slot.n_losses:,}", f"{slot.n_failures:,}", duration(slot.busy_s)]
         event = quarantined.get(place_of(name))
         if event is not None:
-            until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.until_at))
-            row.append(f"until {until}: {shortened(event.reason, _REASON_WIDTH)}")
+            row.append(f"until {moment(event.until_at)}: {shortened(event.reason, _REASON_WIDTH)}")
         rows.append([shown(cell) for cell in row])
     headers = ["slot", "attempts", "losses", "failures", "busy", *["in quarantine"][: len(quarantined)]]
     align = ["left", *["right"] * 4, "left"][: len(headers)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from hyperband.errors import JournalError
 from hyperband.folder import job_folder_name
 from hyperband.journal import Beginnings
+from hyperband.report.now import Now
 from hyperband.report.told import Span, Told
 from hyperband.search.engine import Engine
 from hyperband.search.events import (
@@ -47,6 +48,8 @@ class JobView:
     was_ordered: bool = False
     #: when it was seen to begin, Unix seconds; None: it was not, or did not have to wait
     began_at: float | None = None
+    #: its engine has stopped it, to let it go on later
+    is_suspended: bool = False
 
     @property
     def job(self) -> int:
@@ -98,10 +101,12 @@ class JobView:
 
     @property
     def state(self) -> str:
-        """`queued`: it waits to begin; `running`; or `ended`."""
+        """`queued`: it waits to begin; `running`; `suspended`: its engine has stopped it; or `ended`."""
         if self.end is not None:
             return "ended"
-        return "running" if self.has_begun else "queued"
+        if not self.has_begun:
+            return "queued"
+        return "suspended" if self.is_suspended else "running"
 
     @property
     def started_at(self) -> float | None:
@@ -184,11 +189,21 @@ class StudyView:
     #: the folders of --learn-from, those of the latest start and those of earlier ones that it left out
     learns_from: tuple[str, ...] = ()
     learned_from: tuple[str, ...] = ()
+    #: what a living search waits for, and since when in these words, Unix seconds; empty: for nothing
+    waits_for: str = ""
+    waits_since: float | None = None
+    #: no search runs, and these jobs have not ended as far as is known: as they were then, Unix seconds
+    last_seen_at: float | None = None
 
     @property
     def n_queued(self) -> int:
         """How many of the jobs that have not ended wait to begin."""
         return sum(job.state == "queued" for job in self.jobs)
+
+    @property
+    def n_suspended(self) -> int:
+        """How many of the jobs that have not ended are stopped by their engine for a while."""
+        return sum(job.state == "suspended" for job in self.jobs)
 
     @property
     def has_brackets(self) -> bool:
@@ -210,7 +225,12 @@ class StudyView:
 
 
 def study_view(
-    events: Iterable[Event], *, folder: Path | None, running: bool, beginnings: Beginnings | None = None
+    events: Iterable[Event],
+    *,
+    folder: Path | None,
+    running: bool,
+    beginnings: Beginnings | None = None,
+    now: Now | None = None,
 ) -> StudyView:
     """Replay a study's events.
 
@@ -219,12 +239,14 @@ def study_view(
         folder: the study's folder, for the paths of logs.
         running: whether a living search writes the study now.
         beginnings: when attempts began that had to wait; None: none had to.
+        now: what a search said of itself last; it counts if that one still runs.
 
     Raises:
         JournalError: the journal does not say whose study it is.
     """
     engine = Engine()
-    told = Told()
+    began = Beginnings() if beginnings is None else beginnings
+    told = Told(began.began_at.values())
     for event in events:
         told.heed(engine.handle(event))
         told.hear(event)
@@ -235,7 +257,10 @@ def study_view(
             " Start the search again."
         )
     trials = list(engine.trials())
-    began = Beginnings() if beginnings is None else beginnings
+    started = told.search_started
+    is_said = running and now is not None and started is not None and now.began_at == started.at
+    said = now if is_said else None
+    suspended = frozenset() if said is None else said.suspended
     jobs = [
         JobView(
             start,
@@ -245,6 +270,7 @@ def study_view(
             folder,
             key in began.ordered,
             began.began_at.get(key),
+            key in suspended,
         )
         for key, start in told.job_starts.items()
     ]
@@ -272,6 +298,9 @@ def study_view(
         spans=told.spans(running=running),
         learns_from=told.learns_from,
         learned_from=tuple(folder for folder in told.lessons if folder not in told.learns_from),
+        waits_for="" if said is None else said.waits_for,
+        waits_since=None if said is None else said.since,
+        last_seen_at=None if running or all(job.end is not None for job in jobs) else told.last_seen_at(),
     )
 
 

@@ -14,9 +14,10 @@ from hyperband.errors import HyperbandError, JournalError, MachineError
 from hyperband.folder import LOG_FILE
 from hyperband.journal import Journal, StartsMayWait
 from hyperband.report.log import StudyLog
+from hyperband.report.now import NowFile
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_text
-from hyperband.search.events import Event, JobStarted, SearchEnded
+from hyperband.search.events import Event, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.health import Health
 from hyperband.search.packing import Packing
 from hyperband.settings import On, Settings
@@ -95,7 +96,7 @@ class Assembly:
                 stack.callback(other.close)
             events = self._begin(may_wait=launcher.bell is not None)
             files = self._job_files()
-            voice = self._voice(log)
+            voice = self._voice(log, events)
             self._introduce(voice, log, files)
             attempts = Attempts(
                 folder=self._folder,
@@ -176,11 +177,13 @@ class Assembly:
         files.recover(events)
         return files
 
-    def _voice(self, log: StudyLog) -> Voice:
+    def _voice(self, log: StudyLog, events: list[Event]) -> Voice:
+        began_at = next(event.at for event in reversed(events) if isinstance(event, SearchStarted))
         return Voice(
             self._folder,
             log,
             self._console,
+            now=NowFile(self._folder, began_at),
             cwd=self._study.created.cwd,
             best=self._engine.best(),
             failures=failures_of(self._study.events),

@@ -136,6 +136,16 @@ class Attempts:
             return 0
         return sum(not attempt.job.has_begun for attempt in self._attempts.values())
 
+    def suspended(self) -> frozenset[tuple[int, int]]:
+        """Return numbers of jobs and attempts that their engine has stopped, to let them go on later."""
+        if self._bell is None:
+            return frozenset()
+        return frozenset(
+            (attempt.started.job, attempt.started.attempt)
+            for attempt in self._attempts.values()
+            if attempt.job.is_suspended
+        )
+
     def words(self) -> str:
         """`3 running jobs`, with those that have not begun: `3 running jobs and 2 queued`."""
         n_queued = self.n_queued

@@ -36,7 +36,7 @@ def clear_folder(
     try:
         # nobody may be writing it, and its living jobs are ended first
         with removing(folder, from_copy=settings.from_copy) as lock:
-            end_living_jobs(folder, lock)
+            end_living_jobs(folder, lock, gives_up=True)  # nobody will read what they left
             end_held(folder)
     except OSError as err:
         raise JournalError(f"cannot remove {folder}: {err}; remove it by hand") from err

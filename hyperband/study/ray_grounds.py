@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.errors import MachineError
 from hyperband.launch.base import Slot
 from hyperband.launch.environment import THREAD_VARIABLES
 from hyperband.launch.ray.files import RayFiles
@@ -12,12 +11,34 @@ from hyperband.launch.ray.launcher import RayCarriers, RayLauncher
 from hyperband.launch.ray.link import require_ray
 from hyperband.launch.ray.sent import SentCarriers, SentLauncher, host_of
 from hyperband.launch.ray.slots import RaySlots
+from hyperband.launch.ray.token import refuse_token, warnings_of_token
 from hyperband.launch.ray.words import slot_resources
 from hyperband.settings import Settings
 from hyperband.study.grounds import Waiting
 from hyperband.study.remote_grounds import RemoteGrounds
 from hyperband.study.sent_files import SentFiles
 from hyperband.study.wake import HasDescriptor
+
+
+class RayWords:
+    """What was said of a cluster and its nodes, as far as that can be seen to be right without Ray."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check it.
+
+        Raises:
+            UsageError: the resources, or something said of nodes that share no files, are wrong.
+            MachineError: the token is not to be had, or something is not installed.
+        """
+        self.resources = slot_resources(settings.ray_resources, settings.jobs_per_gpu)
+        refuse_token(settings.ray_token)
+        #: None: the nodes share the study's folder
+        self.sent = SentFiles(settings) if settings.ray_files == "sent" else None
+        self._warnings = warnings_of_token(settings.ray_token)
+
+    def notes(self) -> list[str]:
+        """Return what the user should know before anything begins."""
+        return [*self._warnings, *([] if self.sent is None else self.sent.notes())]
 
 
 class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
@@ -29,25 +50,20 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
         """Check what can be checked without a word to Ray.
 
         Raises:
-            UsageError: the resources are wrong.
-            MachineError: Ray is not installed, or the token is not to be had.
+            UsageError: see RayWords.
+            MachineError: Ray is not installed; see RayWords.
         """
         self._settings = settings
         require_ray()
-        token = settings.ray_token
-        if token is not None and not (token.is_file() and os.access(token, os.R_OK)):
-            raise MachineError(
-                f"the token of --ray-token cannot be read: {token}; give the file that the cluster was "
-                "started with (RAY_AUTH_TOKEN_PATH)"
-            )
+        self._words = RayWords(settings)
         slots = RaySlots(
             settings.ray_address,
-            slot_resources(settings.ray_resources, settings.jobs_per_gpu),
-            token=token,
+            self._words.resources,
+            token=settings.ray_token,
             max_slots=settings.max_slots,
         )
         super().__init__(slots, grace_s=settings.grace_s)
-        self._sent = SentFiles(settings) if settings.ray_files == "sent" else None
+        self._sent = self._words.sent
         #: where attempts ran, by their folders
         self._hosts: dict[Path, str] = {}
         self._has_told = False
@@ -106,6 +122,6 @@ class RayGrounds(RemoteGrounds[RaySlots, RayLauncher]):
 
     def news(self) -> list[str]:
         """Return what happened to the cluster."""
-        notes = [] if self._sent is None or self._has_told else self._sent.notes()
+        notes = [] if self._has_told else self._words.notes()
         self._has_told = True
         return [*notes, *super().news()]

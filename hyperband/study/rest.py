@@ -4,7 +4,7 @@ What is of Slurm or Ray is imported only for a study that has something there: n
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,16 @@ class Rest:
     held: tuple[str, ...] = ()
 
 
-def end_living_jobs(folder: Path, lock: int) -> Rest:
+def end_living_jobs(
+    folder: Path, lock: int, *, gives_up: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Rest:
     """End the jobs of a study that nobody searches on, and wait for them; return how many there were.
 
     Args:
         folder: of the study.
         lock: descriptor of its lock: nobody may start a search meanwhile.
+        gives_up: what jobs left on other machines is lost where it cannot be fetched.
+        say: told what is waited for.
 
     Raises:
         MachineError: a job was started on another machine, where it may live still; or what it left is there,
@@ -155,7 +159,7 @@ def end_living_jobs(folder: Path, lock: int) -> Rest:
         is_sent, held = _shares_no_files(folder), list[str]()
         if is_sent:
             remote = [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)]
-            held = _end_sent(remote, folder)
+            held = _end_sent(remote, folder, gives_up=gives_up, say=say)
         n_fetched = 0
         for launcher, job in jobs:
             wait_for_end(job.fileno())
@@ -174,7 +178,9 @@ def _shares_no_files(folder: Path) -> bool:
     return shares_no_files(folder)
 
 
-def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> list[str]:
+def _end_sent(
+    jobs: list[tuple[RemoteLauncher, Any]], folder: Path, *, gives_up: bool, say: Callable[[str], None]
+) -> list[str]:
     """End jobs on nodes that share no files with us, where only slots hear anything; these go, too.
 
     Return what was held, counted.
@@ -185,7 +191,7 @@ def _end_sent(jobs: list[tuple[RemoteLauncher, Any]], folder: Path) -> list[str]
     from hyperband.launch.ray.end import UnfetchedError
 
     try:
-        held = _end_on_ray(folder)
+        held = _end_on_ray(folder, gives_up=gives_up, say=say)
     except UnfetchedError:
         raise  # nothing is lost yet
     except MachineError:
@@ -218,13 +224,15 @@ def _end_on_slurm(folder: Path) -> list[str]:
     return [counted(n_held, what)] if n_held else []
 
 
-def _end_on_ray(folder: Path) -> list[str]:
+def _end_on_ray(
+    folder: Path, *, gives_up: bool = False, say: Callable[[str], None] = lambda _: None
+) -> list[str]:
     if not (folder / RAY_FOLDER).exists():
         return []
     from hyperband.launch.ray.end import end_slots, has_own_ray
 
     was_ours = has_own_ray(folder)
-    n_slots = end_slots(folder)
+    n_slots = end_slots(folder, gives_up=gives_up, say=say)
     held = [counted(n_slots, "slot")] if n_slots else []
     return [*held, "the Ray of this machine"] if was_ours else held
 

@@ -13,7 +13,7 @@ from hyperband.journal import Journal
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.search.trial import Plan
-from hyperband.settings import Settings
+from hyperband.settings import On, Settings
 from hyperband.study.assembly import Assembly
 from hyperband.study.clearing import clear_folder
 from hyperband.study.complete import end_again
@@ -22,6 +22,7 @@ from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
 from hyperband.study.opening import open_script
 from hyperband.study.parts import grounds_of
+from hyperband.study.ray_grounds import RayWords
 from hyperband.study.replay import replay
 from hyperband.study.submitted import refuse_submitted
 from hyperband.study.wake import Wake
@@ -46,22 +47,26 @@ class SearchResult:
 class DryRun:
     """What a search would begin with."""
 
+    #: what the user should know of where its jobs would run
+    notes: tuple[str, ...]
     identity: str
     plan: Plan
     guidance: Guidance | None
 
 
 def dry_run(settings: Settings, *, console: Console) -> DryRun:
-    """Return what a search would begin with; imports the script, writes nothing.
+    """Return what a search would begin with; imports the script, writes nothing, and asks no cluster.
 
     Raises:
         UsageError, ContractError: the arguments or the script are wrong.
+        MachineError: a file that was named for a cluster, or what it needs, is not here.
         JournalError: a study to learn from cannot be read.
     """
+    notes = tuple(RayWords(settings).notes()) if settings.on is On.RAY else ()
     with open_script(settings, say=console.line) as opened:
         opened.host.draw_one(settings.seed)
         guidance = guidance_of(settings, opened.host, console.line)
-        return DryRun(opened.identity, opened.plan, guidance)
+        return DryRun(notes, opened.identity, opened.plan, guidance)
 
 
 def run_search(

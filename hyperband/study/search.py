@@ -337,7 +337,7 @@ class Search:
         look_at_s = self._starting.look_at_s
         waits_s = [None if look_at_s is None else look_at_s - time.monotonic(), self._finish.wait_s()]
         waits_s += [self._ids.wait_s(), self._grounds.next_look_s()]
-        waits_s += [self._slot_health.next_look_s()]
+        waits_s += [self._slot_health.next_look_s(), self._voice.wait_s()]
         return earliest([*waits_s, self._watching.next_look_s(), self._console.next_redraw_s()])
 
     def _refuse_deadlock(self) -> None:
@@ -351,7 +351,12 @@ class Search:
 
     def _show(self) -> None:
         """Say what is waited for, after all that led to it, and how far the search is."""
-        self._voice.waits(self._why_idle(), in_numbers=not self._grounds.outlive_us)
+        why_idle = self._why_idle()
+        self._voice.waits(why_idle, in_numbers=not self._grounds.outlive_us)
+        # of a cluster it was told in other words, as news, why it gives nothing
+        if why_idle is None and self._grounds.outlive_us and self._starting.lacks_slot and not self._attempts:
+            why_idle = self._slots.why_none()
+        self._voice.shows(why_idle, self._attempts.suspended())
         progress = self._engine.progress()
         n_slots = self._slots.n_slots()
         self._console.status(
@@ -360,7 +365,7 @@ class Search:
                 n_slots=n_slots,
                 n_queued=self._attempts.n_queued,
                 time_left_s=self._pace.time_left_s(progress.epochs_left, n_slots),
-                why_idle=self._why_idle(),
+                why_idle=why_idle,
                 draining=self._finish.is_near,
             )
         )

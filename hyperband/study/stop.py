@@ -27,12 +27,19 @@ from hyperband.study.verdict import ended_event
 _LOOK_S = 0.3
 
 
-def stop_study(folder: Path, *, from_copy: bool = False, say: Callable[[str], None] = lambda _: None) -> str:
+def stop_study(
+    folder: Path,
+    *,
+    from_copy: bool = False,
+    gives_up: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
     """End what runs of the study in `folder`, and wait until it has ended; return what was done, in words.
 
     Args:
         folder: of the study.
         from_copy: also if its journal is on a machine that is lost.
+        gives_up: what jobs left on other machines is lost where it cannot be fetched.
         say: told what is waited for.
 
     Raises:
@@ -45,10 +52,12 @@ def stop_study(folder: Path, *, from_copy: bool = False, say: Callable[[str], No
     words = "" if job_id is None else f"Ended the search, Slurm's job {job_id}. "
     if was_submitted and not has_study(folder):
         return f"{words}It had not begun." if words else "Nothing of the study was running."
-    return words + _stop_study(folder, from_copy=from_copy, was_ended=bool(words))
+    return words + _stop_study(folder, from_copy=from_copy, gives_up=gives_up, was_ended=bool(words), say=say)
 
 
-def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
+def _stop_study(
+    folder: Path, *, from_copy: bool, gives_up: bool, was_ended: bool, say: Callable[[str], None]
+) -> str:
     if not has_study(folder):
         raise JournalError(
             f"{folder} holds no study ({JOURNAL_FILE} is not there); give the folder of one, such as "
@@ -57,7 +66,7 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
     found = writer_of(folder)
     stopped = None if found is None else _stop_search(folder, found, from_copy=from_copy)
     # also when a search was there: it may have been killed meanwhile
-    rest, held = _end_what_is_left(folder, from_copy=from_copy)
+    rest, held = _end_what_is_left(folder, from_copy=from_copy, gives_up=gives_up, say=say)
     things = [*([] if held and not rest.n_ended else [counted(rest.n_ended, "job")]), *held]
     ended = " and ".join(part for part in (", ".join(things[:-1]), things[-1]) if part)
     results = "the result" if rest.n_fetched == 1 else "the results"
@@ -70,16 +79,18 @@ def _stop_study(folder: Path, *, from_copy: bool, was_ended: bool) -> str:
         if was_ended or fetched:
             return f"The same command goes on with it.{fetched}"
         return f"Nothing of the study in {folder} was running."
-    return f"No search was running; ended {ended} that an earlier one had left running.{fetched}"
+    return f"No search was running; ended {ended} that an earlier one had left.{fetched}"
 
 
-def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]]:
+def _end_what_is_left(
+    folder: Path, *, from_copy: bool, gives_up: bool, say: Callable[[str], None]
+) -> tuple[Rest, list[str]]:
     """End living jobs and what is held of clusters, and journal the end of every attempt that no search saw.
 
     Return what became of jobs, and what was held, counted.
     """
     with contextlib.closing(Journal.open(folder, from_copy=from_copy)) as journal:
-        rest = end_living_jobs(folder, journal.lock)
+        rest = end_living_jobs(folder, journal.lock, gives_up=gives_up, say=say)
         journal.settle()
         engine = Engine()
         before = journal.events()
@@ -109,7 +120,8 @@ def _end_what_is_left(folder: Path, *, from_copy: bool) -> tuple[Rest, list[str]
             health.see(ended)
             events.append(ended)
         if events:
-            journal.append(*events, SearchEnded(time.time(), "stopped", "stopped from outside"), durable=True)
+            reason = "killed, and what was left of it ended by `hyperband stop`"
+            journal.append(*events, SearchEnded(time.time(), "stopped", reason), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
         held = [*rest.held, *end_held(folder)]
     return rest, held

@@ -20,6 +20,7 @@ from hyperband.search.events import SearchEnded, SearchStarted
 
 if TYPE_CHECKING:
     from hyperband.launch.slurm.search import SearchJob
+    from hyperband.launch.slurm.words import JobLine
 
 #: an answer that takes longer is told of
 _WORTH_TELLING_S = 2.0
@@ -56,9 +57,8 @@ def refuse_submitted(study: Path, say: Callable[[str], None]) -> None:
         job.forget(study)
     else:
         raise StudyBusyError(
-            f"the search of the study in {study} is Slurm's job {job.job_id} ({line.said}"
-            f"{f', {line.reason}' if line.reason not in ('', 'None') else ''}); wait for it, or end it with "
-            f"`hyperband stop {study}`"
+            f"the search of the study in {study} is Slurm's job {job.job_id}, which {_doing(line)}; wait for "
+            f"it, or end it with `hyperband stop {study}`"
         )
 
 
@@ -83,6 +83,24 @@ def end_submitted(study: Path, say: Callable[[str], None]) -> str | None:
         is_ended = line is not None and end_search(job, os.environ, say)
     job.forget(study)
     return job.job_id if is_ended else None
+
+
+def _doing(line: "JobLine") -> str:
+    """What the job of a search does, in words that follow on "which"."""
+    from hyperband.launch.slurm.words import JobState
+
+    match line.state:
+        case JobState.WAITING:
+            reason = f" ({line.reason})" if line.reason not in ("", "None") else ""
+            return f"waits in Slurm's queue{reason}"
+        case JobState.RUNNING:
+            return "runs"
+        case JobState.SUSPENDED:
+            return "Slurm has suspended"
+        case JobState.ENDING:
+            return "is just ending"
+        case _:
+            return f"is not over (Slurm calls it {line.said})"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""What a search says: every event and decision in the log, the notable ones on the screen."""
+"""What a search says: every event and decision in the log, the notable ones on the screen.
+
+And for those who look from outside what is so at this moment.
+"""
 
 import re
 import time
@@ -10,10 +13,11 @@ from hyperband.folder import job_folder
 from hyperband.launch.base import Order
 from hyperband.report.failures import Failures
 from hyperband.report.log import StudyLog
+from hyperband.report.now import NowFile
 from hyperband.report.promotions import Promotions
 from hyperband.report.screen import Console
 from hyperband.report.tables import plan_table
-from hyperband.report.text import counted, duration, number, size
+from hyperband.report.text import counted, duration, moment, number, size
 from hyperband.script.contract import last_lines
 from hyperband.search.decisions import (
     BracketDone,
@@ -36,10 +40,13 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import N_EATEN
 from hyperband.search.trial import Best, Outcome, Progress, Start
+from hyperband.study.wake import earliest
 
 _N_ERROR_LINES = 10
 #: what was waited for so long ago is told again
 _FORGET_S = 300.0
+#: and what passes within this time is not told at all
+_PASSES_S = 1.0
 
 
 class Voice:
@@ -51,6 +58,7 @@ class Voice:
         log: StudyLog,
         console: Console,
         *,
+        now: NowFile,
         cwd: str,
         best: Best | None,
         failures: Failures,
@@ -63,6 +71,7 @@ class Voice:
             folder: of the study.
             log: gets every event and decision.
             console: gets the notable ones.
+            now: gets what is waited for.
             cwd: where its jobs run.
             best: the best so far.
             failures: those so far, by kind.
@@ -74,6 +83,8 @@ class Voice:
         self._cwd = cwd
         self._log = log
         self._console = console
+        self._now = now
+        self._now_fails = False
         self._best = best
         self._failures = failures
         self._has_brackets = has_brackets
@@ -82,6 +93,8 @@ class Voice:
         self._waited: dict[str, float] = {}
         #: the pieces of what is waited for now
         self._waits_for: frozenset[str] = frozenset()
+        #: those of them that are something new and were not said yet: since when they are so
+        self._unsaid: dict[str, float] = {}
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
         """Say how an attempt ended."""
@@ -146,7 +159,7 @@ class Voice:
     def slot(self, change: SlotQuarantined | SlotReleased) -> None:
         """Say that a slot is not used for a while, or is used again."""
         if isinstance(change, SlotQuarantined):
-            until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.until_at))
+            until = moment(change.until_at)
             self.says(
                 f"{change.slot} is in quarantine until {until}: {change.reason}. `hyperband slots "
                 f"{self._folder} --release {change.slot}` gives it back before."
@@ -165,7 +178,7 @@ class Voice:
         """Say why nothing starts, where that is something new; None: something does, or nothing is wanted.
 
         A batch system changes its mind about reasons and numbers all the time: what was so a while ago is
-        nothing new, whatever else it is said with.
+        nothing new, whatever else it is said with. And what passes at once is not worth a line.
 
         Args:
             waiting_for: in words; its pieces stand between `:`, `;`, `,` and brackets.
@@ -173,17 +186,43 @@ class Voice:
         """
         now_s = self._monotonic()
         before, self._waits_for = self._waits_for, _pieces(waiting_for or "", in_numbers=in_numbers)
-        new = [
-            piece
-            for piece in self._waits_for - before
-            if now_s >= self._waited.get(piece, float("-inf")) + _FORGET_S
-        ]
+        for piece in self._waits_for - before:
+            if now_s >= self._waited.get(piece, float("-inf")) + _FORGET_S:
+                self._unsaid[piece] = now_s
         # until now it was so as well
-        self._waited.update(dict.fromkeys(before | self._waits_for, now_s))
-        if waiting_for is not None and new:
+        self._waited.update(dict.fromkeys((before | self._waits_for) - self._unsaid.keys(), now_s))
+        for piece in self._unsaid.keys() - self._waits_for:
+            del self._unsaid[piece]
+        if waiting_for is not None and any(now_s >= since_s + _PASSES_S for since_s in self._unsaid.values()):
+            self._waited.update(dict.fromkeys(self._unsaid, now_s))
+            self._unsaid.clear()
             self._log.line(f"wait   {waiting_for}")
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
+
+    def shows(self, waiting_for: str | None, suspended: frozenset[tuple[int, int]]) -> None:
+        """Let whoever looks from outside know what is so now.
+
+        Args:
+            waiting_for: why nothing starts, in words; None: something does, or nothing is wanted.
+            suspended: numbers of jobs and attempts that their engine has stopped for a while.
+        """
+        self._tell_outside(lambda: self._now.see(waiting_for, suspended))
+
+    def wait_s(self) -> float | None:
+        """Return seconds until it has something to say although nothing happens; None: it has not."""
+        now_s = self._monotonic()
+        return earliest(
+            [self._now.wait_s(), *(since_s + _PASSES_S - now_s for since_s in self._unsaid.values())]
+        )
+
+    def _tell_outside(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except OSError as err:
+            if not self._now_fails:
+                self._now_fails = True
+                self.says(f"Warning: `hyperband report` may not say what this search waits for: {err}")
 
     def removed(self, removed: CheckpointsRemoved) -> None:
         """Say whose checkpoints are deleted: the log in full, the screen nothing in between."""
@@ -196,6 +235,7 @@ class Voice:
         for line in self._failures.text().splitlines():
             self._log.line(f"fail   {line}")
         self._log.line(f"over   {state}: {reason}")
+        self._tell_outside(self._now.close)
 
     def says(self, text: str) -> None:
         """Say something to both."""

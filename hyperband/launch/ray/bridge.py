@@ -82,7 +82,7 @@ class Bridge:
         self._later: list[tuple[float, Callable[[], None]]] = []
 
     def run(self) -> bool:
-        """Join, and serve until the socket ends; return whether slots were to be ended.
+        """Join, and serve until the socket ends; return whether all slots were to be ended.
 
         Raises:
             Exception: Ray's head is gone, or something of ours is wrong; the search hears of it.
@@ -96,7 +96,7 @@ class Bridge:
         self._survey = Survey(self._join, actor, self, self._call)
         self._survey.start()
         self._serve()
-        return self._survey.is_ending
+        return self._survey.is_ending and not self._survey.spared
 
     # What the survey found.
 
@@ -211,7 +211,7 @@ class Bridge:
                 if (slot := self._slots.pop(words["key"], None)) is not None:
                     self._dismiss(slot)
             case "end":
-                self._survey.end()
+                self._survey.end(frozenset(words.get("but", ())))
 
     def _say(self, words: Mapping[str, Any]) -> None:
         # the search may have ended: then so do we, when we read
@@ -362,7 +362,7 @@ class Bridge:
 
 
 def serve(line: socket.socket, join: Join, said: bytes) -> bool:
-    """Serve the search that holds the other end of a socket; return whether it ended its slots.
+    """Serve the search that holds the other end of a socket; return whether it ended all of its slots.
 
     said: what came after its first line.
     """

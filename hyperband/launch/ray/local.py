@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hyperband.launch.ray.actor import KEEPALIVE
 from hyperband.launch.ray.words import KEEPALIVE_MS
-from hyperband.machine.claim import parse
+from hyperband.machine.claim import parse, write_whole
 from hyperband.machine.process import ProcessId, wait_for_end
 
 #: in the folder `ray/` of a study
@@ -34,6 +34,9 @@ KEPT_FILE = "kept"
 _PREFIX = "hb-ray-"
 #: patience with its start; with its end, of which a job's own grace is a part
 _START_S, _END_S = 60.0, 60.0
+#: a keeper hears it once its Ray is written down, and starts it then
+BEGIN = b"begin"
+_UNWANTED = "nobody waits for it any more"
 #: between looks whether a Ray that starts is wanted
 _LOOK_S = 0.2
 #: of the environment: what says which cluster, and Ray prefers the token to the file with one
@@ -51,8 +54,9 @@ class LocalRayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalRay:
-    """One that runs, as its record says."""
+    """One that runs or starts, as its record says."""
 
+    #: empty while it starts
     address: str
     #: its own, on this machine's disk
     folder: Path
@@ -60,7 +64,7 @@ class LocalRay:
 
     @classmethod
     def find(cls, study_ray: Path) -> "LocalRay | None":
-        """Return the one that an earlier search started on this machine, if it runs."""
+        """Return the one that an earlier search started on this machine, if it runs, or starts still."""
         try:
             found = parse((study_ray / RECORD_FILE).read_bytes())
         except FileNotFoundError:
@@ -107,7 +111,9 @@ def enter(
         LocalRayError: it cannot be started.
     """
     found = LocalRay.find(study_ray)
-    if found is not None:
+    if found is not None and not found.address:
+        found.end()  # whoever started it is gone: nothing is there yet, and nobody waits for it
+    elif found is not None:
         with contextlib.suppress(FileNotFoundError):  # it has just ended
             _hold(found.folder)
             if LocalRay.find(study_ray) == found:
@@ -115,6 +121,8 @@ def enter(
     _sweep()
     if not may_start:
         return None
+    if is_unwanted():
+        raise LocalRayError(_UNWANTED)
     starts()
     return _start(study_ray, is_unwanted)
 
@@ -158,7 +166,7 @@ def _await(study_ray: Path, folder: Path, is_unwanted: Callable[[], bool]) -> Lo
     with (study_ray / LOG_FILE).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _RUN, str(_ROOT), str(study_ray), str(folder), str(writer)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             env=keeper_environment(os.environ, folder),
@@ -167,6 +175,7 @@ def _await(study_ray: Path, folder: Path, is_unwanted: Callable[[], bool]) -> Lo
         )
     os.close(writer)
     try:
+        _let_begin(process, study_ray, folder)
         until_s = time.monotonic() + _START_S
         said, ready = f"it took more than {_START_S:g} s", False
         while not ready and time.monotonic() < until_s:
@@ -174,18 +183,29 @@ def _await(study_ray: Path, folder: Path, is_unwanted: Callable[[], bool]) -> Lo
             if ready:
                 said = os.read(reader, 4096).decode()
             elif is_unwanted():
-                said = "nobody waits for it any more"
+                said = _UNWANTED
                 break
     finally:
         os.close(reader)
     found = LocalRay.find(study_ray)
-    if said != "up" or found is None:
+    if said != "up" or found is None or not found.address:
         process.send_signal(signal.SIGTERM)
         log_file = study_ray / LOG_FILE
         raise LocalRayError(
             f"Ray could not be started on this machine: {said or 'it ended'}; {log_file} says more"
         )
     return found
+
+
+def _let_begin(keeper: "subprocess.Popen[bytes]", study_ray: Path, folder: Path) -> None:
+    """Write down that a Ray starts, for a `stop` that comes meanwhile; only then let it."""
+    assert keeper.stdin is not None
+    about = ProcessId.of(keeper.pid)
+    # without the word it ends; one that has ended by itself says no word of its own
+    with contextlib.suppress(BrokenPipeError), keeper.stdin as line:
+        if about is not None:
+            write_whole(str(study_ray), RECORD_FILE, record_of("", folder, about))
+            line.write(BEGIN)
 
 
 def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -203,7 +223,7 @@ def keeper_environment(environ: Mapping[str, str], folder: Path) -> dict[str, st
 
 
 def record_of(address: str, folder: Path, keeper: ProcessId) -> bytes:
-    """Return what is written of one that runs."""
+    """Return what is written of one that runs, or starts: without an address."""
     about = {
         "pid": keeper.pid,
         "start_ticks": keeper.start_ticks,

@@ -3,7 +3,8 @@
 It is the subreaper of all of Ray's processes, and of the jobs there: when it ends, none of them is left. It
 goes on after the search that made it was killed, so that the next one finds its jobs; it ends when it is
 told to (SIGTERM), when Ray's own processes end, or when no search has been there for a while and every slot
-has ended (slots end by themselves, actor.py). Must not know: slots and jobs but for that.
+has ended (slots end by themselves, actor.py). A Ray that nobody waits for any more while it starts ends at
+once: nothing is there yet. Must not know: slots and jobs but for that.
 """
 
 import contextlib
@@ -19,7 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, RECORD_FILE, record_of
+from hyperband.launch.ray.local import BEGIN, IN_USE_FILE, KEPT_FILE, RECORD_FILE, record_of
+from hyperband.launch.ray.reach import has_hung_up
 from hyperband.machine import proc
 from hyperband.machine.becoming import prctl
 from hyperband.machine.claim import parse, write_whole
@@ -65,12 +67,14 @@ class LocalKeeper:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
         ray = self._start()
+        has_served = False
         try:
             words = self._wait_until_up(ray)
-            if self._tell(words) and words == "up":
+            has_served = self._tell(words) and words == "up"
+            if has_served:
                 self._keep(ray)
         finally:
-            self._end(ray)
+            self._end(ray, has_served=has_served)
 
     def _tell(self, words: str) -> bool:
         """Tell whoever started us whether it is up; return False if that has ended, or waits no more."""
@@ -111,7 +115,7 @@ class LocalKeeper:
     def _wait_until_up(self, ray: "subprocess.Popen[bytes]") -> str:
         """Return `up` once it is, and is written down; else why it is not."""
         while not (self._folder / _ADDRESS_FILE).exists():
-            if self._is_told:
+            if self._is_told or has_hung_up(self._writer):
                 return "it was told to end"
             if (status := ray.poll()) is not None:
                 return f"`ray start` ended with {status}"
@@ -151,25 +155,30 @@ class LocalKeeper:
             return True
         return False
 
-    def _end(self, ray: "subprocess.Popen[bytes]") -> None:
-        """End Ray; wait for jobs, whose keepers end them; then end what is left."""
-        self._forget_record()
-        if ray.poll() is None:
-            ray.send_signal(signal.SIGTERM)
-        _wait(lambda: ray.poll() is not None, _RAY_ENDS_S)
+    def _end(self, ray: "subprocess.Popen[bytes]", *, has_served: bool) -> None:
+        """End Ray; wait for jobs, whose keepers end them; then end what is left.
+
+        has_served: somebody was told that it is up; else nobody has anything there.
+        """
         here = os.getpid()
 
         def are_gone() -> bool:
             _reap(ray.pid)
-            return not proc.descendants(here)
+            return ray.poll() is not None and not proc.descendants(here)
 
-        if not _wait(lambda: are_gone() or not _has_jobs(here), _JOBS_END_S):
-            sys.stderr.write("jobs did not end with Ray: they are killed\n")
+        if has_served:
+            self._forget_record()
+            if ray.poll() is None:
+                ray.send_signal(signal.SIGTERM)
+            _wait(lambda: ray.poll() is not None, _RAY_ENDS_S)
+            if not _wait(lambda: are_gone() or not _has_jobs(here), _JOBS_END_S):
+                sys.stderr.write("jobs did not end with Ray: they are killed\n")
         while not are_gone():
             for pid in proc.descendants(here):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(_LOOK_S)
+        self._forget_record()  # one that starts is found until it has ended
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget_record(self) -> None:
@@ -231,4 +240,6 @@ def _free_port() -> int:
 def main() -> None:
     """Keep a Ray; arguments: folder `ray/` of the study, Ray's own folder, descriptor to say `up` by."""
     study_ray, folder, writer = sys.argv[1:4]
+    if sys.stdin.buffer.read(len(BEGIN)) != BEGIN:
+        return  # whoever started us has ended
     LocalKeeper(Path(study_ray), Path(folder), int(writer)).run()

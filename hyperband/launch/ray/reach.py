@@ -56,8 +56,8 @@ def reach(address: str, say: Callable[[str], None]) -> None:
                 time.sleep(_PAUSE_S)  # a network that is away gives no event
 
 
-def has_hung_up(line: socket.socket) -> bool:
-    """Return whether the other end of a line is closed, also if something is unread."""
+def has_hung_up(line: socket.socket | int) -> bool:
+    """Return whether the other end of a line, or of a pipe, is closed, also if something is unread."""
     poll = select.poll()
     poll.register(line, 0)
     return bool(poll.poll(0))

@@ -86,6 +86,8 @@ class Survey:
         #: when the head answered last
         self.answered_s = time.monotonic()
         self.is_ending = False
+        #: slots that stay then
+        self.spared: frozenset[str] = frozenset()
         #: nothing is created before, since that failed; and for how long it is not after the next failure
         self._create_at_s, self._pause_s = 0.0, _FIRST_PAUSE_S
 
@@ -102,8 +104,9 @@ class Survey:
         self._n_wanted = n_slots
         self.hurry()
 
-    def end(self) -> None:
-        """End every slot."""
+    def end(self, but: frozenset[str]) -> None:
+        """End every slot; but: but these, by their keys."""
+        self.spared = but
         self.is_ending = True
         self.hurry()
 
@@ -140,10 +143,11 @@ class Survey:
             self._call(lambda: _raise(error))
 
     def _named(self) -> list[str]:
-        """Names of the actors of this study that live, or are about to."""
+        """Names of the actors of this study that live, or are about to, but for those that stay."""
         named = list_named_actors(all_namespaces=True)
         names = [one["name"] for one in named if one["namespace"] == NAMESPACE]
-        return [name for name in names if name.startswith(f"{self._join.study}/")]
+        ours = [name for name in names if name.startswith(f"{self._join.study}/")]
+        return [name for name in ours if name.rpartition("/")[2] not in self.spared]
 
     def _find(self) -> None:
         """Find the slots that an earlier search left."""

@@ -74,6 +74,11 @@ class RemoteJob:
         """Return the descriptor that becomes readable when every process of the job is gone."""
         return self._descriptor
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its engine was seen to have it stopped, to let it go on later."""
+        return self._stopped_since_s is not None
+
     def running_s(self) -> float:
         """Return for how many seconds of the monotonic clock it has been running; 0 before it has begun.
 

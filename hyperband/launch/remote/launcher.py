@@ -200,7 +200,7 @@ class RemoteLauncher:
         return None
 
     def look_now(self, job: RemoteJob, why: str, *, is_proven: bool = False) -> None:
-        """Do what `give_up` does, but see at once whether it is over: its result should be there."""
+        """Do what `give_up` does, and wait a moment to see whether it is over: its result should be there."""
         self._patrol.look_now(job, why, is_proven=is_proven)
 
     def finish(self, job: RemoteJob) -> Ending | None:

@@ -35,6 +35,8 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.2, 1.0
 _SLOWER = 1.5
 #: the same where one does: only for a lease that is not renewed although it lives
 _LOOKS_PER_LEASE = 3
+#: patience with a look that should show an end
+_MOMENT_S = 0.05
 #: a carrier whose job is over may take so long to go
 _LEAVE_S = 10.0
 #: patience with the thread's end: it may hang in a shared file system
@@ -134,8 +136,9 @@ class Patrol:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ, self._drain)
         self._thread: threading.Thread | None = None
-        #: held by whoever goes his rounds
-        self._going = threading.Lock()
+        #: the last look that was waited for is over
+        self._looked = threading.Event()
+        self._looked.set()
         self._is_closing = False
         self._failure: Exception | None = None
 
@@ -154,20 +157,22 @@ class Patrol:
         self._call(lambda: self._hurry(job, ""))
 
     def look_now(self, job: Watched, why: str, *, is_proven: bool) -> None:
-        """Give a job up as `give_up` does, and look at it in this thread, unless the other is at it."""
-        if not self._going.acquire(blocking=False):
-            self.give_up(job, why, is_proven=is_proven)
-            return
-        try:
-            self._take_calls()
+        """Give a job up as `give_up` does, and wait a moment for a look at it: mostly it is over then.
+
+        The look itself is the thread's, so that whoever calls hangs in no file system.
+        """
+        before, looked = self._looked, threading.Event()
+        self._looked = looked
+
+        def look() -> None:
             self._hurry(job, why, is_proven=is_proven)
-            self._go_rounds()
-        except Exception as err:  # noqa: BLE001 (whoever waits for a job is told)
-            self._fail(err)
-        finally:
-            self._going.release()
-        if job in self._rounds:
-            os.eventfd_write(self._wake, 1)  # the next look may be earlier than the thread knows
+            if (found := self._rounds.get(job)) is not None:
+                self._look(found)
+            looked.set()
+
+        self._call(look)
+        if before.is_set():  # else it hangs still
+            looked.wait(_MOMENT_S)
 
     def give_up(self, job: Watched, why: str, *, is_proven: bool) -> None:
         """Fence a job: its engine says that what ran it is gone; is_proven: and nothing is left of it."""
@@ -228,26 +233,20 @@ class Patrol:
 
     def _walk(self) -> None:
         while not self._is_closing:
-            with self._going:
-                due_s = [watched.look_at_s for watched in self._rounds.values()]
-                due_s += [leaving.kill_at_s for leaving in self._leaving.values()]
+            due_s = [watched.look_at_s for watched in self._rounds.values()]
+            due_s += [leaving.kill_at_s for leaving in self._leaving.values()]
             wait_s = max(0.0, min(due_s) - time.monotonic()) if due_s else None
             ready = self._selector.select(wait_s)
-            with self._going:
-                for key, _ in ready:
-                    key.data()
-                self._go_rounds()
-
-    def _go_rounds(self) -> None:
-        """Look at what is due."""
-        self._take_calls()
-        now_s = time.monotonic()
-        for watched in [each for each in self._rounds.values() if each.look_at_s <= now_s]:
-            self._look(watched)
-        for leaving in self._leaving.values():
-            if leaving.kill_at_s <= now_s:
-                leaving.carrier.kill()
-                leaving.kill_at_s = float("inf")
+            for key, _ in ready:
+                key.data()
+            self._take_calls()
+            now_s = time.monotonic()
+            for watched in [each for each in self._rounds.values() if each.look_at_s <= now_s]:
+                self._look(watched)
+            for leaving in self._leaving.values():
+                if leaving.kill_at_s <= now_s:
+                    leaving.carrier.kill()
+                    leaving.kill_at_s = float("inf")
 
     def _begin(self, job: Watched) -> None:
         found = _Round(job, LeaseWatch(job.lease_s + self._margin_s), time.monotonic() + _FIRST_LOOK_S)

@@ -146,7 +146,7 @@ class Refusal(StrEnum):
 
     #: nobody answered: nothing is known
     UNREACHABLE = "unreachable"
-    #: as many jobs as are allowed are there already
+    #: as many jobs as are allowed are there already, of the user or of all who share a limit
     LIMIT = "limit"
     #: it will be refused again
     WRONG = "wrong"
@@ -154,12 +154,13 @@ class Refusal(StrEnum):
 
 _NO_ANSWER = re.compile(
     "unable to contact|unable to establish|socket timed out|connection (refused|failure|reset|timed out)|"
-    "communication (connection )?failure|zero bytes were transmitted|backup controller|in standby|"
+    "communication ((connection|shutdown) )?failure|message (send|receive) failure|"
+    "zero bytes were transmitted|backup controller|in standby|"
     "protocol authentication error|transport endpoint|slurm_receive_msg|resource temporarily unavailable|"
     "temporarily unable|name or service not known|no route to host|network is unreachable",
     re.IGNORECASE,
 )
-_TOO_MANY = re.compile("MaxSubmit|MaxJobCount|maximum job count|too many jobs", re.IGNORECASE)
+_TOO_MANY = re.compile("(Max|Grp)Submit|MaxJobCount|maximum job count|too many jobs", re.IGNORECASE)
 
 
 def refusal_of(words: str) -> Refusal:
@@ -345,17 +346,13 @@ class Site:
 
     version: str
     has_accounting: bool
-    #: seconds between SIGTERM and SIGKILL for a job that is cancelled
-    kill_wait_s: float | None
 
 
 def site_in_config(printed: str) -> Site:
     """The site in what `scontrol show config` printed; without a line on accounting there is none."""
     found = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", printed, re.MULTILINE))
     kind = found.get("AccountingStorageType", "")
-    wait = re.match(r"([0-9]+)", found.get("KillWait", ""))
     return Site(
         version=found.get("SLURM_VERSION", "of unknown version"),
         has_accounting=kind not in ("", "(null)", "accounting_storage/none"),
-        kill_wait_s=float(wait[1]) if wait else None,
     )

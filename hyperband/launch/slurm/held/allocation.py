@@ -52,6 +52,8 @@ class Allocation:
     is_suspended: bool = False
     #: by us
     is_cancelled: bool = False
+    #: its end had begun before this search saw it first
+    was_ending: bool = False
     #: why it waits, as Slurm says
     reason: str = ""
 
@@ -84,6 +86,7 @@ class Allocation:
         """Be as good as new, but for the places of jobs that have not been seen to end."""
         self.phase = Phase.QUEUED
         self.nodes, self.started, self.ends_at_s = (), "", None
+        self.is_suspended = self.was_ending = False
         self.lost |= self.busy
         self.busy = set()
 

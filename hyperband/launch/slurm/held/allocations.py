@@ -21,6 +21,7 @@ from hyperband.launch.slurm.held.state import AllocationState
 from hyperband.launch.slurm.orders import Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
+    Changed,
     FoundSite,
     NotSubmitted,
     Status,
@@ -28,6 +29,7 @@ from hyperband.launch.slurm.reports import (
     Submitted,
     Unreachable,
 )
+from hyperband.report.text import counted
 
 #: Slurm tells times in whole seconds, and ends jobs some time after their limit
 _AT_LIMIT_S = 2.0
@@ -72,7 +74,7 @@ class Allocations:
                 self._all.note_trouble(event, actions)
             case Stop():
                 self._all.is_stopping = True
-            case FoundSite() | StepOver() | Tick():
+            case FoundSite() | StepOver() | Changed() | Tick():
                 pass
             case _:
                 assert_never(event)
@@ -141,11 +143,6 @@ class Allocations:
         return self._all.is_reachable
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing of ours is held, queued or asked for, as far as is known."""
-        return self._all.has_looked and not self._all.allocations and not self._all.asked
-
-    @property
     def is_given_up(self) -> bool:
         """Whether everything is over, or its end has begun, as far as is known."""
         phases = {one.phase for one in self._all.allocations.values()}
@@ -185,9 +182,8 @@ class Allocations:
                 words.append(f"{len(counts[phase])} {phase}")
         if n_suspended := sum(one.is_suspended for one in self._all.allocations.values()):
             words.append(f"{n_suspended} suspended by Slurm")
-        if counts[Phase.HELD]:
-            n_busy = sum(len(one.busy) for one in counts[Phase.HELD])
-            words.append(f"{len(counts[Phase.HELD])} held, with {n_busy} jobs")
+        if held := [one for one in counts[Phase.HELD] if not one.is_suspended]:
+            words.append(f"{len(held)} held, with {counted(sum(len(one.busy) for one in held), 'job')}")
         if silence:
             words.append(silence)
         return f"allocations: {'; '.join(words) or 'none'}"

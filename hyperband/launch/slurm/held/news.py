@@ -64,7 +64,7 @@ class AllocationNews:
         for line in jobs:
             one = self._all.allocations.get(line.job_id)
             if one is None and not line.state.is_over:
-                one = self._adopt(line.job_id, now_s, actions)
+                one = self._adopt(line, now_s, actions)
             if one is not None:
                 self._note_line(one, line, now_s, actions)
         # what Slurm took is among the jobs by now
@@ -75,13 +75,14 @@ class AllocationNews:
             self._all.early.clear()
             actions.append(Lost(lost, JobState.GONE, "their allocations are over"))
 
-    def _adopt(self, job_id: str, now_s: float, actions: list[Action]) -> Allocation:
-        one = Allocation(job_id, idle_since_s=now_s, is_adopted=not any(self._all.asked.values()))
-        one.busy = {place for place in self._all.early if place.job_id == job_id}
+    def _adopt(self, line: JobLine, now_s: float, actions: list[Action]) -> Allocation:
+        one = Allocation(line.job_id, idle_since_s=now_s, is_adopted=not any(self._all.asked.values()))
+        one.was_ending = line.state == JobState.ENDING
+        one.busy = {place for place in self._all.early if place.job_id == one.job_id}
         self._all.early -= one.busy
-        self._all.allocations[job_id] = one
-        if one.is_adopted:  # else it is most likely what we asked for ourselves
-            actions.append(Say(f"took over the allocation {job_id} of an earlier start"))
+        self._all.allocations[one.job_id] = one
+        if one.is_adopted and not one.was_ending:  # else it is most likely what we asked for ourselves
+            actions.append(Say(f"took over the allocation {one.job_id} of an earlier start"))
         return one
 
     def _note_line(self, one: Allocation, line: JobLine, now_s: float, actions: list[Action]) -> None:
@@ -139,8 +140,8 @@ class AllocationNews:
         del self._all.allocations[one.job_id]
         words = f"{line.state}{f' ({line.reason})' if line.reason else ''}"
         self._lose(one, line.state, f"ended: {words}", actions)
-        if one.is_cancelled:
-            return
+        if one.is_cancelled or one.was_ending:
+            return  # whoever ended one before this start did not mean what this start asks for
         if line.state == JobState.CANCELLED:
             self._note_cancelled_by_hand(one, actions)
         elif line.state in (JobState.FAILED, JobState.COMPLETED, JobState.OUT_OF_MEMORY):
