@@ -40,6 +40,8 @@ from hyperband.machine.process import wait_for_end
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
 
+#: how Ray begins to say it
+LOW_MEMORY = "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.1"
 JOINED = {"at": "joined", "version": "2.60.0", "address": "a:1", "resources": {"GPU": 1.0}, "has_token": True}
 
 
@@ -331,6 +333,25 @@ def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(
         ending = launcher.finish(job)
     assert ending is not None
     assert ending.exit_status is None
+
+
+@pytest.mark.parametrize(("why", "is_accident"), [("The actor died", True), (LOW_MEMORY, False)])
+def test_a_slot_that_ray_ended_for_want_of_memory_was_no_accident(
+    tmp_path: Path, why: str, is_accident: bool
+) -> None:
+    slots = RaySlots("a:1", {}, token=None, max_slots=None)
+    carriers = SentCarriers(slots, Layout("train.py", ".", None, None, None), study="study")
+    launcher = SentLauncher(slots, carriers, cwd=tmp_path, grace_s=1.0)
+    (tmp_path / "job").mkdir()
+    order = Order(tmp_path / "job", ("/bin/python", "/train.py", "x"), {})
+    with contextlib.closing(launcher):
+        job = launcher.start(order, Lease(Slot("m1:cpu/k", (), {}), ()))
+        slots._holdings._lost.append(("m1:cpu/k", f"its slot is gone from Ray: {why}"))
+        launcher.heed()
+        assert wait_for_end(job.fileno(), 60.0)
+        ending = launcher.finish(job)
+    assert ending is not None
+    assert (ending.exit_status, ending.was_taken_away) == (None, is_accident)
 
 
 def test_a_slot_that_has_another_attempt_is_asked_which_and_the_refused_one_never_ran(
