@@ -133,7 +133,7 @@ def test_one_that_is_not_needed_is_given_up_after_a_time(held: Story) -> None:
     assert held.after(1) == [Cancel(("1",), "it is not needed")]
     assert held.free() == []
     assert held.tell(Status((over(JobState.CANCELLED),))) == []
-    assert held.allocations.is_empty
+    assert held.allocations.job_ids == []
 
 
 def test_work_that_comes_in_time_keeps_it(held: Story) -> None:
@@ -511,9 +511,9 @@ def test_the_end_of_the_search_cancels_all_that_is_ours_and_what_still_comes(hel
     held.tell(Wanted(3))
     assert held.tell(Stop()) == [Cancel(("1",), "the search is over")]
     assert held.tell(Submitted(2, "2")) == [Cancel(("2",), "the search is over")]
-    assert not held.allocations.is_empty
     held.tell(Status((over(JobState.CANCELLED), over(JobState.CANCELLED, "2"))))
-    assert held.allocations.is_empty
+    assert held.allocations.is_given_up
+    assert held.allocations.job_ids == []
 
 
 def test_as_long_as_there_is_none_they_are_waited_for(story: Story) -> None:

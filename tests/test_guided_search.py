@@ -597,4 +597,5 @@ def get_config(config_id):
     starts = sorted(job["started_at"] for job in ran.document["jobs"])
     # two slots: the third job starts when the first one ends
     waits = [start - end for start, end in zip(starts[2:], ends, strict=False)]
-    assert statistics.median(waits) < 1.0
+    # 64 that are read one after the other take 6 s
+    assert statistics.median(waits) < 4.0

@@ -302,7 +302,7 @@ def test_the_copy_is_not_gone_on_with_while_the_search_elsewhere_shows_that_it_l
 ) -> None:
     write(study, *EVENTS[:10])
     writer = start_writer(study, 10, 20)
-    elsewhere, clock = r", last sign of life \d s ago", time.time
+    elsewhere, clock = r", last sign of life \d+ s ago", time.time
     with lost(study):
         for is_here, ahead_s, seen in ((True, 0, ""), (False, 0, elsewhere), (False, 300, elsewhere)):
             if not is_here:
@@ -318,7 +318,8 @@ def test_the_copy_is_not_gone_on_with_while_the_search_elsewhere_shows_that_it_l
                     refused()
                 assert f"`hyperband stop {study}`" in str(caught.value)
                 assert (
-                    bool(re.search(r"wait (6[01]|5\d) s and give the command", str(caught.value))) != is_here
+                    bool(re.search(r"wait (6[01]|[1-5]\d) s and give the command", str(caught.value)))
+                    != is_here
                 )
     assert names(tmp_path / "local") == [place_of(study).path.name]
     kill(writer)
@@ -333,7 +334,7 @@ def test_who_goes_on_from_the_copy_ends_a_writer_that_comes_back(study: Path) ->
         assert journal.was_restored, "jobs that it does not know are ended"
         journal.settle()
         assert "is given up" in journal.news[0]
-        said, _ = writer.communicate("\n", timeout=30)
+        said, _ = writer.communicate("\n", timeout=60)
         assert "StudyBusyError another search has gone on with the study" in said
         journal.append(*EVENTS[10:15], durable=True)
     assert read_events(study) == EVENTS[:15]
@@ -350,7 +351,7 @@ def test_a_writer_that_comes_back_when_all_is_over_changes_nothing(study: Path) 
         journal.settle()
     base.rename(base.with_name("new"))
     base.with_name("away").rename(base)
-    said, _ = writer.communicate("\n", timeout=30)
+    said, _ = writer.communicate("\n", timeout=60)
     assert "StudyBusyError another search has gone on with the study" in said
     assert read_events(study) == EVENTS[:15]
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
@@ -359,7 +360,7 @@ def test_a_writer_that_comes_back_when_all_is_over_changes_nothing(study: Path) 
 def test_a_search_on_another_machine_is_asked_to_end(
     searches: Searches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searches.write(script("import time; time.sleep(60)"))
+    searches.write(script("import time; time.sleep(600)"))
     searches.environment["HYPERBAND_JOURNALS"] = str(searches.folder / "local")
     search = searches.start("--max-epochs", "3", "--slots", "2")
     until(lambda: len(list(searches.study.glob("jobs/*/keeper.json"))) == 2, "jobs")
@@ -484,14 +485,14 @@ def test_a_request_to_stop_is_for_the_search_that_was_there(study: Path) -> None
     with contextlib.closing(Journal.open(study, on_stop=told.set)):
         assert not told.wait(1.0)
         ask_to_stop(study, place_of(study))
-        assert told.wait(10.0)
+        assert told.wait(60.0)
     assert names(study) == [COPY_FILE, JOURNAL_FILE]
 
 
 def test_what_a_lost_machine_left_is_ended_at_once_where_that_is_asked_for(
     searches: Searches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searches.write(script("import time; time.sleep(60)"))
+    searches.write(script("import time; time.sleep(600)"))
     local = searches.folder / "local"
     searches.environment["HYPERBAND_JOURNALS"] = str(local)
     search = searches.start("--max-epochs", "3", "--slots", "2")
@@ -511,7 +512,7 @@ from pathlib import Path
 from hyperband.errors import StudyBusyError
 from hyperband.journal import Journal
 from hyperband.search.events import IdsDrawn
-for _ in range(400):
+for _ in range(4000):
     try:
         journal = Journal.open(Path(sys.argv[1]))
         break
@@ -526,7 +527,7 @@ journal.close()
 def test_of_many_who_open_at_once_each_has_it_in_turn(study: Path) -> None:
     argv = [sys.executable, "-c", OPENER, str(study)]
     openers = [subprocess.Popen(argv, stderr=subprocess.PIPE) for _ in range(5)]
-    said = [opener.communicate(timeout=60)[1].decode() for opener in openers]
+    said = [opener.communicate(timeout=100)[1].decode() for opener in openers]
     assert [opener.returncode for opener in openers] == [0] * 5, said
     assert read_events(study) == EVENTS[:5]
     assert names(study) == [COPY_FILE, JOURNAL_FILE]

@@ -150,7 +150,7 @@ def test_one_that_ignores_sigterm_is_killed_after_the_grace(searches: Searches) 
         searches,
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(0.5, "
         "flush=True)\ntime.sleep(100)",
-        *("--timeout", "0.5", "--grace", "0.2"),
+        *("--timeout", "2", "--grace", "0.2"),
     )
     job = one_job(ran)
     assert job["outcome"] == "TimedOut"

@@ -36,7 +36,7 @@ STARTED = JobStarted(
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteBench]:
     """What runs jobs of Ray's, and has a study's folder for one."""
     monkeypatch.setattr(RemoteLauncher, "engine", "ray")
-    found = RemoteBench(tmp_path, lease_s=1.0, margin_s=0.4)
+    found = RemoteBench(tmp_path)
     job_folder(tmp_path, 0, 0).mkdir(parents=True)
     yield found
     found.close()

@@ -141,6 +141,16 @@ def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: p
         travelling(folder, but=[], checkpoints=None)
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "a\\b.txt", "c:data.txt"])
+def test_a_name_that_no_archive_of_rays_takes_is_refused_unless_it_stays(tmp_path: Path, name: str) -> None:
+    folder = a_folder(tmp_path)
+    (folder / name).touch()
+    with pytest.raises(UsageError, match=r"name .*\.hyperbandignore"):
+        travelling(folder, but=[], checkpoints=None)
+    (folder / ".hyperbandignore").write_text("*.txt\n")
+    assert name not in travelling(folder, but=[], checkpoints=None).files
+
+
 def test_the_script_lies_in_what_travels(tmp_path: Path) -> None:
     folder = a_folder(tmp_path)
     assert code_folder(folder / "lib" / "net.py", None) == folder / "lib"

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperband.errors import MachineError
 from hyperband.launch.ray.files import RayFiles
+from hyperband.launch.ray.laying import Laying
+from hyperband.launch.remote.files import read_ending
+from hyperband.report.again import STARTED_OVER
 
 
 def test_a_study_that_was_moved_while_nodes_may_look_for_it_is_refused_with_what_to_do(
@@ -35,3 +39,38 @@ def test_jobs_get_our_environment_and_nobody_gets_rays_secrets(tmp_path: Path) -
     assert files.environment.stat().st_mode & 0o077 == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in written if b"very-secret" in path.read_bytes()] == []
+
+
+def an_attempt(folder: Path) -> Laying:
+    """A folder whose attempt A is a node's, and what comes from there is laid into."""
+    (folder / "order.json").write_text(json.dumps({"attempt": "A", "lease_s": 60.0}))
+    (folder / "claim").write_text(json.dumps({"attempt": "A", "token": "ours", "by": "node", "host": "n"}))
+    return Laying(folder, "A")
+
+
+def a_part(*, stdout: bytes = b"", n_answers: int = 1, result: object = None) -> dict[str, Any]:
+    """What comes from a node."""
+    parts = {"stdout": stdout, "stderr": b""}
+    return {"parts": parts, "keeper": b"", "n_answers": n_answers, "age_s": 1.0, "result": result}
+
+
+def test_whoever_reads_a_result_knows_what_became_of_its_checkpoints(tmp_path: Path) -> None:
+    done = {
+        **{"attempt": "A", "exit_status": 0, "asked": None, "started_at": 1.0, "ended_at": 2.0},
+        **{"leftovers": [], "never_ran": False, "n_oom_kills": 0, "memory_peak_bytes": 0, "cpu_s": 0.0},
+    }
+    done["checkpoint"] = {"started_over": "it is gone", "sealed": None, "why": "it could not be stored"}
+    assert an_attempt(tmp_path).lay(a_part(result=done))
+    ending = read_ending(tmp_path)
+    assert ending.exit_status == 0
+    assert ending.note == f"{STARTED_OVER}: it is gone; it could not be stored"
+
+
+def test_a_disk_that_is_full_here_does_not_make_a_node_seem_gone(tmp_path: Path) -> None:
+    laying = an_attempt(tmp_path)
+    (tmp_path / "stdout").symlink_to("/dev/full")
+    assert not laying.lay(a_part())
+    before = (tmp_path / "lease").read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        laying.lay(a_part(stdout=b"0.5\n", n_answers=2))
+    assert (tmp_path / "lease").read_bytes() != before

@@ -174,6 +174,18 @@ def test_slots_of_an_earlier_search_that_are_not_found_again_lose_their_jobs() -
     assert [name for name, _ in holdings.take_lost()] == ["b", "c"]
 
 
+def test_slots_that_were_met_before_all_were_found_are_not_waited_for() -> None:
+    holdings = Holdings(None)
+    for name in "abc":
+        holdings.adopt(name)
+    # one answers while others are still being looked for
+    holdings.note_slot("key-a", Slot("a", (), {}), "attempt of a", 0.0)
+    holdings.note_found(["key-a", "key-b"])
+    assert holdings.take_lost() == [], "b may be met yet"
+    holdings.note_slot("key-b", Slot("b", (), {}), "attempt of b", 0.0)
+    assert [name for name, _ in holdings.take_lost()] == ["c"]
+
+
 def test_a_slot_whose_job_was_ended_with_it_takes_no_other() -> None:
     holdings = holding("a")
     assert holdings.drop("a") == "key-a"

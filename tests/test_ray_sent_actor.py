@@ -5,8 +5,10 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from search_fixture import until
 
 from hyperband.launch.ray.actor import SlotActor
 from hyperband.launch.ray.sent import Baggage
+from hyperband.launch.ray.sent_checkpoints import SentCheckpoints
+from hyperband.launch.ray.sent_folder import SlotFolder
 from hyperband.launch.remote.carrier import Carrier
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,11 +77,11 @@ class Slot:
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
-    def begin(self, attempt: str, seconds: float, after: object = None) -> None:
+    def begin(self, attempt: str, seconds: float, after: object = None, cwd: str = ".") -> None:
         order = {
             "attempt": attempt,
             "argv": [None, "train.py", str(seconds)],
-            "cwd": ".",
+            "cwd": cwd,
             "environment": {},
             "grace_s": 1.0,
             "lease_s": 30.0,
@@ -146,6 +150,9 @@ def test_a_checkpoint_that_came_with_the_code_is_none(tmp_path: Path) -> None:
     other.sync("A")
     other.begin("B", 0.0)
     assert other.sync("B")["parts"]["stdout"] == "|\n"
+    # a folder of which nothing travelled, since nothing but checkpoints or a study lies in it
+    other.begin("C", 0.0, cwd="not/there")
+    assert other.sync("C")["result"]["exit_status"] == 0
     other.close()
 
 
@@ -213,6 +220,43 @@ def test_a_storage_that_hangs_holds_no_job_against_its_end(slot: Slot, tmp_path:
     slot.call("tell", "C", "stop")
     result = slot.sync("C")["result"]
     assert (result["never_ran"], result["asked"]) == (True, "stop")
+    # a time limit says nothing of a configuration that was not trained
+    slot.begin("D", 0.0, sealed)
+    assert slot.sync("D", 0.2)["result"] is None
+    slot.call("tell", "D", "timeout")
+    result = slot.sync("D")["result"]
+    assert (result["never_ran"], result["exit_status"]) == (True, None)
+    assert "time limit" in result["note"]
+
+
+def test_what_carries_checkpoints_and_cannot_be_started_costs_no_result(tmp_path: Path) -> None:
+    checkpoints = SentCheckpoints(tmp_path / "cleaned away", tmp_path / "disk")
+    words = {"pattern": "runs/[^/]+", "key": "KEY", "storage": None, "after": None}
+    order = {"attempt": "A", "order": {"cwd": "."}, "checkpoint": words}
+    checkpoints.get_ready(order)
+    found = checkpoints.seal(order, tmp_path, {"exit_status": 0, "asked": None, "fenced": ""})
+    assert found["sealed"] is None
+    assert "No such file" in found["why"]
+
+
+def test_a_copy_of_the_code_that_a_full_disk_cuts_short_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "package").mkdir()
+    folder = SlotFolder("study", tmp_path / "package", {})
+
+    def copy(_: Path, target: Path, **__: object) -> None:
+        target.mkdir()
+        (target / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", copy)
+    with pytest.raises(OSError, match="No space left"):
+        folder.prepare()
+    assert list(folder.root.glob("attempts/*")) == []
+    folder.remove()
+    os.close(folder._alive)
 
 
 def test_a_word_that_overtakes_its_job_ends_it_before_its_first_moment(slot: Slot) -> None:

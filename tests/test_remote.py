@@ -644,6 +644,42 @@ def test_a_lease_runs_out_by_our_clock_alone() -> None:
     assert not watch.saw(b"2", before_s=1000.0, after_s=1000.0)
 
 
+#: runs a script on a node whose clock is set back by an hour each time that somebody looks at it
+CLOCK_IS_SET_BACK = """
+import runpy, sys, time
+times = iter(range(2_000_000_000, 0, -3600))
+time.time = lambda: float(next(times))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
+
+
+def test_a_node_whose_clock_is_set_back_renews_its_lease_and_tells_for_how_long_its_job_ran(
+    queued: RemoteBench,
+) -> None:
+    job = queued.python("import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)")
+    python, *options, script = queued.carriers.argv
+    node = [python, *options, "-c", CLOCK_IS_SET_BACK, script, str(job.folder), job.attempt]
+    records: list[tuple[int, float]] = []
+
+    def is_renewed() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            counter, age_s = (job.folder / claim.LEASE_FILE).read_text().split()
+            records.append((int(counter), float(age_s)))
+        return bool(records) and records[-1][0] >= 3
+
+    with subprocess.Popen(node, stdin=subprocess.DEVNULL):
+        until(is_renewed, "three renewals")
+        (queued.folder / "go").touch()
+        found = queued.wait(job)
+    assert found.exit_status == 0
+    assert records == sorted(records)
+    assert records[0][1] >= 0
+    assert found.started_at is not None
+    assert found.ended_at is not None
+    assert 0 < found.ended_at - found.started_at < 60
+
+
 def test_output_that_did_not_arrive_is_waited_for_and_not_believed_without(queued: RemoteBench) -> None:
     job = queued.python("print(0.25)")
     with run_node(queued, job.folder) as node:

@@ -204,6 +204,15 @@ def test_what_began_and_was_lost_while_no_search_was_there_has_run(tmp_path: Pat
     assert (job.has_begun, job.started_at) == (True, ended.started_at)
     never = judged(replace(lost, ran_s=None))
     assert never.started_at == never.ended_at
+    # the search's clock was set back since it saw it begin
+    ended = judged(lost, began_at=ended.ended_at + 3600.0)
+    assert ended.started_at == pytest.approx(ended.ended_at - 50.0)
+    ended = judged(replace(lost, ran_s=None), began_at=ended.ended_at + 3600.0)
+    assert ended.started_at == ended.ended_at
+    # and a journal of before, when keepers told what a node's clock said
+    failed = replace(ended, started_at=ended.ended_at + 3600.0)
+    study = study_view([*played, failed], folder=FOLDER, running=True, beginnings=beginnings)
+    assert next(job.has_begun for job in study.jobs if job.job == started.job)
 
 
 def test_a_search_that_is_over_needs_no_table_of_its_rungs(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from search_fixture import HYPERBAND, LOSS, Searches, one_job, script, searches,
 from hyperband.folder import holder
 from hyperband.journal import read_events
 from hyperband.machine import proc
-from hyperband.search.events import JobEnded, JobStarted
+from hyperband.search.events import JobEnded, JobStarted, SearchStarted
 from hyperband.search.trial import Outcome
 from hyperband.verdicts import Resuming, write_resuming
 
@@ -402,7 +402,6 @@ def test_dry_run_writes_nothing(searches: Searches) -> None:
 def test_clean_begins_anew(searches: Searches) -> None:
     searches.write(script())
     searches.run(*ONE)
-    began = (searches.study / "journal.db").stat().st_ino
     refused = searches.run(*ONE, "--clean")
     assert refused.exit_code == 2
     assert "--yes" in refused.err
@@ -410,7 +409,8 @@ def test_clean_begins_anew(searches: Searches) -> None:
     assert ran.exit_code == 0
     assert "checkpoints" in ran.err
     assert len(ran.document["jobs"]) == 1
-    assert began
+    starts = [event for event in read_events(searches.study) if isinstance(event, SearchStarted)]
+    assert [start.settings["seed"] for start in starts] == [7]
 
 
 def test_clean_ends_the_jobs_of_a_killed_search_first(searches: Searches) -> None:

@@ -119,7 +119,7 @@ def test_allocations_grow_survive_and_go(search: Search, slurm: SlurmCluster, tm
         after.until(lambda: len(after.allocations.places()) == 2)
         assert {place.job_id for place in after.allocations.places()} == {other.job_id}
         after.tell(Stop())
-        after.until(lambda: after.allocations.is_empty)
+        after.until(lambda: after.allocations.is_given_up and not after.allocations.job_ids)
         assert after.lost()[-1].state == JobState.CANCELLED
         assert slurm.run("squeue", "-h", "-o", "%i %T") == ""
     finally:

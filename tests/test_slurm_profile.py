@@ -1,6 +1,7 @@
 """A Slurm profile: what it says, what it may not say, and how it is told."""
 
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hyperband.cli.options import parse
 from hyperband.errors import UsageError
 from hyperband.launch.slurm.profile import Profile, seconds_of
 from hyperband.launch.slurm.profile_file import read_profile
-from hyperband.launch.slurm.profile_keys import EXAMPLE, KEYS
+from hyperband.launch.slurm.profile_keys import EXAMPLE
 
 FULL = """\
 partition: gpu
@@ -86,8 +87,9 @@ def test_words_of_the_command_line_override_the_file(tmp_path: Path) -> None:
 def test_every_key_stands_in_the_example_and_works_when_it_is_uncommented(tmp_path: Path) -> None:
     assert read_profile(written(tmp_path, EXAMPLE)) == Profile()
     lines = [line.removeprefix("# ") for line in EXAMPLE.splitlines()]
-    settings = [line for line in lines if line.split(":")[0] in KEYS or line.startswith("  - ")]
-    assert {line.split(":")[0] for line in settings if not line.startswith(" ")} == set(KEYS)
+    keys = {field.name for field in fields(Profile)}
+    settings = [line for line in lines if line.split(":")[0] in keys or line.startswith("  - ")]
+    assert {line.split(":")[0] for line in settings if not line.startswith(" ")} == keys
     both = "\n".join(line for line in settings if not line.startswith("gres"))
     assert read_profile(written(tmp_path, both)).setup[0] == "module load cuda/12.4"
 
@@ -109,7 +111,18 @@ def test_every_key_stands_in_the_example_and_works_when_it_is_uncommented(tmp_pa
         ("setup: [[a]]", "a list of shell lines"),
         ("time: 10\ntime: 20", "line 2: time is there twice, first in line 1"),
         ("- a", "expected lines such as"),
-        ("a: 'b", "is no YAML"),
+        ("a: 'b", "line 1: this is no YAML: found unexpected end of stream"),
+        ("time: 10\na: b: c", "line 2: this is no YAML: mapping values are not allowed here"),
+        ("time: 10\n---\ntime: 10", "line 2: this is no YAML"),
+        ("a: \0", "is no text in UTF-8 (special characters are not allowed)"),
+        ("[a, b]: c", "line 1: expected a line such as"),
+        ("time: 10\npartition:", "line 2: partition has no value; give it one, or leave the line out"),
+        ("qos: ~", "line 1: qos has no value"),
+        ("exclude: /home/me/nodes", "exclude is '/home/me/nodes', expected a list of nodes"),
+        (
+            "setup:\n  - cd /\n  - if true; then",
+            "line 1: bash cannot read the setup lines: line 3: syntax error",
+        ),
         ("gpus: 1\ngres: gpu:1", "expected one of them"),
         ("max_allocations: 1\nmin_allocations: 2", "at most the second"),
         ("nodes: 2\nslots_per_allocation: 3", "a multiple of it"),

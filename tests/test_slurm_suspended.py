@@ -3,6 +3,10 @@
 import json
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +14,15 @@ from search_fixture import HYPERBAND, Searches, script, searches, until
 from slurm_fixture import SlurmCluster
 from test_slurm_search import OnSlurm
 
+from hyperband.launch.base import Ending
+from hyperband.launch.remote.files import Sight
+from hyperband.launch.remote.patrol import Patrol
+from hyperband.launch.slurm.jobs.slots import TrialJobSlots
+from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.reports import Status
 from hyperband.launch.slurm.suspended import SuspendedJobs
 from hyperband.launch.slurm.words import JobLine, JobState
+from hyperband.machine.claim import BY_NODE, FENCED_FILE, claim
 
 __all__ = ["searches"]
 
@@ -39,6 +49,71 @@ WRITES = """
 """
 ONE = ("--algorithm", "random", "--max-trials", "1", "--max-epochs", "1")
 PROFILE = ("--slurm-set", "gpus=1", "--slurm-set", "time=10", "--slurm-set", "max_allocations=1")
+
+
+class Silent:
+    """A job whose lease is not renewed, and whose engine may be asked about it."""
+
+    attempt, lease_s, carrier = "a", 0.2, None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.slots = TrialJobSlots(Profile(), max_slots=1)
+        self.suspended = SuspendedJobs()
+        #: what asks Slurm, once there is one that answers
+        self.is_there = threading.Event()
+        self.asked, self.over = threading.Event(), threading.Event()
+        self.n_excused = 0
+        claim(str(folder), {"token": "t", "by": BY_NODE, "host": "n1", "attempt": "a"})
+
+    def saw(self, sight: Sight, at_s: float) -> None:
+        pass
+
+    def lose_carrier(self) -> None:
+        pass
+
+    def is_excused(self, silent_since_s: float, at_s: float) -> bool:
+        if not self.is_there.is_set():
+            found = self.slots.excuses("7", silent_since_s, lease_s=self.lease_s, at_s=at_s)
+        else:
+            found = self.suspended.excuses(
+                "7", silent_since_s, lease_s=self.lease_s, at_s=at_s, ask=self.asked.set
+            )
+        self.n_excused += found
+        return found
+
+    def end(self, ending: Ending) -> None:  # noqa: ARG002
+        self.over.set()
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+def test_nothing_is_given_up_for_silence_alone_while_slurm_cannot_be_asked(tmp_path: Path) -> None:
+    job = Silent(tmp_path)
+    patrol = Patrol(margin_s=0.1)
+    patrol.watch(job)
+
+    def until_seen(is_so: Callable[[], bool], what: str) -> None:
+        def look() -> bool:
+            patrol.look(job)
+            return is_so()
+
+        until(look, what)
+
+    # first there is nobody who could ask, as at the end of a search; then nobody answers
+    until_seen(lambda: job.n_excused > 0, "its lease to run out")
+    job.is_there.set()
+    until_seen(job.asked.is_set, "the question")
+    n = job.n_excused
+    until_seen(lambda: job.n_excused > n, "another look")
+    assert not (tmp_path / "stop").exists()
+    assert not job.over.is_set()
+    job.suspended.note(Status((JobLine("7", "name", JobState.RUNNING, ""),), time.monotonic()))
+    until_seen(job.over.is_set, "its end: it runs, and says nothing")
+    assert (tmp_path / "stop").exists()
+    assert (tmp_path / FENCED_FILE).exists()
+    patrol.close()
 
 
 def ticks(searches: Searches) -> int:
@@ -108,6 +183,12 @@ def test_only_slurms_word_that_comes_late_enough_tells_silence_from_suspension()
     assert said(JobState.RUNNING, 1001.0) == ["Slurm's job 7 goes on after it was suspended"]
     assert excuses(1005.0), "it has a moment to renew its lease"
     assert not excuses(1031.0)
+    # one that Slurm let go on while it could not be asked has that moment, too
+    assert not excuses(1031.5), "which is over for this one"
+    said(JobState.SUSPENDED, 1032.0)
+    said(JobState.RUNNING, 1200.0)
+    assert excuses(1201.0)
+    assert not excuses(1231.0)
     # a job that is over is none that goes on
     said(JobState.SUSPENDED, 1040.0)
     assert said(JobState.CANCELLED, 1041.0) == []

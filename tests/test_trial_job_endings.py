@@ -13,6 +13,7 @@ from hyperband.launch.base import Ending, StopReason
 from hyperband.launch.slurm.jobs.endings import judged
 from hyperband.launch.slurm.jobs.events import JobOver
 from hyperband.launch.slurm.jobs.files import TrialJobFiles
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.jobs.slots import TrialJobSlots, profile_of_one
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.words import JobState
@@ -190,5 +191,28 @@ def test_tasks_are_written_down_before_they_are_asked_for_and_found_again(tmp_pa
     one = files.argv(files.write_tasks({"c": tmp_path}), {"c": tmp_path})
     assert one[-2:] == (str(tmp_path), "c")
     assert not [word for word in one if word.startswith("--array")]
+    word = files.write_tasks({"d": tmp_path}, ("n2",))
+    argv = files.argv(word, {"d": tmp_path}, ("n2",))
+    assert "--exclude=n2" in argv
+    comment = next(word for word in argv if word.startswith("--comment=")).partition("=")[2]
+    assert (again.attempt_of("9", comment), again.excluded_by(comment)) == ("d", ("n2",))
+    others = TrialJobFiles(tmp_path / "study", Profile(exclude="n[5-6]"), tmp_path)
+    assert others.excluding(["n2"]) == "n[5-6],n2"
     files.clear()
     assert again.attempt_of("8", "hyperband x 0123456789abcdef") is None
+
+
+def test_how_jobs_ended_on_nodes_is_written_down_and_what_was_cut_off_spoils_nothing(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    files = TrialJobFiles(tmp_path / "study", Profile(), tmp_path)
+    assert files.recall() == []
+    files.remember("n1", "000004", Fate.FAILED)
+    with (files.folder / "nodes.jsonl").open("a") as stream:
+        stream.write('\n{"at": 12, "no')
+    files.remember("n2", "000005", Fate.LOST)
+    found = TrialJobFiles(tmp_path / "study", Profile(), tmp_path).recall()
+    assert [(one.node, one.of, one.fate) for one in found] == [
+        ("n1", "000004", Fate.FAILED),
+        ("n2", "000005", Fate.LOST),
+    ]
+    assert all(0 <= one.ago_s < 60 for one in found)

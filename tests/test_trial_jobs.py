@@ -13,11 +13,14 @@ from hyperband.launch.slurm.jobs.events import (
     Begun,
     Done,
     Event,
+    Exclude,
     Failed,
     Fared,
     Found,
     Given,
     JobOver,
+    Recalled,
+    Remember,
     Seen,
     SeenJob,
     SubmitJobs,
@@ -27,7 +30,7 @@ from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.jobs.state import Stage
 from hyperband.launch.slurm.jobs.trial_jobs import TrialJobs
 from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
-from hyperband.launch.slurm.reports import CancelRefused, NotSubmitted, Submitted, Unreachable
+from hyperband.launch.slurm.reports import CancelRefused, Changed, NotSubmitted, Submitted, Unreachable
 from hyperband.launch.slurm.words import JobLine, JobState, Refusal
 
 NOTHING = Seen(())
@@ -283,7 +286,9 @@ def test_the_end_of_a_job_is_told_once(queued: Story, state: JobState, by_somebo
     words = f"its Slurm job 7_1 is over: {state}"
     assert queued.tell(seen(("7_1", state, "b"))) == [JobOver("b", "7_1", state, words, by_somebody)]
     assert queued.tell(seen(("7_1", state, "b"))) == []
-    assert [queued.jobs.job_of(attempt) for attempt in "abc"] == ["7_0", "", "8"]
+    stages = [queued.jobs.stage_of(attempt) for attempt in "abc"]
+    assert stages == [Stage.QUEUED, Stage.RUNNING, Stage.QUEUED], "until it is done"
+    assert queued.tell(Done("b")) == [], "it has no job to be given up"
 
 
 def test_a_task_that_left_the_queue_while_its_array_is_known_was_cancelled(queued: Story) -> None:
@@ -368,7 +373,7 @@ def test_a_node_that_took_a_job_with_it_is_avoided_while_others_are_good(queued:
             by_somebody=False,
         )
     ]
-    assert queued.tell(Fared("b", Fate.LOST), Done("b")) == []
+    assert queued.tell(Fared("b", Fate.LOST), Done("b")) == [Remember("n2", "", Fate.LOST)]
     assert queued.said == [
         "a job was lost with the node n2: while others run jobs, none is submitted to it for 10 min"
     ]
@@ -377,11 +382,14 @@ def test_a_node_that_took_a_job_with_it_is_avoided_while_others_are_good(queued:
     # with no node that runs anything it is no node's fault, and jobs may go anywhere
     queued.tell(Fared("a", Fate.LOST), Done("a"), Fared("c", Fate.LOST), Done("c"))
     assert queued.tell(Asked(("e",), ("0",))) == [SubmitJobs(4, ("e",))]
-    queued.tell(Submitted(4, "10"), Seen((on("n3", "10", "e"),)), Fared("e", Fate.WELL), Done("e"))
+    queued.tell(Submitted(4, "10"), Seen((on("n3", "10", "e"),)))
+    well = Fared("e", Fate.WELL)
+    assert queued.tell(well, well, Done("e")) == [Remember("n3", "0", Fate.WELL)], "what is new of it"
     assert queued.tell(Asked(("f",), ("0",))) == [SubmitJobs(5, ("f",), ("n1", "n2"))]
     queued.tell(Submitted(5, "11"))
     queued.now_s += 600
-    assert queued.tell(Asked(("g",), ("0",))) == [SubmitJobs(6, ("g",))]
+    orders = queued.tell(Asked(("g",), ("0",)))
+    assert orders == [Exclude("11", ()), SubmitJobs(6, ("g",))], "what waits may run there again, too"
 
 
 def test_a_job_that_failed_on_a_node_is_tried_again_on_another_and_only_it_avoids_that(queued: Story) -> None:
@@ -404,6 +412,62 @@ def test_a_job_that_an_earlier_search_began_is_tried_again_elsewhere_too(story: 
     story.tell(Found("a", "7", "4"), Found("b", "8", "5"), Begun("a"), Begun("b"))
     story.tell(Seen((on("n1", "7", "a"), on("n2", "8", "b"))), Fared("a", Fate.FAILED), Done("a"))
     assert story.tell(Asked(("a2",), ("4",))) == [SubmitJobs(1, ("a2",), ("n1",))]
+
+
+def test_the_next_start_of_a_search_avoids_the_nodes_that_this_one_avoided(story: Story) -> None:
+    fates = [("n1", "7", Fate.LOST), ("n2", "4", Fate.FAILED), ("n3", "5", Fate.WELL)]
+    assert story.tell(*(Recalled(node, of, fate, 100.0) for node, of, fate in fates)) == []
+    story.tell(NOTHING)
+    orders = story.tell(Asked(("a", "b"), ("4", "5")))
+    assert orders == [SubmitJobs(1, ("a",), ("n1", "n2")), SubmitJobs(2, ("b",), ("n1",))]
+    story.now_s += 501
+    story.tell(Submitted(1, "7"), Submitted(2, "8"))
+    assert story.tell(Asked(("c",), ("6",))) == [SubmitJobs(3, ("c",))], "for ten minutes in all"
+
+
+@pytest.fixture
+def excluding(story: Story) -> Story:
+    """A job waits that is not to get a node where one was lost, nor one where it has failed."""
+    fates = [("n1", "7", Fate.LOST), ("n2", "4", Fate.FAILED), ("n3", "5", Fate.WELL)]
+    story.tell(*(Recalled(node, of, fate, 100.0) for node, of, fate in fates), NOTHING)
+    story.tell(Asked(("a",), ("4",)), Submitted(1, "7"))
+    return story
+
+
+def waits_without(*nodes: str, job_id: str = "7") -> Seen:
+    return Seen((SeenJob(line(JobState.WAITING, job_id, "Resources"), "a", nodes),))
+
+
+def test_a_job_that_waits_gets_nodes_again_that_need_not_be_avoided_any_more(excluding: Story) -> None:
+    there = waits_without("n1", "n2")
+    assert excluding.tell(there) == []
+    excluding.after(400)
+    assert excluding.jobs.next_look_s(excluding.now_s) == 100
+    assert excluding.after(100) == [Exclude("7", ("n2",))]
+    assert excluding.tell(Tick(), there) == [], "asked for once"
+    assert excluding.tell(Changed("7"), there) == []
+    assert excluding.said[-1] == "Slurm's job 7 still waits, and may run on n1 again"
+    # all but this node may have gone: it is better there than nowhere
+    assert excluding.jobs.next_look_s(excluding.now_s) == 100
+    assert excluding.after(100) == [Exclude("7", ())]
+    assert excluding.tell(Changed("7"), there, Tick()) == []
+    assert excluding.jobs.next_look_s(excluding.now_s) is None
+
+
+def test_what_a_job_excludes_is_known_to_the_next_start_and_asked_again_of_a_slurm_that_was_away(
+    excluding: Story,
+) -> None:
+    excluding.jobs = TrialJobs()
+    there = waits_without("n1", "n2")
+    # nothing is known of these nodes any more, such as that others are good
+    assert excluding.tell(Found("a", "7", "4"), there) == [Exclude("7", ())]
+    assert excluding.tell(Changed("7", Refusal.UNREACHABLE, "timed out"), Tick()) == []
+    assert excluding.tell(there) == [Exclude("7", ())]
+    # most likely it has just begun; if not, it is said
+    assert excluding.tell(Changed("7", Refusal.WRONG, "Access denied"), Tick()) == []
+    n_said = len(excluding.said)
+    assert excluding.tell(there, there) == []
+    assert [words for words in excluding.said[n_said:] if "(Access denied)" in words] == excluding.said[-1:]
 
 
 # words

@@ -171,14 +171,19 @@ def test_jobs_that_end_together_are_counted_one_by_one(searches: Searches) -> No
 
 def test_a_slot_is_put_into_quarantine_after_what_it_failed_was_told(searches: Searches) -> None:
     breaks = """
-    import time
+    import os, time
     if sys.argv[sys.argv.index("--gpu") + 1] == "0":
         raise RuntimeError("no device")
-    time.sleep(0.5)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
     print(float(config_id[2:]))
     """
     searches.write(script(breaks))
-    ran = searches.run("--max-epochs", "3", "--slots", "3")
+    search = searches.start("--max-epochs", "3", "--slots", "3")
+    log = searches.study / "hyperband.log"
+    until(lambda: log.exists() and "failed 3 jobs in a row" in log.read_text(), "the last of three failures")
+    (searches.folder / "go").touch()
+    ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     lines = ran.err.splitlines()
     crashed = [place for place, line in enumerate(lines) if " on cpu:0: Crashed" in line]

@@ -122,6 +122,11 @@ def checksum_of(folder: int, file: str) -> tuple[int, int]:
         os.close(descriptor)
 
 
+def now_s() -> float:
+    """Return the time of a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def die_with_parent(parent: int) -> None:
     """End when the process that made us, which had this pid, ends; at once if it has already."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -157,7 +162,8 @@ class Keeper:
         }
         #: exit status of the job: an exit code, or minus a signal; None while it runs
         self._status: int | None = None
-        self._ended_at = 0.0
+        #: when the job began, Unix seconds and on the clock that nobody sets; and when it ended
+        self._started_at, self._started_s, self._ended_at = 0.0, 0.0, 0.0
         #: why the search asked for the end, if it did so before the job ended by itself
         self._asked: str | None = None
         #: of every process reaped so far, those included that its own parent waited for
@@ -194,7 +200,7 @@ class Keeper:
 
     def keep(self) -> int:
         """Let the job run, see it to its end, write down how it ended; return the keeper's exit code."""
-        started_at = self._start()
+        self._start()
         self._watch()
         leftovers = self._end_descendants()
         n_bytes, checksum = checksum_of(self._folder, "stdout")
@@ -203,7 +209,7 @@ class Keeper:
             "stdout_bytes": n_bytes,
             "stdout_crc32": checksum,
             "asked": self._asked,
-            "started_at": started_at,
+            "started_at": self._started_at,
             "ended_at": self._ended_at,
             "leftovers": leftovers,
             "memory_peak_bytes": self._memory_peak_bytes,
@@ -222,12 +228,12 @@ class Keeper:
     def _say_over(self) -> None:
         tell(self._pipe, DONE)
 
-    def _start(self) -> float:
+    def _start(self) -> None:
         self._n_oom_kills_before = n_oom_kills()
-        started_at = time.time()
+        self._started_at, self._started_s = time.time(), now_s()
         about = {
             **self._about,
-            "started_at": started_at,
+            "started_at": self._started_at,
             "started_monotonic_s": time.monotonic(),
             "environment": self._request["environment"],
             **self._more_about(),
@@ -249,7 +255,6 @@ class Keeper:
         # killed while it waited, maybe with the request unread: its exit status says so
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(WORD)
-        return started_at
 
     def _more_about(self) -> dict[str, object]:
         """Return what else `keeper.json` is to say."""
@@ -333,7 +338,8 @@ class Keeper:
             self._cpu_s += usage.ru_utime + usage.ru_stime
             if pid == self._job:
                 self._status = os.waitstatus_to_exitcode(status)
-                self._ended_at = time.time()
+                # what a job took must not change with a clock that is set meanwhile
+                self._ended_at = self._started_at + now_s() - self._started_s
 
     def _end_descendants(self) -> list[str]:
         """End whatever the job left behind, in whatever session; return names and pids for the log."""

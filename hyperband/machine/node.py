@@ -24,7 +24,8 @@ import sys
 
 from hyperband.machine.becoming import prctl, rehearse
 from hyperband.machine.claim import BY_NODE, ORDER_FILE, WAITS, CannotClaimError, claim, parse, read_fresh
-from hyperband.machine.node_keeper import NODE_SIGNALS, now_s
+from hyperband.machine.keeper import now_s
+from hyperband.machine.node_keeper import NODE_SIGNALS
 from hyperband.machine.node_lines import Lines, complain
 from hyperband.machine.node_pair import PR_SET_CHILD_SUBREAPER, Pair
 from hyperband.machine.warden import Warden

@@ -20,7 +20,7 @@ import time
 
 from hyperband.machine.becoming import PR_SET_PDEATHSIG, prctl, tell
 from hyperband.machine.claim import FENCE, OVER
-from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper
+from hyperband.machine.keeper import ASKED, STOP_SIGNAL, TIMEOUT_SIGNAL, Keeper, now_s
 from hyperband.machine.proc import descendants, is_stopped
 
 TYPE_CHECKING = False
@@ -62,11 +62,6 @@ _WAKES_S = 1.0
 _N_WAKES = 5
 #: how often a job is stopped again that is kept so: the word to go on may reach it after ours
 _HOLD_AGAIN_S = 0.01
-
-
-def now_s() -> float:
-    """Return the time of a clock that goes on while the machine sleeps: leases run out then, too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Shared:

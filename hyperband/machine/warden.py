@@ -17,9 +17,17 @@ import signal
 import socket
 
 from hyperband.machine.claim import CLAIM_FILE, FENCE, FENCED_FILE, parse, read_fresh, write_lease
-from hyperband.machine.keeper import ASKED, RESULT_FILE, STOP_FILE, STOP_SIGNAL, begin_file, finish_file
+from hyperband.machine.keeper import (
+    ASKED,
+    RESULT_FILE,
+    STOP_FILE,
+    STOP_SIGNAL,
+    begin_file,
+    finish_file,
+    now_s,
+)
 from hyperband.machine.node_environment import RefusedError, environment_of
-from hyperband.machine.node_keeper import BATCH_SIGNALS, SIGNAL_OF, Shared, now_s
+from hyperband.machine.node_keeper import BATCH_SIGNALS, SIGNAL_OF, Shared
 from hyperband.machine.node_lines import READ_BYTES, Lines, complain
 from hyperband.machine.node_pair import Pair
 from hyperband.machine.proc import descendants, is_stopped

@@ -96,7 +96,8 @@ def ended_event(
         kind = fingerprint(reading.note.partition(";")[0], config_id)
     ended_at = now if ending.ended_at is None else ending.ended_at
     known_at = began_at if ending.started_at is None else ending.started_at
-    if known_at is None and ending.ran_s is not None:
+    is_known = known_at is not None and known_at <= ended_at  # the clock may have been set back since
+    if not is_known and ending.ran_s is not None:
         known_at = ended_at - ending.ran_s
     return JobEnded(
         at=now,
@@ -105,7 +106,7 @@ def ended_event(
         outcome=outcome,
         loss=reading.loss,
         exit_status=ending.exit_status,
-        started_at=ended_at if known_at is None else known_at,
+        started_at=ended_at if known_at is None else min(known_at, ended_at),
         ended_at=ended_at,
         search_alive=alive,
         note=remark(ending, reading, stderr=folder / "stderr"),

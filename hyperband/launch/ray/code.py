@@ -4,6 +4,7 @@ Owns what is left out, how much may travel, and the archive, which is the same f
 know Ray, nor what is run there.
 """
 
+import ntpath
 import os
 import re
 import stat
@@ -149,7 +150,7 @@ def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) ->
 
     Raises:
         MachineError: something cannot be read.
-        UsageError: it is too much.
+        UsageError: it is too much, or a file has a name that cannot travel.
     """
     lines = list(_ALWAYS)
     try:
@@ -163,6 +164,7 @@ def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) ->
         sizes = {name: (folder / name).stat().st_size for name in files}
     except OSError as err:
         raise _unpacked(folder, err) from err
+    _refuse_names(folder, files)
     _refuse_much(folder, sizes)
     always = Ignored(_ALWAYS)
     named = sorted(one for one in stays if not always.has(one.rstrip("/"), is_folder=one.endswith("/")))
@@ -217,6 +219,23 @@ def _files(folder: Path, ignored: Ignored, but: set[str], stays: list[str]) -> I
                 yield below + name
             else:
                 stays.append(below + name)
+
+
+def _refuse_names(folder: Path, files: Sequence[str]) -> None:
+    """Refuse names that an archive cannot have, or that Ray leaves out without a word."""
+    for name in files:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            if "\\" not in name and not ntpath.splitdrive(name)[0]:
+                continue
+        raise UsageError(
+            f"the name {name!a} in {folder} cannot travel to the nodes: it is no UTF-8, has a "
+            "backslash, or begins like a drive (`c:`). Rename the file, or leave it out by a line in "
+            f"{folder / IGNORE_FILES[0]} (as in .gitignore; ? stands for any one character)"
+        )
 
 
 def _refuse_much(folder: Path, sizes: dict[str, int]) -> None:

@@ -111,7 +111,8 @@ class Holdings:
 
     def note_found(self, keys: Sequence[str]) -> None:
         """Hear which slots an earlier search left; each is met yet, or is gone."""
-        self._unmet = set(keys)
+        # some have been met already, while others were looked for
+        self._unmet = set(keys) - self._held.keys()
         self._settle("")
 
     def note_slot(self, key: str, slot: Slot, attempt: str, now_s: float) -> None:

@@ -45,12 +45,13 @@ class Laying:
         Raises:
             OSError: it cannot be written; whoever comes with the same again loses nothing.
         """
+        # first, and in place: its node is there also while there is no room here for what it sends
+        write_lease(str(self._folder), part["n_answers"], part["age_s"])
         for name in _OUTPUTS:
             self._write(name, part["parts"][name])
         if part["keeper"] and not self.has_keeper:
             write_whole(str(self._folder), KEEPER_FILE, part["keeper"])
             self.has_keeper = True
-        write_lease(str(self._folder), part["n_answers"], part["age_s"])
         if part["result"] is None:
             return False
         # what its keeper claimed on its node stands for our claim

@@ -9,11 +9,10 @@ import re
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.ray.launcher import RayCarrier, RayLauncher
 from hyperband.launch.ray.slots import RaySlots
@@ -24,7 +23,6 @@ from hyperband.machine.checkpoint_pattern import DEEP, Pattern, parse, sha256_of
 from hyperband.machine.claim import BY_NODE, CLAIM_FILE, FENCE, ORDER_FILE, claim, read_fresh
 from hyperband.machine.claim import parse as parsed
 from hyperband.machine.keeper import RESULT_FILE
-from hyperband.report.again import STARTED_OVER
 
 #: without a word from a search or Ray's head a job ends after so long
 LEASE_S = 60.0
@@ -260,28 +258,11 @@ class SentLauncher(RayLauncher):
         return False
 
     def finish(self, job: RemoteJob) -> Ending | None:
-        """Tell how a job ended, and whether it trained again what had been trained."""
+        """Tell how a job ended; None: it is not over yet."""
         ending = super().finish(job)
-        if ending is None:
-            return None
-        self._asked.pop(job.attempt, None)
-        if ending.never_ran or ending.exit_status is None:
-            return ending
-        found = self._of_checkpoint(job)
-        why, why_not = found.get("started_over", ""), found.get("why", "")
-        words = (ending.note, f"{STARTED_OVER}: {why}" if why else "", why_not)
-        return replace(ending, note="; ".join(part for part in words if part))
-
-    def _of_checkpoint(self, job: RemoteJob) -> dict[str, Any]:
-        """Return what a job's node says of checkpoints: `started_over` and `why` nothing was sealed."""
-        try:
-            result = parsed(read_fresh(str(job.folder), RESULT_FILE)[0])
-        except FileNotFoundError:
-            return {}
-        except OSError as err:
-            raise MachineError(f"cannot look at the job in {job.folder}: {err.strerror or err}") from err
-        found: dict[str, Any] = (result or {}).get("checkpoint") or {}
-        return found
+        if ending is not None:
+            self._asked.pop(job.attempt, None)
+        return ending
 
 
 def python_on_nodes(python: Path) -> str | None:

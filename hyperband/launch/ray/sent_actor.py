@@ -34,7 +34,7 @@ _LOOK_S = 1.0
 _ASK_AFTER_S = 10.0
 #: a result that no search has taken is kept for so long; so is the slot
 _KEEP_S = 86400.0
-_FENCE = "fence"
+_FENCE, _STOP = "fence", "stop"
 #: a job that is killed when its slot leaves takes so long at most
 _KILL_S = 3.0
 _ENDED = "the search ended it while it was carried"
@@ -214,6 +214,7 @@ class SentSlotActor(SlotActor):
         python, script, *rest = words["argv"]
         words["argv"] = [python or sys.executable, str(work / script), *rest]
         words["cwd"] = str(work / words["cwd"])
+        Path(words["cwd"]).mkdir(parents=True, exist_ok=True)  # no file of it may have travelled
         for name in ("stdout", "stderr"):
             (sent.folder / name).touch()
         (sent.folder / "order.json").write_text(json.dumps(words), encoding="utf-8")
@@ -330,6 +331,13 @@ def _ended_before(word: str) -> dict[str, Any]:
     """Return the result of an attempt that was ended before its first moment."""
     if word == _FENCE:
         return {"exit_status": None, "never_ran": True, "note": "the search had given it up"}
+    if word != _STOP:
+        # that says nothing of a configuration: most likely its checkpoint took so long
+        return {
+            "exit_status": None,
+            "never_ran": True,
+            "note": "its time limit was over before it could begin",
+        }
     now = time.time()
     return {
         "exit_status": -signal.SIGTERM,

@@ -102,12 +102,12 @@ class _DepotProcess:
         with self._lock:
             self._why = ""
             if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", str(self._folder / "depot.py")],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    cwd=self._folder,
-                )
+                try:
+                    self._process = self._start()
+                except OSError as err:
+                    # a job that has its result must not lose it for this
+                    why = f"the process that carries checkpoints cannot be started: {err}"
+                    return {"ok": False, "is_absent": False, "why": why}
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             line = b""
@@ -124,6 +124,14 @@ class _DepotProcess:
             return {"ok": False, "is_absent": False, "why": f"{where}{why}"}
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-P", str(self._folder / "depot.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self._folder,
+        )
 
     def end(self, why: str) -> None:
         """End what it is doing, if it does anything: whoever asked is told why."""

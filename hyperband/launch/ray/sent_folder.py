@@ -64,12 +64,20 @@ class SlotFolder:
         return self._attempts / attempt
 
     def prepare(self) -> Path:
-        """Make the folder of an attempt to come, with the code in it: before anybody waits for it."""
+        """Make the folder of an attempt to come, with the code in it: before anybody waits for it.
+
+        Raises:
+            OSError: there is no room for it, for example; nothing of it is left.
+        """
         folder = self._attempts / f"next.{uuid.uuid4().hex}"
         with self._gate():
             folder.mkdir(parents=True)
             (folder / _OWNER_FILE).write_text(self.node.name)
-        shutil.copytree(self._package, folder / WORK, symlinks=True)
+        try:
+            shutil.copytree(self._package, folder / WORK, symlinks=True)
+        except BaseException:
+            _remove_whole(folder)  # each next try would leave another, until nobody has room
+            raise
         return folder
 
     def remove(self) -> None:

@@ -73,6 +73,11 @@ def check_address(address: str) -> None:
         raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
 
 
+def named(address: str) -> str:
+    """Return the cluster in words: `Ray at HOST:PORT`, or `the Ray of this machine`."""
+    return "the Ray of this machine" if address in (AUTO, LOCAL) else f"Ray at {address}"
+
+
 def read_resources(words: Sequence[str]) -> dict[str, float]:
     """Return what `NAME=AMOUNT` words ask for.
 

@@ -18,6 +18,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Order, StopReason
 from hyperband.launch.remote.carrier import Room
 from hyperband.machine import claim, keeper
+from hyperband.report.again import STARTED_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +309,16 @@ def ending_of(sight: Sight) -> Ending | None:
         started_at=result["started_at"],
         ended_at=result["ended_at"],
         leftovers=tuple(result["leftovers"]),
-        note="",
+        note=_of_checkpoint(result),
         never_ran=result["never_ran"],
         oom_killed=result["n_oom_kills"] > 0,
         memory_peak_bytes=result["memory_peak_bytes"],
         cpu_s=result["cpu_s"],
     )
+
+
+def _of_checkpoint(result: Mapping[str, Any]) -> str:
+    """Return what a node says of checkpoints that it carries itself: what is worth telling of them."""
+    found: Mapping[str, Any] = result.get("checkpoint") or {}
+    why, why_not = found.get("started_over", ""), found.get("why", "")
+    return "; ".join(part for part in (f"{STARTED_OVER}: {why}" if why else "", why_not) if part)

@@ -17,6 +17,7 @@ from hyperband.launch.slurm import text as slurm_text
 from hyperband.launch.slurm.commands import Answer, Commands
 from hyperband.launch.slurm.reports import (
     CancelRefused,
+    Changed,
     FoundSite,
     NotSubmitted,
     Report,
@@ -25,7 +26,7 @@ from hyperband.launch.slurm.reports import (
     Submitted,
     Unreachable,
 )
-from hyperband.launch.slurm.tasks import CancelJobs, Close, Look, SubmitJob, Task, WatchJobs
+from hyperband.launch.slurm.tasks import CancelJobs, Close, ExcludeNodes, Look, SubmitJob, Task, WatchJobs
 from hyperband.launch.slurm.watch import AwaitedStep, WatchList
 from hyperband.launch.slurm.words import (
     JobLine,
@@ -70,8 +71,6 @@ class _Memory:
     before: tuple[JobLine, ...] = ()
     is_reachable: bool = True
     site: Site | None = None
-    #: nothing is asked of Slurm before it is told of jobs
-    has_interest: bool = False
 
 
 class Clerk:
@@ -130,6 +129,10 @@ class Clerk:
         """Have jobs cancelled, by id; again until Slurm hears it. That one is over already is no error."""
         if job_ids:
             self._asked.put(CancelJobs(tuple(job_ids)))
+
+    def exclude(self, job_id: str, nodes: str) -> None:
+        """Have a job in the queue get any node but these, as sbatch takes them; a Changed follows."""
+        self._asked.put(ExcludeNodes(job_id, nodes))
 
     def watch(self, job_ids: Sequence[str]) -> None:
         """Report on jobs of an earlier search until their end, also when squeue does not list them."""
@@ -192,17 +195,21 @@ class Clerk:
                 case CancelJobs():
                     memory.to_cancel += task.job_ids
                     self._cancel()
+                case ExcludeNodes(job_id, nodes):
+                    answer = self._commands.run(slurm_text.exclude_argv(job_id, nodes))
+                    self._tell(
+                        Changed(job_id, answer.refusal, "" if answer.refusal is None else answer.words)
+                    )
                 case WatchJobs():
                     self._watch.add(*task.job_ids)
                 case AwaitedStep():
                     self._watch.add_step(task)
                 case Look():
                     pass
-            memory.has_interest = True
             memory.wait_s = self._pace.soonest_s
             # a first look, and one that is asked for, at once; after an order Slurm needs a moment
             look_at_s = time.monotonic() + (
-                memory.wait_s if isinstance(task, SubmitJob | CancelJobs) else 0.0
+                memory.wait_s if isinstance(task, SubmitJob | CancelJobs | ExcludeNodes) else 0.0
             )
 
     def _next_look_s(self) -> float | None:

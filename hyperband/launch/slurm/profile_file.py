@@ -10,6 +10,7 @@ from pathlib import Path
 from hyperband.errors import UsageError
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.profile_keys import checked
+from hyperband.launch.slurm.setup_lines import why_no_script
 
 #: keys that mean something in one mode only, the values that change nothing in the other, and why not there
 _OF_ONE_MODE: Mapping[str, tuple[str, tuple[object, ...], str]] = {
@@ -28,6 +29,9 @@ _OF_ONE_MODE: Mapping[str, tuple[str, tuple[object, ...], str]] = {
     "min_allocations": ("jobs", (0,), "is for allocations that are held: no job is kept without a trial"),
     "idle_s": ("jobs", (), "is for allocations that are held: a job of Slurm's ends when its trial's does"),
 }
+
+#: what YAML has for no value
+_NOTHING = ("", "~", "null", "Null", "NULL")
 
 
 def read_profile(path: Path | None, overrides: Sequence[str] = (), *, mode: str | None = None) -> Profile:
@@ -64,6 +68,8 @@ def read_profile(path: Path | None, overrides: Sequence[str] = (), *, mode: str 
     if mode is not None:
         _refuse_other_mode(found, places, mode)
     profile = Profile(**found)  # type: ignore[arg-type] # each was checked under its own name
+    if profile.setup and (said := why_no_script(profile.setup)) is not None:
+        raise UsageError(f"{places['setup']}: bash cannot read the setup lines: {said}.")
     _check_together(profile, "the Slurm profile" if path is None else str(path))
     return profile
 
@@ -91,12 +97,19 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
         ) from err
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError) as err:
+    except OSError as err:
         raise UsageError(
-            f"--slurm-profile {path} cannot be read ({err}); `hyperband slurm init` writes a commented one."
+            f"--slurm-profile {path} cannot be read ({err.strerror or err}); `hyperband slurm init` writes a "
+            "commented one."
         ) from err
-    except yaml.YAMLError as err:
-        raise UsageError(f"--slurm-profile {path} is no YAML: {' '.join(str(err).split())}.") from err
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as err:
+        raise UsageError(f"--slurm-profile {path} is no text in UTF-8 ({err.reason}).") from err
+    except yaml.MarkedYAMLError as err:
+        line = "" if err.problem_mark is None else f", line {err.problem_mark.line + 1}"
+        raise UsageError(
+            f'--slurm-profile {path}{line}: this is no YAML: {err.problem}. A value with : # " or such '
+            "goes into 'single quotes'."
+        ) from err
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
@@ -104,6 +117,8 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
     found: dict[str, tuple[str | list[str], int]] = {}
     for key_node, value_node in root.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UsageError(f"{path}, line {line}: expected a line such as `partition: gpu`.")
         if key in found:
             raise UsageError(f"{path}, line {line}: {key} is there twice, first in line {found[key][1]}.")
         if isinstance(value_node, yaml.SequenceNode):
@@ -112,6 +127,10 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
             ]
         elif isinstance(value_node, yaml.ScalarNode):
             value = str(value_node.value)
+            if value_node.style is None and value in _NOTHING:
+                raise UsageError(
+                    f"{path}, line {line}: {key} has no value; give it one, or leave the line out."
+                )
         else:
             raise UsageError(f"{path}, line {line}: {key} is a mapping, expected a value or a list.")
         found[key] = (value, line)

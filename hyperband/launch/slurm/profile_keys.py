@@ -14,6 +14,8 @@ from hyperband.launch.slurm.profile import seconds_of
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _MEMORY = re.compile(r"[0-9]{1,12}[KMGT]?", re.IGNORECASE)
 _GPUS = re.compile(r"(?:([A-Za-z0-9_.-]*[A-Za-z_.-][A-Za-z0-9_.-]*):)?([1-9][0-9]{0,3})")
+#: not the name of a file, which sbatch takes, too: nodes are added to it
+_NODES = re.compile(r"[^\s/]+")
 _SIGNAL = re.compile(r"(?:SIG)?(USR1|TERM)(?:@([0-9]{1,5}))?", re.IGNORECASE)
 #: seconds before the time limit at which Slurm sends a signal when the profile does not say
 _SIGNAL_BEFORE_S = 60
@@ -109,7 +111,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], object], str]] = {
     "cpus": (_whole(1), "a whole number of at least 1"),
     "mem": (_matching(_MEMORY), "memory per node, such as 32G"),
     "nodes": (_whole(1), "a whole number of at least 1"),
-    "exclude": (_text, "a list of nodes, such as gpu[03,07-09]"),
+    "exclude": (_matching(_NODES), "a list of nodes, such as gpu[03,07-09]"),
     "constraint": (_text, "features of nodes, as sbatch takes them"),
     "array_throttle": (_whole(1), "a whole number of at least 1"),
     "signal": (_signal, "USR1 or TERM, with the seconds before the time limit: USR1@120"),
@@ -122,7 +124,6 @@ _CHECKS: Mapping[str, tuple[Callable[[object], object], str]] = {
     "search_time": (_time, _TIME_FORMS),
     "search_mem": (_matching(_MEMORY), "memory, such as 4G"),
 }
-KEYS = tuple(_CHECKS)
 
 EXAMPLE = """\
 # What hyperband asks of Slurm (python hyperband.py SCRIPT --on slurm --slurm-profile THIS_FILE).

@@ -62,10 +62,21 @@ class CancelRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """Which nodes a job in the queue is not to get was changed, or not."""
+
+    job_id: str
+    #: None: it was
+    refusal: Refusal | None = None
+    #: Slurm's own on that
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StepOver:
     """A step is over, and with it every process of it: its node said so, and its allocation goes on."""
 
     name: str
 
 
-Report = Submitted | NotSubmitted | Status | Unreachable | FoundSite | CancelRefused | StepOver
+Report = Submitted | NotSubmitted | Status | Unreachable | FoundSite | CancelRefused | Changed | StepOver

@@ -23,7 +23,7 @@ class SuspendedJobs:
         """Know nothing yet."""
         #: replaced as a whole: two threads read it
         self._jobs: frozenset[str] = frozenset()
-        #: when each was seen to be suspended last
+        #: when each was seen to be suspended last, or first to go on
         self._seen_s: dict[str, float] = {}
         #: Slurm was asked then for what it said last
         self._asked_s = float("-inf")
@@ -39,8 +39,11 @@ class SuspendedJobs:
         """Take in what Slurm says; return what is worth saying of it."""
         now = {line.job_id for line in status.jobs if line.state == JobState.SUSPENDED}
         live = {line.job_id for line in status.jobs if line.state == JobState.RUNNING}
-        before, self._jobs = self._jobs, frozenset(now)
-        self._seen_s.update(dict.fromkeys(now, status.asked_s))
+        before = self._jobs
+        # one that goes on may have been stopped until just now, however long ago Slurm was asked before;
+        # first of all: the other thread may look between
+        self._seen_s.update(dict.fromkeys(now | before, status.asked_s))
+        self._jobs = frozenset(now)
         self._asked_s = status.asked_s
         found = [
             f"Slurm has suspended its job {job_id}: what runs there is left alone until it goes on"

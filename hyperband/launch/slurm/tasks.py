@@ -22,6 +22,15 @@ class CancelJobs:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludeNodes:
+    """Say which nodes a job in the queue is not to get, instead of those that it was not to get before."""
+
+    job_id: str
+    #: as sbatch takes them; empty: it may get all
+    nodes: str
+
+
+@dataclass(frozen=True, slots=True)
 class WatchJobs:
     """Report on jobs of an earlier search until their end."""
 
@@ -39,4 +48,4 @@ class Close:
 
 
 #: AwaitedStep: report its end
-Task = SubmitJob | CancelJobs | WatchJobs | AwaitedStep | Look | Close
+Task = SubmitJob | CancelJobs | ExcludeNodes | WatchJobs | AwaitedStep | Look | Close

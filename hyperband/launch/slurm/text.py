@@ -200,6 +200,11 @@ def scancel_argv(job_ids: Sequence[str]) -> tuple[str, ...]:
     return ("scancel", "--quiet", *job_ids)
 
 
+def exclude_argv(job_id: str, nodes: str) -> tuple[str, ...]:
+    """The arguments of scontrol to say which nodes a job in the queue is not to get; empty: none."""
+    return ("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={nodes}")
+
+
 def search_argv(
     profile: Profile, *, name: str, comment: str, log: Path, cwd: Path, script: Path, command: Sequence[str]
 ) -> tuple[str, ...]:

@@ -348,17 +348,13 @@ class Site:
 
     version: str
     has_accounting: bool
-    #: seconds between SIGTERM and SIGKILL for a job that is cancelled
-    kill_wait_s: float | None
 
 
 def site_in_config(printed: str) -> Site:
     """The site in what `scontrol show config` printed; without a line on accounting there is none."""
     found = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", printed, re.MULTILINE))
     kind = found.get("AccountingStorageType", "")
-    wait = re.match(r"([0-9]+)", found.get("KillWait", ""))
     return Site(
         version=found.get("SLURM_VERSION", "of unknown version"),
         has_accounting=kind not in ("", "(null)", "accounting_storage/none"),
-        kill_wait_s=float(wait[1]) if wait else None,
     )

@@ -114,7 +114,6 @@ class Soundness:
     def __init__(self) -> None:
         """Take what is open now for harmless."""
         self._seen = self._opened()
-        self._n_threads = 1
 
     def check(self, module: str) -> None:
         """Look again, after an import.

@@ -21,6 +21,7 @@ from hyperband.launch.slurm.held.state import AllocationState
 from hyperband.launch.slurm.orders import Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
+    Changed,
     FoundSite,
     NotSubmitted,
     Status,
@@ -73,7 +74,7 @@ class Allocations:
                 self._all.note_trouble(event, actions)
             case Stop():
                 self._all.is_stopping = True
-            case FoundSite() | StepOver() | Tick():
+            case FoundSite() | StepOver() | Changed() | Tick():
                 pass
             case _:
                 assert_never(event)
@@ -140,11 +141,6 @@ class Allocations:
     def is_reachable(self) -> bool:
         """Whether Slurm answered when it was last asked: new steps need it."""
         return self._all.is_reachable
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of ours is held, queued or asked for, as far as is known."""
-        return self._all.has_looked and not self._all.allocations and not self._all.asked
 
     @property
     def is_given_up(self) -> bool:

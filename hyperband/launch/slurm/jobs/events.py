@@ -10,6 +10,7 @@ from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.orders import Cancel, Fail, Say, Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
+    Changed,
     FoundSite,
     NotSubmitted,
     StepOver,
@@ -62,6 +63,18 @@ class Fared:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """How an attempt of an earlier search ended, in the order in which that search asked to Remember it."""
+
+    node: str
+    #: what it was an attempt at
+    of: str
+    fate: Fate
+    #: so many seconds ago
+    ago_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A job of Slurm's could not run its attempt: the nodes or the profile are at fault."""
 
@@ -80,6 +93,8 @@ class SeenJob:
     line: JobLine
     #: which it was submitted for; None: nobody knows
     attempt: str | None
+    #: nodes that it was not to get when it was submitted, besides those of the profile
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +111,13 @@ Event = (
     | Begun
     | Done
     | Fared
+    | Recalled
     | Failed
     | Worked
     | Seen
     | Submitted
     | NotSubmitted
+    | Changed
     | Unreachable
     | CancelRefused
     | FoundSite
@@ -118,6 +135,23 @@ class SubmitJobs:
     attempts: tuple[str, ...]
     #: nodes that none of them is to get
     exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exclude:
+    """Have a job that is in the queue get any node but these, and those that the profile excludes."""
+
+    job_id: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep this for the next start of the search: see Recalled."""
+
+    node: str
+    of: str
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +175,4 @@ class JobOver:
     by_somebody: bool
 
 
-Action = SubmitJobs | Given | Cancel | JobOver | Say | Fail
+Action = SubmitJobs | Exclude | Remember | Given | Cancel | JobOver | Say | Fail

@@ -1,7 +1,8 @@
 """What Slurm runs and reads in a study's folder where each job of a trial is a Slurm job of its own.
 
 Owns `slurm/tasks/`: one file for each submission, with the command of each of its tasks, and so whose they
-are. Must not know: what is submitted when.
+are; and `slurm/nodes.jsonl`: how attempts ended on which nodes, for the next start. Must not know: what is
+submitted when, and which nodes are avoided.
 """
 
 import contextlib
@@ -10,21 +11,28 @@ import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperband.errors import MachineError
 from hyperband.folder import SLURM_FOLDER
 from hyperband.launch.remote.shipping import ship
 from hyperband.launch.slurm import text as slurm_text
 from hyperband.launch.slurm.files import forget_name, open_folder
+from hyperband.launch.slurm.jobs.events import Recalled
+from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.profile import Profile
 from hyperband.machine.claim import read_fresh, write_whole
 
 _SCRIPT_FILE = "job.sh"
 _LOG_FILE = "jobs.log"
 _TASKS_FOLDER = "tasks"
+_NODES_FILE = "nodes.jsonl"
+#: so much of the end of that is recalled: what is older says little of nodes now
+_RECALLED_BYTES = 1 << 18
 #: so much of the end of what jobs print is looked through for what Slurm said of one
 _SAID_BYTES = 1 << 18
 _BY_SLURM = re.compile(r"slurmstepd\S*: (?:error: )?")
@@ -54,31 +62,37 @@ class TrialJobFiles:
         self._python = (sys.executable, "-I", "-S")
         self._holder = ship(study, modules=("holder",), main="holder")
         self._node = ship(study)
-        #: attempts of each submission that was looked at, in the order of their tasks
-        self._known: dict[str, tuple[str, ...]] = {}
+        #: of each submission that was looked at
+        self._known: dict[str, _Submission] = {}
 
-    def write_tasks(self, folders: Mapping[str, Path]) -> str:
+    def write_tasks(self, folders: Mapping[str, Path], exclude: Sequence[str] = ()) -> str:
         """Write down what is about to be submitted together; return the word by which it is found again.
 
         Args:
             folders: of each attempt, by its name, in the order of their tasks.
+            exclude: nodes that none of it is to get.
 
         Raises:
             OSError: that cannot be written.
         """
         word = uuid.uuid4().hex
         commands = [self._command(folder, attempt) for attempt, folder in folders.items()]
+        if exclude:
+            write_whole(str(self._tasks), _exclude_file(word), json.dumps(list(exclude)).encode())
         write_whole(str(self._tasks), f"{word}.json", json.dumps(commands).encode())
-        self._known[word] = tuple(folders)
+        self._known[word] = _Submission(tuple(folders), tuple(exclude))
         return word
+
+    def excluding(self, nodes: Sequence[str]) -> str:
+        """Return the nodes that a job is not to get, as sbatch takes them: these and the profile's."""
+        return ",".join(filter(None, (self._profile.exclude, *nodes)))
 
     def argv(self, word: str, folders: Mapping[str, Path], exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the arguments of sbatch for what was written down under this word.
 
         exclude: nodes that none of it is to get, besides those that the profile excludes.
         """
-        excluded = ",".join(filter(None, (self._profile.exclude, *exclude)))
-        profile = replace(self._profile, exclude=excluded or None)
+        profile = replace(self._profile, exclude=self.excluding(exclude) or None)
         comment = f"hyperband {self.study} {word}"
         script = self.folder / _SCRIPT_FILE
         if len(folders) == 1:
@@ -113,13 +127,55 @@ class TrialJobFiles:
         Raises:
             OSError: the folder cannot be read now.
         """
-        word = comment.rpartition(" ")[2]
-        if word not in self._known and (names := self._read(word)) is not None:
-            self._known[word] = names
-        names = self._known.get(word, ())
+        names = self._submission(comment).attempts
         task = job_id.partition("_")[2]
         number = int(task) if task.isdigit() else 0
         return names[number] if number < len(names) else None
+
+    def excluded_by(self, comment: str) -> tuple[str, ...]:
+        """Return the nodes that a job with this comment was not to get, besides those of the profile.
+
+        Raises:
+            OSError: the folder cannot be read now.
+        """
+        return self._submission(comment).exclude
+
+    def remember(self, node: str, of: str, fate: Fate) -> None:
+        """Write down how an attempt ended on a node.
+
+        Raises:
+            OSError: that cannot be written.
+        """
+        line = json.dumps({"at": time.time(), "node": node, "of": of, "fate": fate})
+        with (self.folder / _NODES_FILE).open("ab", buffering=0) as stream:
+            # what a search that was killed may have left of its last line must not spoil this one
+            stream.write(f"\n{line}".encode())
+
+    def recall(self) -> list[Recalled]:
+        """Return what was written down of nodes, oldest first; lines that are not whole are left out.
+
+        Raises:
+            MachineError: that cannot be read.
+        """
+        path = self.folder / _NODES_FILE
+        try:
+            with path.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _RECALLED_BYTES))
+                lines = stream.read().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as err:
+            raise MachineError(
+                f"cannot read {path}: {err.strerror or err}; make it readable, or remove it (the search then "
+                "does not know which nodes lost jobs), and start the same command again"
+            ) from err
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                about = json.loads(line)
+                ago_s = max(0.0, time.time() - float(about["at"]))
+                found.append(Recalled(str(about["node"]), str(about["of"]), Fate(about["fate"]), ago_s))
+        return found
 
     def said_of(self, job_id: str) -> str:
         """Return what Slurm itself printed of a job, on one line; empty if nothing, or it cannot be read now.
@@ -145,11 +201,32 @@ class TrialJobFiles:
     def _command(self, folder: Path, attempt: str) -> Sequence[str]:
         return (*self._python, str(self._node), str(folder), attempt)
 
-    def _read(self, word: str) -> tuple[str, ...] | None:
+    def _submission(self, comment: str) -> "_Submission":
+        word = comment.rpartition(" ")[2]
+        if word not in self._known and (found := self._read(word)) is not None:
+            self._known[word] = found
+        return self._known.get(word, _Submission())
+
+    def _read(self, word: str) -> "_Submission | None":
         if not word.isalnum():
             return None
         with contextlib.suppress(FileNotFoundError, ValueError):  # somebody removed or damaged it
-            found = read_fresh(str(self._tasks), f"{word}.json")[0]
+            found, exclude = read_fresh(str(self._tasks), f"{word}.json", _exclude_file(word))
             if found is not None:
-                return tuple(str(command[-1]) for command in json.loads(found))
+                attempts = tuple(str(command[-1]) for command in json.loads(found))
+                return _Submission(attempts, () if exclude is None else tuple(json.loads(exclude)))
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """What was asked of Slurm at once."""
+
+    #: in the order of their tasks
+    attempts: tuple[str, ...] = ()
+    #: nodes that none of them was to get, besides those of the profile
+    exclude: tuple[str, ...] = ()
+
+
+def _exclude_file(word: str) -> str:
+    return f"{word}.exclude.json"

@@ -5,7 +5,7 @@ One part of TrialJobs. Must not know: when more are submitted, or which are give
 
 from collections.abc import Iterable, Iterator, Set
 
-from hyperband.launch.slurm.jobs.events import Action, Given, JobOver, SeenJob
+from hyperband.launch.slurm.jobs.events import Action, Given, JobOver, Remember, SeenJob
 from hyperband.launch.slurm.jobs.nodes import AVOID_S, Fate
 from hyperband.launch.slurm.jobs.state import (
     ANYWHERE,
@@ -17,7 +17,7 @@ from hyperband.launch.slurm.jobs.state import (
     array_of,
 )
 from hyperband.launch.slurm.orders import Say
-from hyperband.launch.slurm.reports import NotSubmitted
+from hyperband.launch.slurm.reports import Changed, NotSubmitted
 from hyperband.launch.slurm.words import JobLine, JobState, Refusal, Waiting, meaning_of
 
 #: until a limit on the number of jobs is tried again, unless a job of ours is over before
@@ -52,6 +52,8 @@ class TrialJobNews:
         one = self._all.attempts.get(attempt)
         if one is None or not one.node:
             return
+        if self._all.nodes.is_news(one.node, one.of, fate):
+            actions.append(Remember(one.node, one.of, fate))
         if self._all.nodes.note(one.node, one.of, fate, now_s):
             words = f"a job was lost with the node {one.node}: while others run jobs, none is submitted to it"
             actions.append(Say(f"{words} for {AVOID_S / 60:g} min"))
@@ -59,7 +61,7 @@ class TrialJobNews:
     def note_submitted(self, ticket: int, job_id: str, now_s: float, actions: list[Action]) -> None:
         """Take in that Slurm has a job, or an array, for what was asked for."""
         names = self._all.asked.pop(ticket, ())
-        self._all.excluding.pop(ticket, None)
+        excluded = self._all.excluding.pop(ticket, ())
         self._all.most_tasks = MOST_TASKS
         self._all.arrays.pop(job_id, None)
         if len(names) > 1:
@@ -74,6 +76,7 @@ class TrialJobNews:
                 self._all.unwanted[own_id] = Unwanted(now_s, JobState.WAITING)
                 continue
             one.job_id, one.stage, one.since_s = own_id, Stage.QUEUED, now_s
+            one.excluded = excluded
             actions.append(Given(name, own_id))
 
     def note_refusal(self, event: NotSubmitted, now_s: float, actions: list[Action]) -> None:
@@ -107,6 +110,23 @@ class TrialJobNews:
                 "that sbatch takes it, and start the search again: it goes on where it is.",
                 actions,
             )
+
+    def note_changed(self, event: Changed, actions: list[Action]) -> None:
+        """Take in whether a job in the queue may have nodes again that it was not to get."""
+        nodes = self._all.changing.pop(event.job_id, ())
+        those = [one for one in self._all.attempts.values() if one.job_id == event.job_id]
+        if event.refusal == Refusal.UNREACHABLE:
+            self._all.is_reachable = False  # and again when it answers
+            return
+        # one that Slurm refused is not asked for again: most likely the job has just begun
+        self._all.changed[event.job_id] = nodes if event.refusal is None else ()
+        for one in those:
+            opened, one.excluded = [node for node in one.excluded if node not in nodes], nodes
+            if event.refusal is None:
+                words = f"Slurm's job {event.job_id} still waits, and may run on {', '.join(opened)} again"
+                actions.append(Say(words))
+            else:
+                one.excluded, one.unchanged = (), event.words
 
     def note_seen(self, jobs: tuple[SeenJob, ...], now_s: float, actions: list[Action]) -> None:
         """Take in all that Slurm knows of our jobs."""
@@ -175,6 +195,12 @@ class TrialJobNews:
         if one.stage != Stage.QUEUED:
             one.stage, one.since_s = Stage.QUEUED, now_s
         one.reason, one.listed_s = line.reason, now_s
+        if line.job_id not in self._all.changing:
+            one.excluded = self._all.changed.get(line.job_id, job.exclude)
+        if one.unchanged:
+            words = f"Slurm did not let its job {line.job_id}, which still waits, run on all nodes again"
+            actions.append(Say(f"{words} ({one.unchanged})"))
+            one.unchanged = ""
         self._heed_reason(one, actions)
 
     def _heed_reason(self, one: TrialAttempt, actions: list[Action]) -> None:

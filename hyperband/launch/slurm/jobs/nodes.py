@@ -2,7 +2,7 @@
 
 Slurm chooses the nodes; all that can be said is which not. That is said only while others are known to be
 good: where all nodes fail alike it is no node's fault, and a job that may run nowhere helps nobody. Times are
-seconds of one monotonic clock. Must not know: how Slurm is told.
+seconds of one monotonic clock. Must not know: how Slurm is told, or how a later search comes to know it.
 """
 
 from collections.abc import Set
@@ -35,6 +35,12 @@ class NodeRecord:
         #: Slurm takes jobs that exclude nodes
         self.may_exclude = True
 
+    def is_news(self, node: str, job: str, fate: Fate) -> bool:
+        """Return whether to note such an end would change anything."""
+        if fate != Fate.WELL:
+            return True
+        return node not in self._good or node in self._avoided_until_s or job in self._failed
+
     def note(self, node: str, job: str, fate: Fate, now_s: float) -> bool:
         """Take in how an attempt at a job ended; return True if its node is avoided from now on."""
         match fate:
@@ -50,6 +56,12 @@ class NodeRecord:
                 self._avoided_until_s[node] = now_s + AVOID_S
                 return not was_avoided
         return False
+
+    def next_change_s(self, now_s: float) -> float | None:
+        """Return seconds until a node is not avoided any more; None: none is."""
+        return min(
+            (until_s - now_s for until_s in self._avoided_until_s.values() if until_s > now_s), default=None
+        )
 
     def excluded(self, job: str, now_s: float, *, in_use: Set[str]) -> tuple[str, ...]:
         """Return the nodes that the next attempt at a job is not to get, in order.

@@ -18,11 +18,13 @@ from hyperband.launch.slurm.jobs.events import (
     Begun,
     Done,
     Event,
+    Exclude,
     Failed,
     Fared,
     Found,
     Given,
     JobOver,
+    Remember,
     Seen,
     SeenJob,
     SubmitJobs,
@@ -77,7 +79,10 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
         self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
+        recalled = files.recall()
         self._begin(files, environ, pace)
+        for one in recalled:
+            self._tell(one)
 
     def said_of(self, job_id: str) -> str:
         """Return what Slurm itself printed where the output of jobs goes, of this one."""
@@ -242,7 +247,9 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         try:
             found = tuple(
                 SeenJob(
-                    line, self._attempt_of.get(line.job_id) or files.attempt_of(line.job_id, line.comment)
+                    line,
+                    self._attempt_of.get(line.job_id) or files.attempt_of(line.job_id, line.comment),
+                    files.excluded_by(line.comment),
                 )
                 for line in status.jobs
             )
@@ -265,6 +272,10 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
                 case Cancel(job_ids, why):
                     self.clerk.cancel(job_ids)
                     self._news.append(f"Slurm's job {', '.join(job_ids)} is cancelled: {why}")
+                case Exclude(job_id, nodes):
+                    self.clerk.exclude(job_id, self._opened()[1].excluding(nodes))
+                case Remember():
+                    self._remember(action)
                 case Given(attempt, job_id):
                     self._attempt_of[job_id] = attempt
                     self._given.append(action)
@@ -279,12 +290,20 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         clerk, files = self._opened()
         folders = {attempt: self._folders[attempt] for attempt in order.attempts}
         try:
-            word = files.write_tasks(folders)
+            word = files.write_tasks(folders, order.exclude)
         except OSError as err:
             words = f"cannot write what Slurm is to run into {files.folder}: {err.strerror or err}; make room"
             self._fail(f"{words}, or make it writable, and start the same command again")
             return
         clerk.submit(order.ticket, files.argv(word, folders, order.exclude))
+
+    def _remember(self, what: Remember) -> None:
+        files = self._opened()[1]
+        try:
+            files.remember(what.node, what.of, what.fate)
+        except OSError as err:
+            words = f"cannot write into {files.folder} how a job ended on {what.node} ({err.strerror or err})"
+            self._news.append(f"{words}: the next start of the search will not know it")
 
     def _note_trouble(self, files: TrialJobFiles, err: OSError) -> None:
         if not self._is_in_trouble:

@@ -58,6 +58,10 @@ class TrialAttempt:
     node: str = ""
     #: what it is an attempt at; empty: that is not known
     of: str = ""
+    #: nodes that its job, in the queue, is not to get
+    excluded: tuple[str, ...] = ()
+    #: why Slurm did not change that when it was asked to; empty: it did, or was not asked
+    unchanged: str = ""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,10 @@ class TrialJobState(SlurmState):
     #: nodes that orders that were not answered exclude, by ticket
     excluding: dict[int, tuple[str, ...]] = field(default_factory=dict)
     nodes: NodeRecord = field(default_factory=NodeRecord)
+    #: by job in the queue, the nodes that it is not to get by what Slurm was asked for since
+    changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: of those that have not been answered, what they excluded before
+    changing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: tasks of each array, in order
     arrays: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unwanted: dict[str, Unwanted] = field(default_factory=dict)
@@ -109,10 +117,15 @@ class TrialJobState(SlurmState):
             self.cancelled |= set(new)
             actions.append(Cancel(new, why))
 
+    @property
+    def in_use(self) -> set[str]:
+        """Nodes on which attempts run now."""
+        running = (one for one in self.attempts.values() if one.stage == Stage.RUNNING and one.job_id)
+        return {one.node for one in running} - {""}
+
     def alike(self, those: Iterable[TrialAttempt], now_s: float) -> dict[tuple[str, ...], list[TrialAttempt]]:
         """Return attempts by the nodes that they are not to get."""
-        running = (one for one in self.attempts.values() if one.stage == Stage.RUNNING and one.job_id)
-        in_use = {one.node for one in running} - {""}
+        in_use = self.in_use
         found: dict[tuple[str, ...], list[TrialAttempt]] = {}
         for one in those:
             found.setdefault(self.nodes.excluded(one.of, now_s, in_use=in_use), []).append(one)

@@ -19,14 +19,17 @@ from hyperband.launch.slurm.jobs.events import (
     Begun,
     Done,
     Event,
+    Exclude,
     Failed,
     Fared,
     Found,
+    Recalled,
     Seen,
     SubmitJobs,
     Worked,
 )
 from hyperband.launch.slurm.jobs.news import TrialJobNews
+from hyperband.launch.slurm.jobs.nodes import AVOID_S
 from hyperband.launch.slurm.jobs.state import (
     ANYWHERE,
     MOST_TASKS,
@@ -38,6 +41,7 @@ from hyperband.launch.slurm.jobs.state import (
 from hyperband.launch.slurm.orders import Stop, Tick
 from hyperband.launch.slurm.reports import (
     CancelRefused,
+    Changed,
     FoundSite,
     NotSubmitted,
     StepOver,
@@ -81,6 +85,8 @@ class TrialJobs:
                         one.stage = Stage.RUNNING
             case Fared(attempt, fate):
                 self._news.note_fate(attempt, fate, now_s, actions)
+            case Recalled(node, of, fate, ago_s):
+                self._all.nodes.note(node, of, fate, now_s - ago_s)
             case Done(attempt):
                 self._all.note_done(attempt, now_s)
             case Failed(words):
@@ -91,6 +97,8 @@ class TrialJobs:
                 self._news.note_submitted(ticket, job_id, now_s, actions)
             case NotSubmitted():
                 self._news.note_refusal(event, now_s, actions)
+            case Changed():
+                self._news.note_changed(event, actions)
             case Seen(jobs):
                 self._news.note_seen(jobs, now_s, actions)
             case Unreachable() | CancelRefused():
@@ -119,11 +127,6 @@ class TrialJobs:
         is_held = self._all.starts.are_held_back(ANYWHERE, now_s) or now_s < self._all.not_before_s
         return self._all.has_looked and self._all.is_reachable and not self._all.has_failed and not is_held
 
-    def job_of(self, attempt: str) -> str:
-        """The job that an attempt has; empty: none, as far as is known."""
-        one = self._all.attempts.get(attempt)
-        return "" if one is None else one.job_id
-
     @property
     def is_given_up(self) -> bool:
         """Whether everything is over, or its end has begun, as far as is known."""
@@ -140,11 +143,13 @@ class TrialJobs:
         if any(one.stage == Stage.WAITING for one in self._all.attempts.values()):
             times.append(self._all.not_before_s)
         waits_s = [time_s - now_s for time_s in times if time_s > now_s]
-        soon = [one.since_s + _WORTH_TELLING_S - now_s for one in self._all.queued()]
-        waits_s += [wait_s for wait_s in soon if wait_s > 0]
+        waits_s += [one.since_s + _WORTH_TELLING_S - now_s for one in self._all.queued()]
+        if any(one.excluded for one in self._all.queued()):
+            waits_s += [one.since_s + AVOID_S - now_s for one in self._all.queued() if one.excluded]
+            waits_s.append(self._all.nodes.next_change_s(now_s) or 0.0)
         if (pause_s := self._all.starts.wait_s(now_s)) is not None:
             waits_s.append(pause_s)
-        return min(waits_s, default=None)
+        return min((wait_s for wait_s in waits_s if wait_s > 0), default=None)
 
     def why_waiting(self, now_s: float) -> str:
         """One line on attempts that wait in Slurm's queue, or are suspended; empty: none, or not for long."""
@@ -200,12 +205,28 @@ class TrialJobs:
         self._all.cancel(useless, "nobody wants it", actions)
         if not self._all.has_looked or not self._all.is_reachable or self._all.has_failed:
             return
+        self._open_nodes(now_s, actions)
         if now_s < self._all.not_before_s or self._all.starts.are_held_back(ANYWHERE, now_s):
             return
         n_free = self._n_free()
         waiting = [one for one in self._all.attempts.values() if one.stage == Stage.WAITING][:n_free]
         for exclude, those in self._all.alike(waiting, now_s).items() if waiting else ():
             self._submit(those, exclude, actions)
+
+    def _open_nodes(self, now_s: float, actions: list[Action]) -> None:
+        """Have jobs in the queue get nodes again that need not be avoided any more, or were for long.
+
+        All nodes but those may have gone away meanwhile, and a job could wait for ever.
+        """
+        for one in self._all.queued():
+            if not one.excluded or one.stage != Stage.QUEUED or one.job_id in self._all.changing:
+                continue
+            is_long = now_s >= one.since_s + AVOID_S
+            bad = () if is_long else self._all.nodes.excluded(one.of, now_s, in_use=self._all.in_use)
+            nodes = tuple(node for node in one.excluded if node in bad)
+            if nodes != one.excluded:
+                self._all.changing[one.job_id] = nodes
+                actions.append(Exclude(one.job_id, nodes))
 
     def _submit(self, those: list[TrialAttempt], exclude: tuple[str, ...], actions: list[Action]) -> None:
         """Submit attempts that exclude the same nodes, together as far as Slurm takes that."""
