@@ -11,6 +11,7 @@ from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.search_time import signal_s
 from hyperband.launch.slurm.text import search_argv
 from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome
@@ -193,6 +194,19 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
     )
     assert {"--partition=cpu", "--mem=4G"} < set(argv)
     assert not [word for word in argv if word.startswith("--qos")]
+    # its jobs have their --grace, and the journal is brought back, before the time limit
+    assert [signal_s(grace_s) for grace_s in (0, 10, 120.5)] == [90, 90, 181]
+    argv = search_argv(
+        other,
+        name="n",
+        comment="c",
+        log=Path("/l"),
+        cwd=Path("/"),
+        script=Path("/s"),
+        command=(),
+        signal_s=181,
+    )
+    assert "--signal=B:USR2@181" in argv
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from hyperband.folder import SEARCH_LOG_FILE, has_study
 from hyperband.journal import Journal, writer_of
 from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.launch.slurm.search import SearchJob, end_search, look_at, start_again, submit_search
-from hyperband.launch.slurm.search_time import refuse_short_job
+from hyperband.launch.slurm.search_time import refuse_short_job, signal_s
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.settings import On, Settings
@@ -141,8 +141,9 @@ def detach(
         cwd=Path.cwd(),
         environ={**os.environ, VARIABLE: _IN_SLURM},
         command=argv,
+        signal_s=signal_s(settings.grace_s),
     )
-    _refuse_short(job, study)
+    _refuse_short(job, study, settings.grace_s)
     return Begun(study, log, f"Slurm's job {job.job_id}")
 
 
@@ -177,7 +178,7 @@ def _checked(settings: Settings, console: Console, confirm: Callable[[Path], Non
         return study
 
 
-def _refuse_short(job: SearchJob, study: Path) -> None:
+def _refuse_short(job: SearchJob, study: Path, grace_s: float) -> None:
     """Take a search back for which Slurm has too little time.
 
     Raises:
@@ -191,7 +192,7 @@ def _refuse_short(job: SearchJob, study: Path) -> None:
     if line is None:
         return
     try:
-        refuse_short_job(line)
+        refuse_short_job(line, grace_s)
     except UsageError:
         end_search(job, os.environ)
         job.forget(study)

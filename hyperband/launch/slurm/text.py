@@ -16,7 +16,7 @@ from hyperband.launch.slurm.profile import Profile
 SQUEUE_FIELDS = ("%i", "%j", "%T", "%r", "%N", "%S", "%L", "%k")
 #: of sacct: those that every version since 20.11 has
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start")
-#: so long before its time limit a search that is a job of its own is told
+#: so long before its time limit a search that is a job of its own is told, at least
 SEARCH_SIGNAL_S = 90
 #: variables that lead to the cluster; all others of Slurm's own would be taken for options by its commands
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
@@ -206,9 +206,19 @@ def exclude_argv(job_id: str, nodes: str) -> tuple[str, ...]:
 
 
 def search_argv(
-    profile: Profile, *, name: str, comment: str, log: Path, cwd: Path, script: Path, command: Sequence[str]
+    profile: Profile,
+    *,
+    name: str,
+    comment: str,
+    log: Path,
+    cwd: Path,
+    script: Path,
+    command: Sequence[str],
+    signal_s: int = SEARCH_SIGNAL_S,
 ) -> tuple[str, ...]:
     """The arguments of sbatch for a search as a job of its own; see `allocation_argv`.
+
+    signal_s: so long before its time limit it is told.
 
     Raises:
         UsageError: A path that sbatch would not take as it is.
@@ -237,7 +247,7 @@ def search_argv(
         f"--chdir={cwd}",
         "--export=ALL",
         # to the script alone, which is the search: it lets go of everything, and is started again
-        f"--signal=B:USR2@{SEARCH_SIGNAL_S}",
+        f"--signal=B:USR2@{signal_s}",
         str(script),
         *command,
     )
