@@ -74,6 +74,6 @@ def refuse_short_job(line: JobLine, grace_s: float) -> None:
     if left_s is not None and left_s < _least_s(grace_s) - _SINCE_S:
         raise UsageError(
             f"Slurm gives the job of the search {left_s:g} s, the default of its partition: "
-            f"{_why(grace_s)}. It was cancelled; ask for more, such as --slurm-set search_time=7-00:00:00, or "
-            "name another search_partition."
+            f"{_why(grace_s)}. It was cancelled; ask for more, such as --slurm-set "
+            "search_time=7-00:00:00, or name another search_partition."
         )
