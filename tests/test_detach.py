@@ -331,14 +331,15 @@ def test_a_search_that_slurm_ends_and_queues_again_can_be_stopped_there(
 def test_jobs_that_are_slurms_own_go_on_while_their_search_starts_again(
     searches: Searches, slurm: SlurmCluster
 ) -> None:
-    search = OnSlurm(searches, slurm, "gpus=1", "max_allocations=4", mode="jobs")
-    search.until_jobs_run(4)
+    search = OnSlurm(searches, slurm, "gpus=2", "max_allocations=4", mode="jobs")
+    search.until_jobs_run(3)
+    until(lambda: len(search.queue()) == 5, "one that waits besides three jobs and the search")
     slurm.run("scancel", "--signal=USR2", "--batch", search.job)
     until(lambda: end_state(searches) == "stopped", "the search to let go")
     (searches.folder / "go").touch()
     until(lambda: end_state(searches) == "finished", "the end", 90)
     ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
-    assert ended == [Outcome.LOSS] * 6, "none was stopped"
+    assert ended == [Outcome.LOSS] * 6, "none was stopped, nor lost its place in the queue"
     until(lambda: search.queue() == [], "an empty queue")
 
 
