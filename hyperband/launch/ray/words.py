@@ -210,3 +210,9 @@ def said_by_ray(error: BaseException | None) -> str:
     text += f"\n({denied[1]})" if denied is not None else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_SAID_LENGTH]
+
+
+def end_of(text: str, length: int) -> str:
+    """Return the end of what was said, in one line, from the beginning of a word, without a full stop."""
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= length else f"... {line[-length:].partition(' ')[2]}"
