@@ -194,8 +194,9 @@ class SentSlotActor(SlotActor):
             if job is not None:
                 self._leaving.append(job)
             sent.result = {**result, "attempt": sent.attempt}
-        sent.is_over.set()
-        if sent.is_unwanted:
+            sent.is_over.set()
+            is_unwanted = sent.is_unwanted  # from here on whoever does not want it removes it
+        if is_unwanted:
             self.forget(sent.attempt)
         shutil.rmtree(sent.folder / WORK, ignore_errors=True)
 
