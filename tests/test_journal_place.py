@@ -438,6 +438,21 @@ def test_a_study_that_is_deleted_while_it_is_written_is_made_again(study: Path) 
     assert read_events(study) == EVENTS[:11]
 
 
+def test_a_study_whose_file_system_is_away_is_not_taken_for_deleted(study: Path) -> None:
+    far = study.parent / "far"
+    study = far / "study"
+    with contextlib.closing(Journal.open(study)) as journal:
+        journal.append(*EVENTS[:10], durable=True)
+        far.rename(far.with_name("unmounted"))
+        with pytest.raises(JournalError, match="cannot look at .*mend the file system"):
+            journal.append(*EVENTS[10:20], durable=True)
+        assert not journal.was_deleted, "then its jobs would be ended"
+        assert not far.exists()
+        far.with_name("unmounted").rename(far)
+        journal.append(*EVENTS[10:20], durable=True)
+    assert read_events(study) == EVENTS[:20]
+
+
 def test_a_place_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:
     journal = Journal.open(study)
     journal.append(*EVENTS[:10], durable=True)
