@@ -31,7 +31,7 @@ from hyperband.launch.slurm.held.steps import SlurmCarriers
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.room import place_of
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 
 
 class Engine(Protocol):

@@ -274,7 +274,7 @@ class RayCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                timeout=60,
+                timeout=180,
                 check=False,
             )
             out.seek(0)

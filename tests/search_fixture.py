@@ -117,7 +117,7 @@ class Searches:
 
     def wait(self, search: subprocess.Popen[str]) -> Ran:
         """Wait for the end of a search."""
-        out, err = search.communicate(timeout=100)
+        out, err = search.communicate(timeout=240)
         return Ran(search.returncode, out, err)
 
     def kill(self, search: subprocess.Popen[str]) -> None:

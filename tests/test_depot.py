@@ -4,11 +4,11 @@ import importlib
 import importlib.util
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +22,29 @@ PATTERN = r"runs/x/(?:[^/]+/)*[^/]+"
 
 
 @pytest.fixture
-def s3() -> Iterator[str]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server."""
     if any(importlib.util.find_spec(name) is None for name in ("moto", "s3fs", "flask")):
         pytest.skip("no S3 server here: pip install 'moto[server]' s3fs")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "anybody",
-        "AWS_SECRET_ACCESS_KEY": "anything",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("w") as said:
+        # it chooses its port itself
+        argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=said)
     make = [sys.executable, "-c", "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')"]
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
+        patch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         try:
-            until(lambda: _succeeds(make), "an S3 server")
+            until(lambda: "Running on http://" in log.read_text(), "an S3 server")
+            address = re.findall(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text())[0]
+            patch.setenv("AWS_ENDPOINT_URL", address)
+            subprocess.run(make, check=True)
             yield "s3://bucket/checkpoints"
         finally:
             server.terminate()
             server.wait()
-
-
-def _succeeds(argv: Sequence[str]) -> bool:
-    return subprocess.run(argv, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 @pytest.fixture(params=["disk", "file", "s3"])

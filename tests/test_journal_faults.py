@@ -527,7 +527,6 @@ def test_no_byte_of_either_file_can_change_what_a_study_says(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_kills_and_damage_in_turns_lose_nothing_that_was_stored(tmp_path: Path) -> None:
     dice = random.Random(7)
     n_stored = 0

@@ -1,6 +1,7 @@
 """A cluster that is not where it was said to be: told at once, within a bounded time, and left at once."""
 
 import contextlib
+import json
 import signal
 import socket
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from search_fixture import HYPERBAND, Searches, script, searches
+from search_fixture import HYPERBAND, Searches, script, searches, until
 
 from hyperband.launch.ray import reach as ray_reach
 from hyperband.launch.ray.joining import Joining
@@ -93,8 +94,14 @@ def test_an_answer_that_takes_long_is_told_of_and_ends_the_search_in_the_end() -
 def test_a_machine_that_is_part_of_no_cluster_is_told_what_to_do() -> None:
     joining = Joining("auto")
     assert joining.begin(0.0) == ["joining the Ray cluster of this machine ..."]
+    assert joining.why_none() == "joining the Ray of this machine"
     joining.hear({"at": "refused", "words": "Could not find any running Ray instance. Please specify"}, 0.0)
     assert "--ray-address local. Then start" in str(joining.failure)
+
+
+def report_of(searches: Searches) -> str:
+    waits = json.loads(searches.command("report", "--json", str(searches.study)).out)["waiting"]
+    return "" if waits is None else str(waits["why"])
 
 
 def test_a_search_says_what_it_joins_and_is_ended_at_once_meanwhile(searches: Searches) -> None:
@@ -106,6 +113,7 @@ def test_a_search_says_what_it_joins_and_is_ended_at_once_meanwhile(searches: Se
         assert search.stdout is not None
         line = next(line for line in search.stdout if "joining" in line)
         assert line == f"joining the Ray cluster at {address} ...\n"
+        until(lambda: f"joining Ray at {address}" in report_of(searches), "the report to say so")
         search.send_signal(signal.SIGTERM)
         assert searches.wait(search).exit_code == 130
     with nobody() as address:

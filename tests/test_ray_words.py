@@ -5,6 +5,7 @@ import pytest
 from hyperband.errors import UsageError
 from hyperband.launch.ray.words import (
     check_address,
+    end_of,
     n_slots_of,
     read_resources,
     said_by_ray,
@@ -76,3 +77,8 @@ def test_words_of_ray_are_one_line_without_colours() -> None:
     assert said_by_ray(RuntimeError("\x1b[36mray::f()\x1b[39m\n  it broke\n")) == "ray::f() it broke"
     assert said_by_ray(TimeoutError()) == "TimeoutError"
     assert len(said_by_ray(ValueError("x" * 5000))) <= 400
+
+
+def test_of_long_words_the_end_is_told_from_the_beginning_of_one() -> None:
+    assert end_of("it broke\n here.\n", 40) == "it broke here"
+    assert end_of("a" * 50 + " the reason", 20) == "... the reason"

@@ -176,7 +176,7 @@ def test_with_no_gpu_free_all_waits_for_one(machine: NvmlState) -> None:
         assert slots.take(NO_WISH) is None
         wait_s = slots.next_look_s()
         assert wait_s is not None
-        assert 0 < wait_s <= 2
+        assert 0 <= wait_s <= 2
         assert slots.why_none().count("is used by pid") == 4
 
 

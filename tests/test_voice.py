@@ -35,6 +35,16 @@ class Said:
         self.now_s += seconds
         before = self.stream.getvalue()
         self.voice.waits(words, in_numbers=in_numbers)
+        if self.voice.wait_s() is not None:
+            # something new, which is worth a line if it does not pass at once
+            assert self.stream.getvalue() == before
+            self.now_s += 0.9
+            self.voice.waits(words, in_numbers=in_numbers)
+            assert self.stream.getvalue() == before
+            assert self.voice.wait_s() == pytest.approx(0.1)
+            self.now_s += 0.11
+            self.voice.waits(words, in_numbers=in_numbers)
+            assert self.voice.wait_s() is None
         return self.stream.getvalue()[len(before) :].removeprefix("waiting: ").rstrip()
 
 
@@ -60,6 +70,19 @@ def test_what_is_waited_for_is_told_once_however_often_it_changes_and_comes_back
     assert said.after(5000, suspended) == ""
     assert said.after(5, None) == ""
     assert said.after(301, priority) == priority
+
+
+def test_what_passes_at_once_is_not_worth_a_line(said: Said) -> None:
+    for words in ("Slurm has not said yet", "3 asked for", "2 asked for; 1 waits", "3 wait", None):
+        said.voice.waits(words, in_numbers=False)
+        said.now_s += 0.2
+    assert (said.stream.getvalue(), said.voice.wait_s()) == ("", None)
+    assert said.after(5, "3 asked for") == "3 asked for", "once it stays"
+    # but what comes and goes in between says nothing against what stays
+    for words in ("3 wait (Priority)", "3 wait (Resources)", "3 wait (Priority)", "3 wait (Resources)"):
+        said.voice.waits(words, in_numbers=False)
+        said.now_s += 0.4
+    assert said.stream.getvalue().endswith("asked for\nwaiting: 3 wait (Resources)\n")
 
 
 def test_another_pid_on_a_gpu_of_this_machine_is_something_new(said: Said) -> None:

@@ -28,7 +28,7 @@ from hyperband.check.pulse import Pulse
 from hyperband.launch.ray.link import RayLink, default_environment
 from hyperband.launch.ray.token import refuse_token, warnings_of_token
 from hyperband.launch.ray.travel import what_travels
-from hyperband.launch.ray.words import Join, Probe, means_other_version, slot_resources, warnings_of
+from hyperband.launch.ray.words import Join, Probe, means_other_version, named, slot_resources, warnings_of
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 
@@ -151,8 +151,8 @@ class _Check:
         fix = "is it running at --ray-address, and is its token right (--ray-token)?"
         if means_other_version(said):
             fix = "start hyperband with the cluster's versions of Ray and Python"
-        address = self._settings.ray_address
-        self._report.add("ray", Status.FAILS, f"cannot join Ray at {address}: {said}", fix)
+        name = named(self._settings.ray_address)
+        self._report.add("ray", Status.FAILS, f"cannot join {name}: {said}", fix)
         self._report.add_rest(("ray_settings", *_LINES), "Ray cannot be joined")
 
     def _note_nodes(self, words: Mapping[str, Any], took_s: float) -> None:

@@ -96,8 +96,8 @@ def _show_plan(settings: Settings, console: Console) -> int:
     guide = () if found.guidance is None else found.guidance.describe()
     console.line(plan_text(found.plan, settings, identity=found.identity, guide=guide))
     warnings = () if found.guidance is None else found.guidance.warnings
-    for line in (*warnings, *found.notes):
-        console.line(line)
+    if lines := (*warnings, *found.notes):
+        console.line("\n".join(("", *lines)))
     console.drain()
     if settings.json:
         _print_json(planned_document(settings, found.identity, found.plan))

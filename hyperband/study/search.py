@@ -353,6 +353,9 @@ class Search:
         """Say what is waited for, after all that led to it, and how far the search is."""
         why_idle = self._why_idle()
         self._voice.waits(why_idle, in_numbers=not self._grounds.outlive_us)
+        # of a cluster it was told in other words, as news, why it gives nothing
+        if why_idle is None and self._grounds.outlive_us and self._starting.lacks_slot and not self._attempts:
+            why_idle = self._slots.why_none()
         self._voice.shows(why_idle, self._attempts.suspended())
         progress = self._engine.progress()
         n_slots = self._slots.n_slots()

@@ -100,6 +100,10 @@ class Starting:
         self.waiting_for: str | None = None
         #: nothing starts for want of room on the disk
         self.disk_is_full = False
+        #: something could start, and gets no slot
+        self.lacks_slot = False
+        #: since something lacks one, a look was as far away as is worth telling: it holds until that look
+        self._waits_long = False
 
     def choose(self) -> list[Chosen]:
         """Lease slots for the next jobs, in the engine's order, until either runs out.
@@ -129,9 +133,11 @@ class Starting:
                 break
             found = self._lease() or self._lease_for_new()
             if found is None:
+                self.lacks_slot = True
                 self._look_later()
                 break
             chosen.append(self._begin(*found, sha256))
+        self._waits_long = self._waits_long and self.lacks_slot and not chosen
         return chosen
 
     def take_events(self) -> list[IdProposed | JobStarted]:
@@ -147,7 +153,7 @@ class Starting:
     def forget(self) -> None:
         """Nothing is to be started any more."""
         self.look_at_s = self.waiting_for = None
-        self.disk_is_full = False
+        self.disk_is_full = self.lacks_slot = False
 
     def _begin(self, start: Start, lease: Lease, sha256: str) -> Chosen:
         started = JobStarted(
@@ -289,7 +295,8 @@ class Starting:
         if (soonest_s := earliest(waits_s)) is not None:
             self._look_in(soonest_s)
         # shorter waits are for what our own jobs are just giving back; of closed slots it was told
-        if look_s is None or look_s < _WORTH_TELLING_S:
+        self._waits_long = self._waits_long or (look_s is not None and look_s >= _WORTH_TELLING_S)
+        if look_s is None or not self._waits_long:
             return
         if self._engine.n_running < self._slots.n_slots() - len(self._closed()):
             self.waiting_for = self._slots.why_none()

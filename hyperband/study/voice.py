@@ -40,10 +40,13 @@ from hyperband.search.events import (
 )
 from hyperband.search.health import N_EATEN
 from hyperband.search.trial import Best, Outcome, Progress, Start
+from hyperband.study.wake import earliest
 
 _N_ERROR_LINES = 10
 #: what was waited for so long ago is told again
 _FORGET_S = 300.0
+#: and what passes within this time is not told at all
+_PASSES_S = 1.0
 
 
 class Voice:
@@ -90,6 +93,8 @@ class Voice:
         self._waited: dict[str, float] = {}
         #: the pieces of what is waited for now
         self._waits_for: frozenset[str] = frozenset()
+        #: those of them that are something new and were not said yet: since when they are so
+        self._unsaid: dict[str, float] = {}
 
     def ended(self, started: JobStarted, event: JobEnded, progress: Progress) -> None:
         """Say how an attempt ended."""
@@ -173,7 +178,7 @@ class Voice:
         """Say why nothing starts, where that is something new; None: something does, or nothing is wanted.
 
         A batch system changes its mind about reasons and numbers all the time: what was so a while ago is
-        nothing new, whatever else it is said with.
+        nothing new, whatever else it is said with. And what passes at once is not worth a line.
 
         Args:
             waiting_for: in words; its pieces stand between `:`, `;`, `,` and brackets.
@@ -181,14 +186,16 @@ class Voice:
         """
         now_s = self._monotonic()
         before, self._waits_for = self._waits_for, _pieces(waiting_for or "", in_numbers=in_numbers)
-        new = [
-            piece
-            for piece in self._waits_for - before
-            if now_s >= self._waited.get(piece, float("-inf")) + _FORGET_S
-        ]
+        for piece in self._waits_for - before:
+            if now_s >= self._waited.get(piece, float("-inf")) + _FORGET_S:
+                self._unsaid[piece] = now_s
         # until now it was so as well
-        self._waited.update(dict.fromkeys(before | self._waits_for, now_s))
-        if waiting_for is not None and new:
+        self._waited.update(dict.fromkeys((before | self._waits_for) - self._unsaid.keys(), now_s))
+        for piece in self._unsaid.keys() - self._waits_for:
+            del self._unsaid[piece]
+        if waiting_for is not None and any(now_s >= since_s + _PASSES_S for since_s in self._unsaid.values()):
+            self._waited.update(dict.fromkeys(self._unsaid, now_s))
+            self._unsaid.clear()
             self._log.line(f"wait   {waiting_for}")
             if not self._console.is_live:
                 self._console.line(f"waiting: {waiting_for}")
@@ -203,8 +210,11 @@ class Voice:
         self._tell_outside(lambda: self._now.see(waiting_for, suspended))
 
     def wait_s(self) -> float | None:
-        """Return seconds until `shows` has something to do although nothing happens; None: it has not."""
-        return self._now.wait_s()
+        """Return seconds until it has something to say although nothing happens; None: it has not."""
+        now_s = self._monotonic()
+        return earliest(
+            [self._now.wait_s(), *(since_s + _PASSES_S - now_s for since_s in self._unsaid.values())]
+        )
 
     def _tell_outside(self, do: Callable[[], None]) -> None:
         try:

@@ -33,7 +33,7 @@ from hyperband.launch.ray import sent_checkpoints, sent_folder
 from hyperband.launch.ray.laying import Laying
 from hyperband.launch.ray.survey import LEAVE_S, SURVEY_S, Handle, Survey
 from hyperband.launch.ray.sync import Sync
-from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, said_by_ray, with_gpus
+from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, end_of, said_by_ray, with_gpus
 
 #: Ray's head is said not to answer when it took so long
 _SILENT_S = 8.0
@@ -357,7 +357,7 @@ class Bridge:
         # those that fail together are one: others of the same moment may be about to begin
         if is_unfit and self._survey.note_unfit():
             # the reason stands at the end of what Ray says
-            self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
+            self._say({"at": "unfit", "words": end_of(str(error), _SAID_LENGTH)})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperband.errors import HyperbandError, InternalError, MachineError
-from hyperband.launch.ray.words import AUTO, LOCAL, means_other_version
+from hyperband.launch.ray.words import AUTO, LOCAL, means_other_version, named
 
 #: between tries to join a cluster again: at first, and in the end
 _FIRST_TRY_S, _LAST_TRY_S = 1.0, 30.0
@@ -32,6 +32,8 @@ class Joining:
     def __init__(self, address: str) -> None:
         """Be outside; address: of the cluster, as it was given."""
         self._address = address
+        #: in words
+        self._name = named(address)
         #: where the tracebacks of Ray's side are, for messages
         self.log = "its log"
         #: it was in the cluster once
@@ -67,15 +69,13 @@ class Joining:
             return []
         if now_s >= self._asked_s + _MOST_S:
             self.failure = MachineError(
-                f"Ray at {self._address} did not answer within {_MOST_S:g} s. Is its head there (`ray "
+                f"{self._name} did not answer within {_MOST_S:g} s. Is its head there (`ray "
                 "start --head` prints it, mostly port 6379), and is its token right (--ray-token)? Then "
                 "start the same command again"
             )
         elif now_s >= self._asked_s + _LONG_S and not self._has_said_long:
             self._has_said_long = True
-            return [
-                f"Ray at {self._address} has not answered for {_LONG_S:g} s; given up after {_MOST_S:g} s"
-            ]
+            return [f"{self._name} has not answered for {_LONG_S:g} s; given up after {_MOST_S:g} s"]
         return []
 
     def look_at_s(self) -> float | None:
@@ -101,7 +101,7 @@ class Joining:
             case "silent":
                 self.is_silent = words["is_silent"]
                 verb = "does not answer" if self.is_silent else "answers again"
-                return [f"Ray's head at {self._address} {verb}"]
+                return [f"the head of {self._name} {verb}"]
             case "capacity":
                 self.capacity = words["n_slots"]
                 n_nodes = words["n_nodes"]
@@ -119,10 +119,7 @@ class Joining:
         self.trouble = self.trouble or "it ended our side of it, as it does where its head is gone"
         pause_s, self._pause_s = self._pause_s, min(_LAST_TRY_S, 2 * self._pause_s)
         self.try_at_s = now_s + pause_s
-        return [
-            f"Ray at {self._address} is away: {self.trouble}; the search waits, and joins again in "
-            f"{pause_s:g} s"
-        ]
+        return [f"{self._name} is away: {self.trouble}; the search waits, and joins again in {pause_s:g} s"]
 
     def is_due(self, now_s: float) -> bool:
         """Whether it is time to try again; True once for each try."""
@@ -134,11 +131,11 @@ class Joining:
     def why_none(self) -> str:
         """One line on why there are no slots, as far as the cluster is the reason; else empty."""
         if self.trouble:
-            return f"Ray at {self._address} is away: {self.trouble}"
+            return f"{self._name} is away: {self.trouble}"
         if not self.has_joined:
-            return f"joining Ray at {self._address}"
+            return "starting a Ray of this machine" if self._address == LOCAL else f"joining {self._name}"
         if self.is_silent:
-            return f"Ray's head at {self._address} does not answer"
+            return f"the head of {self._name} does not answer"
         return "" if self.capacity else "no node of the Ray cluster has what a slot takes"
 
     def _note_joined(self, words: Mapping[str, Any], now_s: float) -> list[str]:
@@ -162,12 +159,12 @@ class Joining:
         self.trouble = words
         if means_other_version(words):
             self.failure = self.failure or MachineError(
-                f"Ray at {self._address} is of another version than ours: {words}. Start hyperband with the "
+                f"{self._name} is of another version than ours: {words}. Start hyperband with the "
                 "cluster's versions of Ray and Python; then the same command goes on where it is"
             )
         elif not self.has_joined:
             self.failure = self.failure or MachineError(
-                f"cannot join Ray at {self._address}: {words}"
+                f"cannot join {self._name}: {words}"
                 + ("" if is_all else ". Is it running, and is its token right (--ray-token)?")
                 + " Then start the same command again"
             )

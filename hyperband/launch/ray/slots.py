@@ -19,7 +19,7 @@ from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import Holdings, Over
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.words import GIVE_UP_S, Join, described, slot_of, warnings_of
+from hyperband.launch.ray.words import GIVE_UP_S, Join, described, named, slot_of, warnings_of
 from hyperband.launch.remote.slots import RemoteSlots
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
@@ -92,7 +92,7 @@ class RaySlots(RemoteSlots):
     def describe(self) -> str:
         """One line: which cluster, and what a slot takes of it."""
         most = "slots" if self._max_slots is None else f"up to {counted(self._max_slots, 'slot')}"
-        return f"Ray at {self._address}: {most}, each with {described(self._resources)}"
+        return f"{named(self._address)}: {most}, each with {described(self._resources)}"
 
     def n_slots(self) -> int:
         """How many jobs may run at once if nobody else uses the cluster."""
@@ -132,7 +132,7 @@ class RaySlots(RemoteSlots):
         words = self._holdings.why_held_back(time.monotonic()) or self._joining.why_none()
         if not words and self._makes and not self._holdings.names():
             return f"Ray makes what --ray-runtime-env names under {' and '.join(self._makes)}, on its nodes"
-        return words or "Ray has not given the slots yet: others use the cluster"
+        return words or "Ray has not given a slot yet: they are made, or others use the cluster"
 
     def why_waiting(self) -> str:
         """Nothing: a slot is there before its job starts."""
@@ -258,7 +258,7 @@ class RaySlots(RemoteSlots):
             files.clear()
             return []
         return [
-            f"The slots in Ray at {self._address} could not be given back ({words}); they end by themselves "
+            f"The slots in {named(self._address)} could not be given back ({words}); they end by themselves "
             f"after {GIVE_UP_S:g} s without a search, or by `hyperband stop {files.study}`."
         ]
 

@@ -73,6 +73,11 @@ def check_address(address: str) -> None:
         raise UsageError(f"--ray-address is {address!r}; expected HOST:PORT, auto or local.")
 
 
+def named(address: str) -> str:
+    """Return the cluster in words: `Ray at HOST:PORT`, or `the Ray of this machine`."""
+    return "the Ray of this machine" if address in (AUTO, LOCAL) else f"Ray at {address}"
+
+
 def read_resources(words: Sequence[str]) -> dict[str, float]:
     """Return what `NAME=AMOUNT` words ask for.
 
@@ -205,3 +210,9 @@ def said_by_ray(error: BaseException | None) -> str:
     text += f"\n({denied[1]})" if denied is not None else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_SAID_LENGTH]
+
+
+def end_of(text: str, length: int) -> str:
+    """Return the end of what was said, in one line, from the beginning of a word, without a full stop."""
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= length else f"... {line[-length:].partition(' ')[2]}"
