@@ -64,6 +64,24 @@ def write(searches: Searches, sampler: str = PLANE, main: str = VALLEY, top: str
     searches.write(script(main, sampler=sampler, top=top))
 
 
+#: jobs from the trial on whose number stands in a file wait until another one stands there
+HELD = """
+import os, time
+def last():
+    try:
+        return int(open("last").read())
+    except ValueError:  # it is just being written
+        return 0
+while int(os.environ["HYPERBAND_TRIAL"]) >= last():
+    time.sleep(0.01)
+"""
+
+
+def let_end(searches: Searches, n_trials: int) -> None:
+    """Let the jobs of so many trials end, and hold those after them."""
+    (searches.folder / "last").write_text(f"{n_trials}")
+
+
 def write_old(
     searches: Searches,
     id_of: Callable[[int], str] = lambda trial: f"x:0.{trial:02},y:0.5",
@@ -82,7 +100,7 @@ def write_old(
 
 
 def proposals(searches: Searches) -> list[IdProposed]:
-    return [event for event in read_events(searches.study) if isinstance(event, IdProposed)]
+    return [event for event in events_of(searches) if isinstance(event, IdProposed)]
 
 
 def sources(ran: Ran) -> list[str]:
@@ -299,11 +317,13 @@ def test_without_a_guide_ids_depend_on_seed_and_trial_alone(searches: Searches) 
 
 
 def test_a_guide_that_stands_still_holds_nobody_up(searches: Searches) -> None:
-    write(searches)
+    write(searches, main=HELD + VALLEY)
+    let_end(searches, 2)
     search = searches.start(*ONE_RUNG, "--max-trials", "40", "--slots", "2", *MODEL)
     guide = guide_of(search.pid)
     guide.suspend()
     n_before = len(proposals(searches))
+    let_end(searches, 40)
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     assert not guide.is_running()
@@ -315,27 +335,34 @@ def test_a_guide_that_stands_still_holds_nobody_up(searches: Searches) -> None:
 
 
 def test_a_guide_that_is_killed_comes_back(searches: Searches) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.1)")
+    write(searches, main=HELD + VALLEY)
+    let_end(searches, 4)
     search = searches.start(*ONE_RUNG, "--max-trials", "24", "--slots", "2", *MODEL)
     guide = guide_of(search.pid)
     until_there_are(5, IdProposed, searches)
     guide.kill()
+    told = "The guide's process has ended (signal 9, Killed); it starts again"
+    until(lambda: told in (searches.study / LOG_FILE).read_text(), "that to be told")
+    let_end(searches, 24)
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
-    assert "The guide's process has ended (signal 9, Killed); it starts again" in ran.err
+    assert told in ran.err
     assert len(ran.document["trials"]) == 24
 
 
 @pytest.mark.slow
 def test_a_script_host_that_is_killed_again_and_again_is_replaced(searches: Searches) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.1)")
+    write(searches, main=HELD + VALLEY + "import time; time.sleep(0.1)")
+    let_end(searches, 0)
     search = searches.start(*ONE_RUNG, "--max-trials", "36", "--slots", "2", *MODEL)
 
     # far enough from each other for draws in between
     for n_trials in (3, 11, 19, 27):
+        let_end(searches, n_trials - 1)
         until_there_are(n_trials, IdProposed, searches)
         for host in children_of(search.pid, "/child.py"):
             host.kill()
+    let_end(searches, 36)
     ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     assert len(set(ids(ran))) == 36
@@ -429,7 +456,8 @@ def test_the_guide_may_change_between_starts(searches: Searches) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["interrupt", "stop"])
 def test_it_stops_and_takes_the_guide_along(searches: Searches, way: str) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(1.0)")
+    write(searches, main=HELD + VALLEY)
+    let_end(searches, 0)
     options = (*TINY, "--slots", "2", *MODEL)
     search = searches.start(*options)
     until_there_are(2, IdProposed, searches)
@@ -437,8 +465,10 @@ def test_it_stops_and_takes_the_guide_along(searches: Searches, way: str) -> Non
     assert len(guides) == 1
     if way == "interrupt":
         search.send_signal(signal.SIGINT)
+        until(lambda: "to finish first" in (searches.study / LOG_FILE).read_text(), "it to be heeded")
     else:
         assert searches.command("stop", str(searches.study)).exit_code == 0
+    let_end(searches, 5)
     ran = searches.wait(search)
     assert ran.exit_code == 130, ran.err
     assert not guides[0].is_running()
@@ -450,7 +480,8 @@ def test_it_stops_and_takes_the_guide_along(searches: Searches, way: str) -> Non
 
 
 def test_the_guide_has_no_gpu_and_steps_back_for_the_jobs(searches: Searches) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.2)")
+    write(searches, main=HELD + VALLEY)
+    let_end(searches, 0)
     search = searches.start(*SMALL, "--slots", "1", *MODEL)
     guide = guide_of(search.pid)
     until(lambda: guide.nice() > 0, "a lower priority")
@@ -463,12 +494,23 @@ def test_the_guide_has_no_gpu_and_steps_back_for_the_jobs(searches: Searches) ->
 # Other studies.
 
 
+#: a search that waits for what its guide has to learn for as long as that takes
+PATIENT = f"""
+import sys
+sys.path.insert(0, {str(HYPERBAND.parent)!r})
+from hyperband.cli.main import main
+from hyperband.study import prelude
+prelude.MOST_S = 600.0
+sys.exit(main())
+"""
+
+
 def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches) -> None:
     write(searches)
     old = write_old(searches)
-    search = searches.run(
-        *SMALL, "--slots", "2", *MODEL, "--logs", "new", "--learn-from", "old/study", "--seed", "7"
-    )
+    words = (*SMALL, "--slots", "2", *MODEL, "--logs", "new", "--learn-from", "old/study", "--seed", "7")
+    argv = [sys.executable, "-c", PATIENT, "--json", "--gpus", "none", *words, str(searches.path)]
+    search = searches.wait(searches.start_argv(argv))
     assert search.exit_code == 0, search.err
     assert f"it learns from {old} (22 losses)" in search.err
     assert "Warning" not in search.err

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +106,9 @@ def test_a_search_of_slurm_jobs_comes_to_what_it_comes_to_here(in_jobs: InJobs) 
     assert {about["CUDA_VISIBLE_DEVICES"] for about in said} == {"0", "1"}
     assert {about["gpu"] for about in said} == {"0"}
     labels = [in_jobs.job_of(path) for path in sorted((study / "jobs").iterdir())]
-    assert labels[:5] == [f"{labels[0].split('_')[0]}_{k}" for k in range(5)], "what is ready is an array"
+    # which ids are there at the first turn is for the sampler
+    together = Counter(label.split("_")[0] for label in labels)
+    assert max(together.values()) > 1, "what is ready is an array"
     assert any("_" not in label for label in labels), "and one alone is a job"
     assert in_jobs.searches.command("report", str(study)).out.count("--epochs 3 --gpu 0") == 1
 
@@ -120,7 +124,7 @@ def test_a_search_that_is_killed_leaves_jobs_and_queue_and_the_next_one_has_both
     )
     in_jobs.cluster.stop_controller()
     search = in_jobs.start(*PLAN)
-    until(lambda: "Slurm does not answer" in in_jobs.log(), "that to be seen")
+    until(lambda: "Slurm does not answer" in in_jobs.log(), "that to be seen", 90.0)
     in_jobs.go()
     until(lambda: in_jobs.log().count(": Loss ") == 6, "the results of those that run")
     in_jobs.cluster.start_controller()
@@ -135,6 +139,7 @@ def test_a_search_that_is_killed_leaves_jobs_and_queue_and_the_next_one_has_both
 #: Slurm has the job, and whoever asked for it never hears of that
 SLOW_SBATCH = """\
 #!/bin/sh
+echo "$@" >>"$0.asked"
 /usr/bin/sbatch "$@" >"$0.said"
 [ -e "$0.quick" ] && exec cat "$0.said"
 echo $$ >"$0.new" && mv "$0.new" "$0.pid"
@@ -152,7 +157,9 @@ def test_a_search_killed_before_sbatch_answered_finds_its_jobs(in_jobs: InJobs) 
     until(Path(f"{sbatch}.pid").exists, "Slurm to have the jobs")
     in_jobs.searches.kill(first)
     os.kill(int(Path(f"{sbatch}.pid").read_text()), signal.SIGKILL)
-    until(lambda: in_jobs.n_begun() == 5, "jobs that run without a search")
+    found = re.search(r"--array=0-(\d+)", Path(f"{sbatch}.asked").read_text())
+    n_asked = 1 if found is None else 1 + int(found[1])
+    until(lambda: in_jobs.n_begun() == n_asked, "jobs that run without a search")
     Path(f"{sbatch}.quick").touch()
     ran = in_jobs.run("--max-epochs", "3")
     assert ran.exit_code == 0, ran.err

@@ -291,7 +291,7 @@ def test_jobs_that_are_preempted_are_tried_again(waiting: Waiting) -> None:
 def test_a_controller_that_is_away_costs_no_job(waiting: Waiting) -> None:
     until(lambda: waiting.n_steps() == 12, "a step that waits beside each that has a job")
     waiting.cluster.stop_controller()
-    until(lambda: "Slurm does not answer" in waiting.log(), "that to be seen")
+    until(lambda: "Slurm does not answer" in waiting.log(), "that to be seen", 90.0)
     (waiting.searches.folder / "go").touch()
     # the steps that waited take one job each
     until(lambda: waiting.log().count(": Loss ") == 12, "the end of twelve jobs")
@@ -517,7 +517,7 @@ def test_an_interrupt_while_slurm_hangs_is_prompt_and_says_what_is_left(on_slurm
     search = on_slurm.start("--max-epochs", "3", "--max-slots", "2")
     until(lambda: on_slurm.n_jobs_begun() == 2, "jobs to begin")
     (on_slurm.searches.folder / "hang").touch()
-    until((on_slurm.searches.folder / "hung").exists, "squeue to hang")
+    until((on_slurm.searches.folder / "hung").exists, "squeue to hang", 90.0)
     began_s = time.monotonic()
     search.send_signal(signal.SIGINT)
     search.send_signal(signal.SIGTERM)
