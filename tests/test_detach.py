@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.search_time import signal_s
 from hyperband.launch.slurm.text import search_argv
 from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome
@@ -94,11 +96,18 @@ def test_what_goes_wrong_at_its_start_is_told_with_its_exit_code(searches: Searc
 
 @pytest.fixture
 def as_job(searches: Searches) -> Path:
-    """Searches run as if they were jobs of Slurm's; the file that has what `scontrol` was told."""
-    asked = searches.folder / "asked"
+    """Searches run as if they were jobs of Slurm's; the file that has what `scontrol` was told.
+
+    Nobody answers it the first time.
+    """
+    asked, tried = searches.folder / "asked", searches.folder / "tried"
     (searches.folder / "bin").mkdir()
     scontrol = searches.folder / "bin" / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >>"{str(asked).replace("$", chr(92) + "$")}"\n')
+    silence = "slurm_requeue error: Unable to contact slurm controller (connect failure)"
+    scontrol.write_text(
+        f'#!/bin/sh\necho "$@" >>{shlex.quote(str(asked))}\n[ -e {shlex.quote(str(tried))} ] && exit\n'
+        f"touch {shlex.quote(str(tried))}\necho '{silence}' >&2\nexit 1\n"
+    )
     scontrol.chmod(0o755)
     path = f"{scontrol.parent}:{os.environ['PATH']}"
     searches.environment.update(PATH=path, HYPERBAND_DETACHED="slurm", SLURM_JOB_ID="77")
@@ -147,7 +156,7 @@ def test_the_time_of_a_search_goes_on_where_it_is_started_again(searches: Search
     until_two_run(searches)
     search.send_signal(signal.SIGUSR2)
     assert searches.wait(search).exit_code == 0
-    assert as_job.read_text() == "requeue 77\n"
+    assert as_job.read_text() == "requeue 77\n" * 2
     again = searches.run(*words, "3")
     assert again.exit_code == 130, again.err
     assert "--max-time 3 was over" in again.err
@@ -193,6 +202,19 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
     )
     assert {"--partition=cpu", "--mem=4G"} < set(argv)
     assert not [word for word in argv if word.startswith("--qos")]
+    # its jobs have their --grace, and the journal is brought back, before the time limit
+    assert [signal_s(grace_s) for grace_s in (0, 10, 120.5)] == [90, 90, 181]
+    argv = search_argv(
+        other,
+        name="n",
+        comment="c",
+        log=Path("/l"),
+        cwd=Path("/"),
+        script=Path("/s"),
+        command=(),
+        signal_s=181,
+    )
+    assert "--signal=B:USR2@181" in argv
 
 
 @pytest.mark.slow
@@ -317,14 +339,15 @@ def test_a_search_that_slurm_ends_and_queues_again_can_be_stopped_there(
 def test_jobs_that_are_slurms_own_go_on_while_their_search_starts_again(
     searches: Searches, slurm: SlurmCluster
 ) -> None:
-    search = OnSlurm(searches, slurm, "gpus=1", "max_allocations=4", mode="jobs")
-    search.until_jobs_run(4)
+    search = OnSlurm(searches, slurm, "gpus=2", "max_allocations=4", mode="jobs")
+    search.until_jobs_run(3)
+    until(lambda: len(search.queue()) == 5, "one that waits besides three jobs and the search")
     slurm.run("scancel", "--signal=USR2", "--batch", search.job)
     until(lambda: end_state(searches) == "stopped", "the search to let go")
     (searches.folder / "go").touch()
     until(lambda: end_state(searches) == "finished", "the end", 90)
     ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
-    assert ended == [Outcome.LOSS] * 6, "none was stopped"
+    assert ended == [Outcome.LOSS] * 6, "none was stopped, nor lost its place in the queue"
     until(lambda: search.queue() == [], "an empty queue")
 
 

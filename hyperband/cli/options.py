@@ -261,7 +261,7 @@ def _slurm_profile(found: argparse.Namespace, cwd: Path, *, mode: str | None, de
 
         profile = read_profile(path, found.slurm_set, mode=mode)
         if detaches:
-            refuse_short(profile)
+            refuse_short(profile, found.grace)
     return path
 
 

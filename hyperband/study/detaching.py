@@ -140,6 +140,7 @@ def detach(
         return _start(argv, study, log)
     from hyperband.launch.slurm.profile_file import read_profile
     from hyperband.launch.slurm.search import submit_search
+    from hyperband.launch.slurm.search_time import signal_s
 
     job = submit_search(
         study,
@@ -148,8 +149,9 @@ def detach(
         cwd=Path.cwd(),
         environ={**os.environ, VARIABLE: _IN_SLURM},
         command=argv,
+        signal_s=signal_s(settings.grace_s),
     )
-    _refuse_short(job, study)
+    _refuse_short(job, study, settings.grace_s)
     return Begun(study, log, f"Slurm's job {job.job_id}")
 
 
@@ -184,7 +186,7 @@ def _checked(settings: Settings, console: Console, confirm: Callable[[Path], Non
         return study
 
 
-def _refuse_short(job: "SearchJob", study: Path) -> None:
+def _refuse_short(job: "SearchJob", study: Path, grace_s: float) -> None:
     """Take a search back for which Slurm has too little time.
 
     Raises:
@@ -201,7 +203,7 @@ def _refuse_short(job: "SearchJob", study: Path) -> None:
     if line is None:
         return
     try:
-        refuse_short_job(line)
+        refuse_short_job(line, grace_s)
     except UsageError:
         end_search(job, os.environ)
         job.forget(study)

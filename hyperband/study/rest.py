@@ -201,18 +201,37 @@ def _end_sent(
     return held
 
 
-def end_held(folder: Path, *, but: On | None = None) -> list[str]:
+def end_held(
+    folder: Path,
+    *,
+    but: On | None = None,
+    gives_up: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """End what a search that is gone still holds of clusters; return what that was, counted.
 
     Args:
         folder: of the study.
         but: what is held there is still wanted.
+        gives_up: a Ray cluster that does not answer is gone for good; then nothing is held there.
+        say: told of that.
 
     Raises:
         MachineError: a cluster does not answer, or does not end it.
     """
     held = [] if but is On.SLURM else _end_on_slurm(folder)
-    return held if but is On.RAY else held + _end_on_ray(folder)
+    if but is On.RAY:
+        return held
+    try:
+        return held + _end_on_ray(folder)
+    except MachineError as err:
+        if not gives_up:
+            raise
+        from hyperband.launch.ray.files import forget
+
+        forget(folder)
+        say(f"Given up: {err}")
+        return held
 
 
 def _end_on_slurm(folder: Path) -> list[str]:

@@ -123,7 +123,7 @@ def _end_what_is_left(
             reason = "killed, and what was left of it ended by `hyperband stop`"
             journal.append(*events, SearchEnded(time.time(), "stopped", reason), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
-        held = [*rest.held, *end_held(folder)]
+        held = [*rest.held, *end_held(folder, gives_up=gives_up, say=say)]
     return rest, held
 
 

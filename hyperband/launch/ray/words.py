@@ -156,6 +156,21 @@ def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
     return min(fits, default=0)
 
 
+def room_by_name(
+    nodes: Iterable[tuple[str, Mapping[str, float]]], takes: Mapping[str, float]
+) -> dict[str, int]:
+    """Return for how many slots there is room, by the names of nodes, of which several may have one.
+
+    Args:
+        nodes: name and resources of each.
+        takes: resources of a slot.
+    """
+    found: dict[str, int] = {}
+    for name, has in nodes:
+        found[name] = found.get(name, 0) + n_slots_of(has, takes)
+    return found
+
+
 def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variables: Iterable[str]) -> Slot:
     """Return a slot as jobs get it.
 
@@ -198,6 +213,11 @@ def warnings_of(about: Mapping[str, Any]) -> list[str]:
 def means_other_version(words: str) -> bool:
     """Whether Ray's words for why we cannot join say that it is another Ray or Python than ours."""
     return "Version mismatch" in words
+
+
+def means_low_memory(words: str) -> bool:
+    """Whether Ray's words for the end of a slot say that its node ran out of memory."""
+    return "running low on memory" in words
 
 
 def said_by_ray(error: BaseException | None) -> str:
