@@ -29,6 +29,9 @@ settings.load_profile("suite")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compileall.compile_dir(Path(__file__).resolve().parents[1] / "hyperband", quiet=2)
 
+# Most of them import numpy once or twice, whose threads nobody here needs: a third of that time is theirs.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A shell starts what runs in the background with these ignored, and children inherit that: tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT):
     if signal.getsignal(_number) is signal.SIG_IGN:

@@ -1,12 +1,11 @@
 """Searches without barriers by example: events in, decisions and starts out; and real ones."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_fixture import Simulation, ids, plan, started
-from search_fixture import Searches, script, searches, until
+from search_fixture import LOSS, Searches, script, searches, until
 
 from hyperband.errors import InternalError, UsageError
 from hyperband.journal import read_events
@@ -532,7 +531,7 @@ def test_a_space_that_ends_within_an_asynchronous_bracket_keeps_who_went_on() ->
     ],
 )
 def test_a_whole_search_that_is_killed_on_the_way(searches: Searches, options: tuple[str, ...]) -> None:
-    searches.write((Path(__file__).parent.parent / "dummy.py").read_text())
+    searches.write(script(f"import time\ntime.sleep(0.1)\n{LOSS}"))
     options = (*options, "--max-epochs", "9", "--slots", "2", "--debug")
     search = searches.start(*options)
     until(lambda: len(starts_of(searches)) >= 5, "five jobs have started")
@@ -635,10 +634,9 @@ def test_checkpoints_stay_until_nobody_can_want_them(searches: Searches, options
 
 def starts_of(searches: Searches) -> list[tuple[int, int]]:
     """(trial, rung) of each start in the journal."""
-    folder = searches.folder / "logs" / "dummy-small"
-    if not (folder / "journal.db").exists():
+    if not (searches.study / "journal.db").exists():
         return []
-    return [(e.trial, e.rung) for e in read_events(folder) if isinstance(e, JobStarted)]
+    return [(e.trial, e.rung) for e in read_events(searches.study) if isinstance(e, JobStarted)]
 
 
 @pytest.mark.parametrize(

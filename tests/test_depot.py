@@ -233,7 +233,7 @@ def test_a_connection_that_was_lost_between_two_jobs_is_made_anew(
     class Lost(local.LocalFileSystem):  # type: ignore[misc, name-defined]
         """Like a connection: once it is lost, so is this object."""
 
-        is_lost = False
+        is_lost: OSError | None = None
 
         def __init__(self, **words: object) -> None:
             super().__init__(**words)
@@ -245,12 +245,12 @@ def test_a_connection_that_was_lost_between_two_jobs_is_made_anew(
 
         def makedirs(self, path: str, exist_ok: bool = False) -> None:
             if self.is_lost:
-                raise OSError("Socket is closed")
+                raise self.is_lost
             super().makedirs(path, exist_ok=exist_ok)
 
         def cat_file(self, path: str, **words: object) -> bytes:
             if self.is_lost:
-                raise OSError("Socket is closed")
+                raise self.is_lost
             found: bytes = super().cat_file(path, **words)
             return found
 
@@ -259,10 +259,18 @@ def test_a_connection_that_was_lost_between_two_jobs_is_made_anew(
     job = {"folder": str(a_job(tmp_path / "one")), "pattern": PATTERN}
     sealed = depot.answer({"op": "seal", **job, **words})
     assert sealed["ok"], sealed
-    opened[-1].is_lost = True
+    opened[-1].is_lost = OSError("Socket is closed")
     (tmp_path / "next").mkdir()
     asked = {"op": "lay_out", "folder": str(tmp_path / "next"), **words}
     asked["manifest_sha256"] = sealed["sealed"]["manifest_sha256"]
     assert depot.answer(asked) == {"ok": True}
-    opened[-1].is_lost = True
+    opened[-1].is_lost = OSError("Socket is closed")
     assert depot.answer({"op": "seal", **job, **words})["ok"]
+    # what is to be written to and is not there, such as a bucket, is no checkpoint that is gone
+    opened[-1].is_lost = FileNotFoundError("no such bucket")
+    assert depot.answer({"op": "seal", **job, **words})["ok"]
+    monkeypatch.setattr(Lost, "is_lost", FileNotFoundError("no such bucket"))
+    opened[-1].is_lost = FileNotFoundError("no such bucket")
+    answer = depot.answer({"op": "seal", **job, **words})
+    assert (answer["ok"], answer["is_absent"]) == (False, False)
+    assert "no such bucket" in answer["why"]

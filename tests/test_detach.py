@@ -11,6 +11,7 @@ from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.search_time import signal_s
 from hyperband.launch.slurm.text import search_argv
 from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.search.trial import Outcome
@@ -193,6 +194,19 @@ def test_what_is_asked_of_slurm_for_a_search() -> None:
     )
     assert {"--partition=cpu", "--mem=4G"} < set(argv)
     assert not [word for word in argv if word.startswith("--qos")]
+    # its jobs have their --grace, and the journal is brought back, before the time limit
+    assert [signal_s(grace_s) for grace_s in (0, 10, 120.5)] == [90, 90, 181]
+    argv = search_argv(
+        other,
+        name="n",
+        comment="c",
+        log=Path("/l"),
+        cwd=Path("/"),
+        script=Path("/s"),
+        command=(),
+        signal_s=181,
+    )
+    assert "--signal=B:USR2@181" in argv
 
 
 @pytest.mark.slow
@@ -317,14 +331,15 @@ def test_a_search_that_slurm_ends_and_queues_again_can_be_stopped_there(
 def test_jobs_that_are_slurms_own_go_on_while_their_search_starts_again(
     searches: Searches, slurm: SlurmCluster
 ) -> None:
-    search = OnSlurm(searches, slurm, "gpus=1", "max_allocations=4", mode="jobs")
-    search.until_jobs_run(4)
+    search = OnSlurm(searches, slurm, "gpus=2", "max_allocations=4", mode="jobs")
+    search.until_jobs_run(3)
+    until(lambda: len(search.queue()) == 5, "one that waits besides three jobs and the search")
     slurm.run("scancel", "--signal=USR2", "--batch", search.job)
     until(lambda: end_state(searches) == "stopped", "the search to let go")
     (searches.folder / "go").touch()
     until(lambda: end_state(searches) == "finished", "the end", 90)
     ended = [e.outcome for e in read_events(searches.study) if isinstance(e, JobEnded)]
-    assert ended == [Outcome.LOSS] * 6, "none was stopped"
+    assert ended == [Outcome.LOSS] * 6, "none was stopped, nor lost its place in the queue"
     until(lambda: search.queue() == [], "an empty queue")
 
 

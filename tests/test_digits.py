@@ -51,30 +51,23 @@ def test_a_good_configuration_learns(tmp_path: Path) -> None:
     assert float(train(tmp_path, GOOD, 9)) < 10
 
 
-def test_resumed_training_equals_training_in_one_go_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_training_equals_training_in_one_go_bit_for_bit_and_any_epoch_is_told_again(
+    tmp_path: Path,
+) -> None:
     paused, straight = tmp_path / "paused", tmp_path / "straight"
     paused.mkdir()
     straight.mkdir()
-    train(paused, OTHER, 3)
-    assert train(paused, OTHER, 9) == train(straight, OTHER, 9)
-    assert state(checkpoint(paused)) == state(checkpoint(straight))
-
-
-def test_the_loss_at_any_epoch_reached_is_told_again(tmp_path: Path) -> None:
-    at_three = train(tmp_path, OTHER, 3)
-    at_five = train(tmp_path, OTHER, 5)
-    before = state(checkpoint(tmp_path))
-    assert at_three != at_five
-    assert [train(tmp_path, OTHER, 5), train(tmp_path, OTHER, 3)] == [at_five, at_three]
-    assert state(checkpoint(tmp_path)) == before
-
-
-def test_a_job_killed_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    at_three = train(tmp_path, OTHER, 3)
-    checkpoint(tmp_path).with_suffix(".partial").write_bytes(b"half a file")
-    assert train(tmp_path, OTHER, 3) == at_three
-    train(tmp_path, OTHER, 4)
-    assert not list(tmp_path.glob("digits-checkpoints/*/*.partial"))
+    at_three = train(paused, OTHER, 3)
+    # as left by a job that was killed while saving
+    checkpoint(paused).with_suffix(".partial").write_bytes(b"half a file")
+    assert train(paused, OTHER, 3) == at_three
+    at_nine = train(straight, OTHER, 9)
+    assert train(paused, OTHER, 9) == at_nine != at_three
+    assert not list(paused.glob("digits-checkpoints/*/*.partial"))
+    before = state(checkpoint(straight))
+    assert state(checkpoint(paused)) == before
+    assert train(paused, OTHER, 3) == at_three
+    assert state(checkpoint(paused)) == before
 
 
 def test_each_search_and_configuration_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:

@@ -82,13 +82,19 @@ def help_text(*words: str) -> str:
     return shown.text
 
 
-def table_of(heading: str) -> list[list[str]]:
-    """The rows, without the head, of README's table whose head begins with this cell."""
-    found = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
-    assert found is not None, f"README has no table that begins with {heading!r}"
+def tables_of(heading: str, text: str = README) -> list[list[list[str]]]:
+    """The rows, without the head, of each table whose head begins with this cell."""
+    rule = rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)"
     return [
-        [cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()
+        [[cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in found.splitlines()]
+        for found in re.findall(rule, text, re.MULTILINE)
     ]
+
+
+def table_of(heading: str) -> list[list[str]]:
+    """The rows of README's one table whose head begins with this cell."""
+    (table,) = tables_of(heading)
+    return table
 
 
 # Options.
@@ -284,8 +290,9 @@ def shape(value: object) -> object:
     return None
 
 
-def test_the_json_in_readme_has_the_keys_that_are_produced(searches: Searches) -> None:
-    shown = json.loads(fenced("json")[0])
+def test_the_json_in_the_docs_has_the_keys_that_are_produced_and_tells_of_each(searches: Searches) -> None:
+    text = DOCS["docs/results.md"]
+    shown = json.loads(fenced("json", text)[0])
     searches.write((ROOT / "dummy.py").read_text())
     ran = searches.run("--max-epochs", "1", guide=None)
     assert ran.exit_code == 0, ran.err
@@ -293,6 +300,8 @@ def test_the_json_in_readme_has_the_keys_that_are_produced(searches: Searches) -
     assert tuple(shown["jobs"][0]) == JOB_COLUMNS
     for key in ("identity", "state", "best", "plan", "trials"):
         assert shown[key] == ran.document[key]
+    told = [{key for row in table for key in re.findall(r"\w+", row[0])} for table in tables_of("key", text)]
+    assert told == [set(shown), set(shown["trials"][0]), set(shown["jobs"][0])]
 
 
 def test_states_and_outcomes_are_all_told() -> None:
@@ -302,9 +311,10 @@ def test_states_and_outcomes_are_all_told() -> None:
         expected = "failed" if outcome.is_failure else "repeated" if not outcome.is_final else "counts"
         assert row[2].startswith("tried again" if outcome.may_be_retried else expected)
         assert expected in row[2]
-    told = spaced(README)
+    told = spaced(DOCS["docs/results.md"])
     assert all(f"`{state}`" in told for state in TrialState)
-    assert all(f"`{state}`" in told for state in ("planned", "running", "stopped", "finished", "failed"))
+    for text in (told, spaced(README)):
+        assert all(f"`{state}`" in text for state in ("planned", "running", "stopped", "finished", "failed"))
 
 
 # Codes and messages.

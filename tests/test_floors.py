@@ -4,6 +4,7 @@ Also what the lowest floor must not know, and which libraries have one door only
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,11 +80,16 @@ def place(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def imported(source: str) -> Iterator[str]:
+@functools.cache
+def imported(source: str) -> frozenset[str]:
     """Every module that a source imports, wherever the statement stands, and by `import_module("...")`.
 
     What is imported from the root is a room of its own; of all others the module is enough.
     """
+    return frozenset(_imported(source))
+
+
+def _imported(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -146,31 +152,27 @@ def test_every_room_has_a_floor() -> None:
     assert {"errors", "search", "settings", "machine", "script", "journal", "report", "launch"} <= rooms
 
 
-@pytest.mark.parametrize("path", sources(), ids=place)
-def test_a_room_imports_only_from_lower_floors(path: Path) -> None:
-    assert climbs(place(path), path.read_text()) == []
+# One test for all files: workers share no parsed file.
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in sources("launch") if place(path) != "launch/__init__.py"], ids=place
-)
-def test_a_room_of_launch_imports_only_from_lower_ones(path: Path) -> None:
-    assert launch_climbs(place(path), path.read_text()) == []
+def test_rooms_import_only_from_lower_floors_and_a_library_has_few_doors() -> None:
+    assert [found for path in sources() for found in climbs(place(path), path.read_text())] == []
+    inside = [path for path in sources("launch") if place(path) != "launch/__init__.py"]
+    assert [found for path in inside for found in launch_climbs(place(path), path.read_text())] == []
+    doors = {
+        library: tuple(
+            place(path)
+            for path in sources()
+            if library in {module.split(".")[0] for module in imported(path.read_text())}
+        )
+        for library in DOORS
+    }
+    assert doors == DOORS
 
 
-@pytest.mark.parametrize("path", sources("search"), ids=place)
-def test_deciding_never_touches_the_world(path: Path) -> None:
-    assert impurities(path.read_text()) == []
-
-
-@pytest.mark.parametrize(("library", "doors"), DOORS.items())
-def test_a_library_has_few_doors(library: str, doors: tuple[str, ...]) -> None:
-    importers = [
-        place(path)
-        for path in sources()
-        if library in {module.split(".")[0] for module in imported(path.read_text())}
-    ]
-    assert importers == [*doors]
+def test_deciding_never_touches_the_world() -> None:
+    found = {place(path): impurities(path.read_text()) for path in sources("search")}
+    assert {path: what for path, what in found.items() if what} == {}
 
 
 def test_what_runs_under_the_users_interpreter_is_one_file() -> None:

@@ -123,13 +123,17 @@ def test_checkpoints_are_known_by_where_jobs_run(tmp_path: Path, monkeypatch: py
         on=On.RAY,
         ray_files="sent",
         ray_working_dir=folder,
+        ray_token=folder / "ray.token",
         checkpoints="runs/{config_id}.pt",
     )
+    (folder / "ray.token").touch()
+    (folder / "lib" / "token").symlink_to("../ray.token")
     SentFiles(settings).baggage(tmp_path / "code.zip", folder / "lib")
     with zipfile.ZipFile(tmp_path / "code.zip") as archive:
         names = archive.namelist()
     assert "lib/net.py" in names
     assert "lib/runs/x.pt" not in names
+    assert not [name for name in names if "token" in name], "a secret is not for the nodes"
 
 
 def test_too_much_is_refused_with_what_is_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

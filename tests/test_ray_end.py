@@ -15,6 +15,7 @@ from hyperband.launch.ray.end import UnfetchedError, end_slots
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.words import Join
 from hyperband.launch.remote.carrier import Carrier
+from hyperband.study.rest import end_held
 
 
 class Side:
@@ -140,6 +141,26 @@ def test_what_goes_with_its_slot_is_not_waited_for(tmp_path: Path, monkeypatch: 
     gone = {"at": "gone", "key": "one", "words": "it died"}
     side = Side({"open": [*FOUND, ONE], "tell": [gone], "end": ENDED})
     assert ended(monkeypatch, a_study(tmp_path, with_attempt=True), side) == 2
+
+
+def test_a_cluster_that_is_gone_for_good_can_be_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_end, "_END_S", 0.1)
+    study, refused = a_study(tmp_path, with_attempt=True), {"open": [{"at": "refused", "words": "no host a"}]}
+    with pytest.raises(MachineError, match=r"a:1, .* end what is held .*stop --give-up"):
+        RayFiles(study, address="b:1", token=None, environ={}, files="sent")
+    for gives_up in (False, True):
+        side = Side(refused)
+        monkeypatch.setattr(ray_end, "RayLink", lambda _, side=side: side)
+        said: list[str] = []
+        with contextlib.closing(side), contextlib.ExitStack() as stack:
+            if not gives_up:
+                stack.enter_context(pytest.raises(MachineError, match=r"no host a.* stop --give-up"))
+            assert end_held(study, gives_up=gives_up, say=said.append) == []
+        assert (study / "ray" / "cluster.json").exists() != gives_up
+        assert bool(said) == gives_up
+    assert RayFiles(study, address="b:1", token=None, environ={}, files="sent").is_new
 
 
 def test_slots_that_are_being_made_are_ended_and_counted(

@@ -66,6 +66,13 @@ def test_whoever_reads_a_result_knows_what_became_of_its_checkpoints(tmp_path: P
     assert ending.note == f"{STARTED_OVER}: it is gone; it could not be stored"
 
 
+def test_what_a_slot_refused_never_ran(tmp_path: Path) -> None:
+    an_attempt(tmp_path).lay_unbegun("RuntimeError: the attempt B is here already")
+    ending = read_ending(tmp_path)
+    assert (ending.never_ran, ending.exit_status) == (True, None)
+    assert ending.note == "n: RuntimeError: the attempt B is here already"
+
+
 def test_a_disk_that_is_full_here_does_not_make_a_node_seem_gone(tmp_path: Path) -> None:
     laying = an_attempt(tmp_path)
     (tmp_path / "stdout").symlink_to("/dev/full")

@@ -2,11 +2,15 @@
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +27,21 @@ from hyperband.launch.ray.link import bridge_environment
 from hyperband.launch.ray.sent import Layout, SentCarriers, SentLauncher
 from hyperband.launch.ray.slots import RaySlots
 from hyperband.launch.ray.sync import Sync
-from hyperband.launch.ray.words import KEEPALIVE_MS, means_other_version, said_by_ray, slot_of, warnings_of
+from hyperband.launch.ray.words import (
+    KEEPALIVE_MS,
+    Join,
+    means_other_version,
+    said_by_ray,
+    slot_of,
+    warnings_of,
+)
+from hyperband.launch.remote.files import read_ending
 from hyperband.machine.process import wait_for_end
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
 
+#: how Ray begins to say it
+LOW_MEMORY = "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.1"
 JOINED = {"at": "joined", "version": "2.60.0", "address": "a:1", "resources": {"GPU": 1.0}, "has_token": True}
 
 
@@ -203,6 +217,22 @@ def test_an_idle_slot_is_given_back_after_a_while() -> None:
     assert holdings.surplus_in_s(100.0) is None
 
 
+def test_what_an_earlier_start_held_beyond_the_most_is_given_back_when_it_is_idle() -> None:
+    holdings = Holdings(2)
+    holdings.adopt("b")
+    holdings.note_found(["key-a", "key-b", "key-c"])
+    for name, attempt in (("a", "of before"), ("b", "of b")):
+        holdings.note_slot(f"key-{name}", Slot(name, (), {}), attempt, 0.0)
+    holdings.note_slot("key-c", Slot("c", (), {}), "", 0.0)
+    assert [held.slot.name for held in holdings.give_up_beyond()] == ["c"]
+    assert holdings.names() == ("a", "b")
+    assert holdings.give_up_beyond() == []
+    beyond = holding("a", "b", max_slots=1)
+    beyond.take(NO_WISH, 0.0)
+    assert [held.slot.name for held in beyond.give_up_beyond()] == ["b"]
+    assert holding("a", "b").give_up_beyond() == []
+
+
 def test_starts_that_fail_in_a_slot_that_stays_hold_it_back_and_are_told_in_the_end() -> None:
     holdings = holding("a")
     now_s = 0.0
@@ -250,8 +280,10 @@ class Job:
         self.n_asked = 0
         self.sync = self.forget = self
 
-    def remote(self, *_: object) -> dict[str, object]:
+    def remote(self, *_: object) -> dict[str, object] | Exception:
         self.n_asked += 1
+        if self.n_asked == 1:
+            return RuntimeError("Ray's object store is full")
         parts = {"stdout": b"1\n", "stderr": b""}
         return {"parts": parts, "keeper": b"", "n_answers": 1, "age_s": 0.0, "result": {}, "has_more": False}
 
@@ -262,19 +294,28 @@ def test_what_cannot_be_laid_down_here_is_asked_for_again_after_a_pause(tmp_path
     job = Job()
     said: list[str] = []
     later: list[tuple[float, Callable[[], None]]] = []
+    is_wanted = [True, True, True]
     Sync(
         job,
         Laying(tmp_path, "A"),
-        lambda answer, call: call(answer, None),
+        lambda answer, call: call(None, answer) if isinstance(answer, Exception) else call(answer, None),
         lambda wait_s, call: later.append((wait_s, call)),
         said.append,
+        lambda: bool(is_wanted) and is_wanted.pop(),
     ).begin()
     assert job.n_asked == 1
+    # also where the slot is there and could not answer, or its answer was lost on its way
+    later.pop()[1]()
+    assert job.n_asked == 2
     ((wait_s, again),) = later
     assert wait_s > 0
     (tmp_path / "stdout").rmdir()
     again()
     assert said == [""]
+    # but not of a slot that is gone, or was met again
+    n_asked = job.n_asked
+    again()
+    assert job.n_asked == n_asked
     assert (tmp_path / "stdout").read_text() == "1\n"
 
 
@@ -292,6 +333,70 @@ def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(
         ending = launcher.finish(job)
     assert ending is not None
     assert ending.exit_status is None
+
+
+@pytest.mark.parametrize(("why", "is_accident"), [("The actor died", True), (LOW_MEMORY, False)])
+def test_a_slot_that_ray_ended_for_want_of_memory_was_no_accident(
+    tmp_path: Path, why: str, is_accident: bool
+) -> None:
+    slots = RaySlots("a:1", {}, token=None, max_slots=None)
+    carriers = SentCarriers(slots, Layout("train.py", ".", None, None, None), study="study")
+    launcher = SentLauncher(slots, carriers, cwd=tmp_path, grace_s=1.0)
+    (tmp_path / "job").mkdir()
+    order = Order(tmp_path / "job", ("/bin/python", "/train.py", "x"), {})
+    with contextlib.closing(launcher):
+        job = launcher.start(order, Lease(Slot("m1:cpu/k", (), {}), ()))
+        slots._holdings._lost.append(("m1:cpu/k", f"its slot is gone from Ray: {why}"))
+        launcher.heed()
+        while (ending := launcher.finish(job)) is None:  # it is told of a moment before it is over
+            assert wait_for_end(job.fileno(), 60.0)
+    assert (ending.exit_status, ending.was_taken_away) == (None, is_accident)
+
+
+def test_a_slot_that_has_another_attempt_is_asked_which_and_the_refused_one_never_ran(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
+    ray_bridge = importlib.import_module("hyperband.launch.ray.bridge")
+    task_error = importlib.import_module("ray.exceptions").RayTaskError
+    folder = tmp_path / "jobs" / "000001-0"
+    folder.mkdir(parents=True)
+    (folder / "order.json").write_text('{"attempt": "B", "lease_s": 60}')
+    (folder / "claim").write_text('{"attempt": "B", "token": "t", "by": "node", "host": "m1"}')
+    about = {"host": "m1", "gpus": "", "n_cpus": 8, "has_token": False}
+    asked: list[str] = []
+
+    class Handle:
+        """A slot at which an attempt began late, of which the search knows nothing."""
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (as Ray's are)
+            def remote(*_: object) -> Any:  # noqa: ANN401
+                asked.append(name)
+                future: Future[Any] = Future()
+                if name == "begin":
+                    why = "Traceback:\nRuntimeError: the attempt A is here already"
+                    future.set_exception(task_error("begin", why, RuntimeError("here already")))
+                elif name == "about":
+                    future.set_result({**about, "attempt": "A", "folder": "/x", "mark": ""})
+                return SimpleNamespace(future=lambda: future)
+
+            return SimpleNamespace(remote=remote)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        join = Join("a:1", "study", {"CPU": 1.0}, "", str(tmp_path / "ray"), {"mark": ""})
+        bridge = ray_bridge.Bridge(theirs, join, b"")
+        bridge._survey = SimpleNamespace(note_fit=lambda: None, n_on=lambda _: 1)
+        slot = bridge._slots["k"] = ray_bridge._Slot("k", Handle())
+        bridge._stay_with(slot)
+        bridge._begin(slot, {"order": {}, "folder": str(folder), "attempt": "B"})
+        while not bridge._calls.empty():
+            bridge._calls.get()()
+        os.close(bridge._wake)
+        said = [json.loads(line) for line in ours.recv(1 << 16).splitlines()]
+    assert read_ending(folder).never_ran
+    assert [(words["at"], words["attempt"]) for words in said] == [("over", "B"), ("slot", "A")]
+    assert asked.count("linger") == 1, "it was waited for already"
 
 
 def test_two_studies_of_one_name_share_no_folder_in_a_storage(

@@ -17,8 +17,8 @@ from ray_fixture import MACHINES, RayCluster
 from search_fixture import Ran, Searches, script, until
 from test_ray_search import OnRay, decided
 
-#: one cluster, and not one for each worker
-pytestmark = pytest.mark.xdist_group("ray")
+#: one cluster, and not one for each worker; two for all tests of Ray, which together would be the last to end
+pytestmark = pytest.mark.xdist_group("ray-sent")
 
 #: goes on from its checkpoint if there is one, and says what it found; imports what lies beside it
 TRAIN = """

@@ -12,8 +12,8 @@ from ray_fixture import MACHINES, RayCluster
 from search_fixture import until
 from test_ray_sent import BESIDE, Sent
 
-#: one cluster, and not one for each worker
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+#: one cluster, and not one for each worker; two for all tests of Ray, which together would be the last to end
+pytestmark = [pytest.mark.xdist_group("ray-sent"), pytest.mark.slow]
 
 #: what our folder is called on a node
 OURS = f"hyperband-{os.getuid()}"

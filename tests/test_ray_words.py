@@ -5,8 +5,10 @@ import pytest
 from hyperband.errors import UsageError
 from hyperband.launch.ray.words import (
     check_address,
+    end_of,
     n_slots_of,
     read_resources,
+    room_by_name,
     said_by_ray,
     slot_resources,
     with_gpus,
@@ -57,6 +59,9 @@ def test_room_is_what_is_scarcest() -> None:
     assert n_slots_of({"CPU": 6.0}, {"GPU": 1.0}) == 0
     assert n_slots_of({"GPU": 2.0}, {"GPU": 0.4}) == 4, "two on each: a part is of one GPU"
     assert n_slots_of({"GPU": 2.0, "CPU": 4.0}, {"GPU": 0.0, "CPU": 1.0}) == 4
+    # machines made from one image may have one name
+    nodes = [(name, {"GPU": n_gpus}) for name, n_gpus in (("a", 2.0), ("ubuntu", 4.0), ("ubuntu", 3.0))]
+    assert room_by_name(nodes, {"GPU": 1.0}) == {"a": 2, "ubuntu": 7}
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "10.0.0.1:6379", "head:26379", "[::1]:6379"])
@@ -76,3 +81,8 @@ def test_words_of_ray_are_one_line_without_colours() -> None:
     assert said_by_ray(RuntimeError("\x1b[36mray::f()\x1b[39m\n  it broke\n")) == "ray::f() it broke"
     assert said_by_ray(TimeoutError()) == "TimeoutError"
     assert len(said_by_ray(ValueError("x" * 5000))) <= 400
+
+
+def test_of_long_words_the_end_is_told_from_the_beginning_of_one() -> None:
+    assert end_of("it broke\n here.\n", 40) == "it broke here"
+    assert end_of("a" * 50 + " the reason", 20) == "... the reason"

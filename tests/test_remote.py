@@ -90,6 +90,10 @@ def n_ticks(bench: RemoteBench) -> int:
     return (bench.folder / "ticks").stat().st_size if (bench.folder / "ticks").exists() else 0
 
 
+def n_renewals(folder: Path) -> int:
+    return int((folder / claim.LEASE_FILE).read_bytes().split()[0])
+
+
 # Whose an attempt is.
 
 
@@ -278,9 +282,9 @@ def test_who_waits_may_do_so_on_any_descriptor() -> None:
 
 
 def test_a_stop_reaches_a_job_without_a_carrier_by_its_file(queued: RemoteBench) -> None:
-    job = queued.start("/bin/sleep", "1000")
+    job = queued.python("open('on', 'w').close()\nimport time; time.sleep(1000)")
     with run_node(queued, job.folder):
-        queued.about()
+        until((queued.folder / "on").exists, "the job to run")
         queued.launcher.stop(job, StopReason.TIMEOUT)
         ending = queued.wait(job)
     assert (ending.exit_status, ending.asked) == (-signal.SIGTERM, StopReason.TIMEOUT)
@@ -929,23 +933,37 @@ def test_a_working_directory_that_is_not_there_is_told_of(tmp_path: Path) -> Non
     bench.close()
 
 
-def test_a_warning_of_the_batch_system_goes_to_the_script(bench: RemoteBench) -> None:
+#: whom a batch system sends what: all processes of a step, or only that which it has started itself
+TO_WHOM = pytest.mark.parametrize("n_told", [3, 1], ids=["to all", "to the first"])
+
+
+@TO_WHOM
+def test_a_warning_of_the_batch_system_goes_to_the_script_once(bench: RemoteBench, n_told: int) -> None:
     job = bench.python(
-        "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('warned', flush=True))\n"
-        "open('on', 'w').close()\nsignal.pause()"
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('warned', flush=True))\n"
+        "open('on', 'w').close()\nsignal.pause()\n"
+        "while not os.path.exists('go'):\n    time.sleep(0.01)"
     )
     until((bench.folder / "on").exists, "the job to run")
-    for pid in pids(bench)[:2]:  # a batch system sends it to everybody
+    until((job.folder / claim.LEASE_FILE).is_file, "its lease")
+    for pid in pids(bench)[:n_told]:
         os.kill(pid, signal.SIGUSR1)
+    until(lambda: (job.folder / "stdout").read_text() != "", "the warning")
+    # whatever else the warden makes of it comes before its next renewal but one
+    n = n_renewals(job.folder)
+    until(lambda: n_renewals(job.folder) > n + 1, "two renewals")
+    (bench.folder / "go").touch()
     ending = bench.wait(job)
     assert (ending.exit_status, ending.asked) == (0, None)
     assert (job.folder / "stdout").read_text() == "warned\n"
 
 
-def test_a_batch_system_that_ends_all_of_a_step_asks_for_the_end(bench: RemoteBench) -> None:
+@TO_WHOM
+def test_a_batch_system_that_ends_all_of_a_step_asks_for_the_end(bench: RemoteBench, n_told: int) -> None:
     job = bench.python("open('on', 'w').close()\nimport time; time.sleep(1000)")
     until((bench.folder / "on").exists, "the job to run")
-    for pid in pids(bench):
+    for pid in pids(bench)[:n_told]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     ending = bench.wait(job)

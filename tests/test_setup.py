@@ -1,6 +1,7 @@
 """setup.cfg says what is true of the package."""
 
 import importlib.metadata
+import os
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -42,6 +43,11 @@ def test_the_command_is_the_main_of_the_package(setup: ConfigParser) -> None:
     name, _, target = setup["options.entry_points"]["console_scripts"].strip().partition(" = ")
     point = importlib.metadata.EntryPoint(name, target, "console_scripts")
     assert (name, point.load()) == ("hyperband", main)
+
+
+@pytest.mark.xdist_group("setup")
+def test_what_shares_a_cluster_runs_in_one_worker(request: pytest.FixtureRequest) -> None:
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@setup")
 
 
 def test_the_package_wins_over_the_file_of_its_name() -> None:

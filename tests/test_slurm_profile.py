@@ -202,12 +202,22 @@ def test_a_key_of_the_other_mode_is_named_with_its_line_and_one_that_changes_not
     assert read_profile(path, ["nodes=1", "min_allocations=0"], mode="jobs").array_throttle == 3
 
 
-@pytest.mark.parametrize(("time", "is_enough"), [("1", False), ("4:59", False), ("5", True), ("1-0", True)])
+@pytest.mark.parametrize(
+    ("time", "grace_s", "is_enough"),
+    [
+        ("1", 10, False),
+        ("4:59", 10, False),
+        ("5", 10, True),
+        ("1-0", 10, True),
+        ("5", 31, False),
+        ("9", 300, False),
+    ],
+)
 def test_a_time_for_the_search_itself_in_which_nothing_can_be_done_is_refused(
-    tmp_path: Path, time: str, is_enough: bool
+    tmp_path: Path, time: str, grace_s: int, is_enough: bool
 ) -> None:
     (tmp_path / "train.py").touch()
-    words = ["train.py", "--on", "slurm", "--slurm-set", f"search_time={time}"]
+    words = ["train.py", "--on", "slurm", "--slurm-set", f"search_time={time}", f"--grace={grace_s}"]
     parse(words, cwd=tmp_path, environ={})  # only asked for with --detach
     with nullcontext() if is_enough else pytest.raises(UsageError, match=r"gets nothing done\. Expected"):
         parse([*words, "--detach"], cwd=tmp_path, environ={})

@@ -114,6 +114,9 @@ def test_commands_do_not_get_what_an_allocation_around_us_has_set() -> None:
         "SLURM_JOB_ID": "3",
         "SLURM_NTASKS": "4",
         "SBATCH_WAIT": "1",
+        # an allocation that loses a node is to end; and what Slurm says of a job is looked for in its output
+        "SBATCH_NO_KILL": "set",
+        "SBATCH_ERROR": "mine.err",
         "SQUEUE_FORMAT": "%i",
         "SLURM_TIME_FORMAT": "relative",
     }

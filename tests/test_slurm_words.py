@@ -50,6 +50,9 @@ def test_every_job_that_squeue_lists_is_found() -> None:
     assert meaning_of(jobs["8"].reason) == Waiting.NEVER
     assert meaning_of(jobs["9"].reason) == Waiting.HELD
     assert jobs["8"].started == ""
+    # what nothing but a person, or another job in its place, brings to run
+    assert meaning_of("JobHoldMaxRequeue") == Waiting.BROKEN
+    assert meaning_of("ReservationDeleted") == Waiting.HELD
 
 
 def test_a_job_that_lost_its_node_waits_again_and_started_later() -> None:

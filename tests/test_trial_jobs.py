@@ -96,6 +96,21 @@ def test_what_is_ready_at_the_same_moment_is_one_array_and_each_task_has_its_att
     assert story.tell(Submitted(2, "8")) == [Given("c", "8")]
 
 
+def test_a_number_that_slurm_gives_again_is_that_of_its_new_job(story: Story) -> None:
+    story.tell(NOTHING, Asked(("a", "b")), Submitted(1, "7"))
+    story.tell(seen(("7_0", JobState.COMPLETED, "a"), ("7_1", JobState.COMPLETED, "b")), Done("a"), Done("b"))
+    for ticket, name in ((2, "c"), (3, "d")):
+        story.tell(Asked((name,)), Submitted(ticket, "7"))
+        [over] = story.tell(seen(("7", JobState.NODE_FAILURE, name)))
+        assert isinstance(over, JobOver)
+        assert (over.attempt, over.job_id) == (name, "7")
+        story.tell(Done(name))
+    for ticket, name in ((4, "e"), (5, "f")):
+        story.tell(Asked((name,)), Submitted(ticket, "7"))
+        assert story.tell(Done(name)) == [Cancel(("7",), "nobody wants it")]
+        story.tell(seen(("7", JobState.CANCELLED, name)))
+
+
 def test_an_array_has_a_size_that_slurm_takes(story: Story) -> None:
     names = tuple(f"a{n}" for n in range(501))
     assert [len(order.attempts) for order in story.tell(NOTHING, Asked(names))] == [500, 1]  # type: ignore[union-attr]

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 
@@ -104,6 +103,7 @@ SCRIPT = script()
 SLOW_SAMPLER = script().replace('    return f"x:{rng', '    time.sleep(0.02)\n    return f"x:{rng')
 CHILDREN = script(
     before="""
+import subprocess
 for own_session in (False, True):
     subprocess.Popen(["sleep", "1000"], start_new_session=own_session, stdout=subprocess.DEVNULL)
 """

@@ -103,7 +103,7 @@ def parse_stop(argv: Sequence[str], cwd: Path, prog: str) -> StopOptions | Help:
         "--give-up",
         action="store_true",
         help="end also slots of --ray-files sent that keep what jobs left, and cannot be asked for it: it is "
-        "lost",
+        "lost; and ask no more for a Ray cluster that is gone for good",
     )
     found = _parse_study_command(parser, argv)
     if isinstance(found, Help):

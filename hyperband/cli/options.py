@@ -1,6 +1,7 @@
 """The command line: the way from words to frozen settings, or to one of the other commands.
 
-Owns how words become values. It reads no study and starts nothing.
+Owns how words become values. It reads no study and starts nothing. What is of Slurm or Ray alone is imported
+where it is used: nobody else waits for it.
 """
 
 import argparse
@@ -28,10 +29,6 @@ from hyperband.cli.groups import Parser
 from hyperband.cli.where import refuse_unsent, refuse_where
 from hyperband.cli.words import Words, take_apart, within_one_edit
 from hyperband.errors import UsageError
-from hyperband.launch.ray.environment import refuse_storage
-from hyperband.launch.ray.words import check_address, slot_resources
-from hyperband.launch.slurm.profile_file import read_profile
-from hyperband.launch.slurm.search_time import refuse_short
 from hyperband.machine.checkpoint_files import check_pattern
 from hyperband.report.text import shown
 from hyperband.search.trial import Algorithm
@@ -131,6 +128,8 @@ def _settings(
     refuse_where({name for name, _ in words.ours}, On(found.on))
     slurm_profile = _slurm_profile(found, cwd, mode=found.slurm_mode, detaches=found.detach)
     if found.on == On.RAY:
+        from hyperband.launch.ray.environment import refuse_storage
+
         _refuse_ray(found, found.jobs_per_gpu)
         refuse_unsent({name for name, _ in words.ours}, found.ray_files)
         removes = found.ray_files == "sent" and found.keep_checkpoints != KeepCheckpoints.ALL
@@ -239,6 +238,8 @@ def _settings(
 
 def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
     """Raise for what is said of Ray and is wrong."""
+    from hyperband.launch.ray.words import check_address, slot_resources
+
     check_address(found.ray_address)
     slot_resources(found.ray_resources, jobs_per_gpu)
 
@@ -255,9 +256,12 @@ def _slurm_profile(found: argparse.Namespace, cwd: Path, *, mode: str | None, de
     """The file of the profile; a mistake in it is told before anything happens."""
     path = None if found.slurm_profile is None else values.absolute(found.slurm_profile, cwd)
     if found.on == On.SLURM:
+        from hyperband.launch.slurm.profile_file import read_profile
+        from hyperband.launch.slurm.search_time import refuse_short
+
         profile = read_profile(path, found.slurm_set, mode=mode)
         if detaches:
-            refuse_short(profile)
+            refuse_short(profile, found.grace)
     return path
 
 

@@ -1,15 +1,19 @@
 """Reading a study for the commands that show one: its journal, who writes it, and what that one says now."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperband.cli.output import complain
 from hyperband.errors import JournalError
 from hyperband.folder import has_study
 from hyperband.journal import read_study, writer_of
-from hyperband.launch.slurm.search import SearchJob
 from hyperband.report.now import Now
 from hyperband.report.text import moment
 from hyperband.report.view import StudyView, study_view
+from hyperband.study.submitted import submitted_job
+
+if TYPE_CHECKING:
+    from hyperband.launch.slurm.search import SearchJob
 
 
 def read_view(folder: Path) -> StudyView:
@@ -46,8 +50,8 @@ def words_on_submitted(folder: Path) -> str:
     )
 
 
-def _submitted(folder: Path) -> SearchJob | None:
+def _submitted(folder: Path) -> "SearchJob | None":
     try:
-        return SearchJob.read(folder)
+        return submitted_job(folder)
     except PermissionError:
         return None  # a colleague's: what Slurm runs is for its owner's eyes alone

@@ -135,7 +135,7 @@ def seal(place: Disk | Storage, attempt: str, folder: str, pattern: str) -> dict
         n_bytes += size
     links = found_links(folder, pattern)
     manifest = json.dumps({"attempt": attempt, "files": files, "links": links}).encode()
-    with place.reached():
+    with place.reached(writes=True):
         for file in files:
             place.put(f"{folder}/{file['name']}", attempt, file["name"])
         place.put_manifest(attempt, manifest)
@@ -190,13 +190,13 @@ class Disk:
         self.words = "on this node"
 
     @contextlib.contextmanager
-    def reached(self) -> Iterator[None]:
-        """Turn errors into those of a place."""
+    def reached(self, *, writes: bool = False) -> Iterator[None]:
+        """Turn errors into those of a place; what is only written to is never absent."""
         try:
             yield
-        except FileNotFoundError as err:
-            raise AbsentError(f"it is not {self.words}") from err
         except OSError as err:
+            if isinstance(err, FileNotFoundError) and not writes:
+                raise AbsentError(f"it is not {self.words}") from err
             raise UnreachableError(f"{self._folder}: {err.strerror}") from err
 
     def put(self, source: str, attempt: str, name: str) -> None:
@@ -255,17 +255,17 @@ class Storage:
             patience.end()
 
     @contextlib.contextmanager
-    def reached(self) -> Iterator[None]:
-        """Turn errors into those of a place."""
+    def reached(self, *, writes: bool = False) -> Iterator[None]:
+        """Turn errors into those of a place; what is only written to is never absent."""
         # what was listed before is of no interest: others write there
         self._fs.invalidate_cache()
         try:
             yield
         except (AbsentError, UnreachableError):
             raise
-        except FileNotFoundError as err:
-            raise AbsentError(f"it is not {self.words}") from err
         except Exception as err:  # each protocol has its own
+            if isinstance(err, FileNotFoundError) and not writes:
+                raise AbsentError(f"it is not {self.words}") from err
             # a connection that was lost stays so: whoever comes next makes another one
             self._fs.clear_instance_cache()
             raise UnreachableError(f"{self.words}: {type(err).__name__}: {err}") from err

@@ -1,11 +1,12 @@
 """What runs in the script of an allocation: it writes down where it is, and waits for the allocation's end.
 
 `PYTHON -I -S holder.py hold FOLDER GIVE_UP_S` writes `FOLDER/JOB-RESTART.json` once the setup lines have run:
-from then on steps may come. Only its owner may read it, since the environment in it may hold secrets; steps
-get theirs from there, with what the setup lines did to it. A search that lives writes `FOLDER/wanted` again
-and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the allocation ends: a search
-that died and is not started again must not keep GPUs from everybody else until the time limit. It ends at
-once where that file names other allocations, or none: Slurm may have started it when the search was over.
+from then on, and until it goes, steps may come. Only its owner may read it, since the environment in it may
+hold secrets; steps get theirs from there, with what the setup lines did to it. A search that lives writes
+`FOLDER/wanted` again and again. Where that has not changed for GIVE_UP_S seconds and no step runs, the
+allocation ends: a search that died and is not started again must not keep GPUs from everybody else until the
+time limit. It ends at once where that file names other allocations, or none: Slurm may have started it when
+the search was over.
 
 `PYTHON -I -S holder.py task FILE` becomes the command of this task of an array; FILE is a JSON list of those.
 
@@ -75,10 +76,21 @@ def hold(folder: str, give_up_s: float) -> int:
     job_id = str(about["job_id"])
     if not Path(folder).is_dir():
         return _complain(0, f"{folder} is gone, and with it whoever wanted this allocation: it ends")
-    last, since_s = _read(f"{folder}/{WANTED_FILE}"), time.monotonic()
-    if _is_unwanted(last):
+    if _is_unwanted(_read(f"{folder}/{WANTED_FILE}")):
         return _complain(0, _UNWANTED)
-    _write_whole(f"{folder}/{file_name(job_id, int(str(about['restart'])))}", about)
+    path = Path(folder) / file_name(job_id, int(str(about["restart"])))
+    _write_whole(str(path), about)
+    try:
+        return _wait(folder, job_id, give_up_s)
+    finally:
+        # should the allocation be started again, a search must wait for its setup lines once more
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _wait(folder: str, job_id: str, give_up_s: float) -> int:
+    """Wait until we are told to end or nobody wants the allocation any more; return the exit code."""
+    last, since_s = _read(f"{folder}/{WANTED_FILE}"), time.monotonic()
     while signal.sigtimedwait(_ENDS, min(LOOKS_S, give_up_s / _N_LOOKS)) is None:
         word = _read(f"{folder}/{WANTED_FILE}")
         if word != last:

@@ -49,14 +49,13 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     lines = Lines(0)
     words: list[str] = []
-    is_script = len(sys.argv) > 2
     try:
         pair = Pair()
     except OSError as err:
         complain(f"no process can be made: {err.strerror}")
         os._exit(_NO_PROCESS)
     says_over = False
-    if is_script:
+    if len(sys.argv) > 2:
         folder, attempt = sys.argv[1:3]
     else:
         rehearse(lines)
@@ -71,7 +70,7 @@ def main() -> None:
         folder, attempt = about["folder"], about["attempt"]
         says_over = about.get("says_over", False)
     # at once: the search waits for our end, and nothing is left to be tidied up
-    os._exit(run(folder, attempt, lines, words, pair, is_script=is_script, says_over=says_over))
+    os._exit(run(folder, attempt, lines, words, pair, says_over=says_over))
 
 
 def run(
@@ -81,7 +80,6 @@ def run(
     words: list[str],
     pair: Pair,
     *,
-    is_script: bool = False,
     says_over: bool = False,
 ) -> int:
     """Claim an attempt and run it; return the exit code of this process.
@@ -92,7 +90,6 @@ def run(
         lines: standard input.
         words: what came by it already.
         pair: waits for the attempt, and ends with this process.
-        is_script: a batch script became this process.
         says_over: standard output is to hear of the end.
     """
     # for the keeper, which decides about them: blocked here, and so in all that is forked, from now on
@@ -104,7 +101,7 @@ def run(
         complain(f"no order for the attempt {attempt} in {folder}")
         return _NO_ORDER
     marks: dict[str, object] = {"attempt": attempt, "token": os.urandom(16).hex()}
-    warden = Warden(folder, order, marks, lines, pair, hears_for_keeper=is_script, says_over=says_over)
+    warden = Warden(folder, order, marks, lines, pair, says_over=says_over)
     warden.get_ready()
     # the claim is the first renewal of the lease: the server hears of it
     claimed_s = now_s()

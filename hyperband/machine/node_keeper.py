@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what is imported is copied at every fork
     from typing import Any
 
 # What the warden says to the keeper: signals of our own, since batch systems warn with SIGUSR1 and SIGUSR2.
-_STOP, _TIMEOUT, _FENCE = (signal.SIGRTMIN + number for number in (1, 2, 3))
+_STOP, _TIMEOUT, _FENCE, _PASSED_WARNING = (signal.SIGRTMIN + number for number in (1, 2, 3, 4))
 #: which signal hands on which word of the search
 SIGNAL_OF = {ASKED[STOP_SIGNAL]: _STOP, ASKED[TIMEOUT_SIGNAL]: _TIMEOUT, FENCE: _FENCE}
 #: what asks for the end, and why; by SIGTERM a batch system does
@@ -44,8 +44,13 @@ _ASKS: dict[int, str] = {
 _WARNING = signal.SIGUSR1
 #: what a batch system sends
 BATCH_SIGNALS: set[int] = {signal.SIGTERM, _WARNING}
+#: and what the warden makes of it, for which it may be the only one to get it
+PASSED_ON: dict[int, int] = {signal.SIGTERM: signal.SIGTERM, _WARNING: _PASSED_WARNING}
 #: what a node's keeper waits for, blocked from its first moment on
-NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING}
+NODE_SIGNALS: set[int] = {signal.SIGCHLD, *_ASKS, _FENCE, _WARNING, _PASSED_WARNING}
+
+#: a warning that comes to the keeper itself, and so to the job, and one that is passed on soon after, are one
+_ONE_WARNING_S = 5.0
 
 #: how long we stay when our word has gone out that the job is over
 _LINGER_S = 0.1
@@ -134,6 +139,8 @@ class NodeKeeper(Keeper):
         #: the job is kept stopped
         self._is_held = False
         self._met_stopped_warden = False
+        #: when a warning came that the job got as well
+        self._warned_s = float("-inf")
 
     def take(self, descriptors: list[int], lock: int | None = None) -> Mapping[str, Any]:
         """Take a request as every keeper does.
@@ -208,7 +215,7 @@ class NodeKeeper(Keeper):
 
     def _next_signal(self, wanted: set[int], until_s: float) -> int:
         """Wait as every keeper does, but end the job when its lease runs out, and hand warnings on."""
-        wanted = {*wanted, _FENCE, _WARNING}
+        wanted = {*wanted, _FENCE, _WARNING, _PASSED_WARNING}
         while True:
             lasts_s = self._calm_s()
             if lasts_s <= 0:
@@ -227,8 +234,12 @@ class NodeKeeper(Keeper):
                 )
                 return 0
             if number == _WARNING:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._job, _WARNING)
+                # by who sends it to all processes of the step, or of the job, and so to the script
+                self._warned_s = now_s()
+            elif number == _PASSED_WARNING:
+                if now_s() - self._warned_s > _ONE_WARNING_S:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(self._job, _WARNING)
             elif number != 0 or time.monotonic() >= until_s:
                 return number
 

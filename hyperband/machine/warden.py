@@ -27,7 +27,7 @@ from hyperband.machine.keeper import (
     now_s,
 )
 from hyperband.machine.node_environment import RefusedError, environment_of
-from hyperband.machine.node_keeper import BATCH_SIGNALS, SIGNAL_OF, Shared
+from hyperband.machine.node_keeper import BATCH_SIGNALS, PASSED_ON, SIGNAL_OF, Shared
 from hyperband.machine.node_lines import READ_BYTES, Lines, complain
 from hyperband.machine.node_pair import Pair
 from hyperband.machine.proc import descendants, is_stopped
@@ -43,6 +43,8 @@ _N_RENEWALS = 5
 _LOOK_S = 1.0
 #: the first time only when the job's start is over, mostly, which it would slow down
 _QUIET_S = 0.1
+#: what a batch system sends to all processes has come to all of them after so long
+_TO_ALL_S = 0.2
 #: how often the descendants of a keeper that was killed are listed again: a fork can outrun a listing
 _KILL_AGAIN_S = 0.02
 
@@ -58,7 +60,6 @@ class Warden:
         lines: Lines,
         pair: Pair,
         *,
-        hears_for_keeper: bool = False,
         says_over: bool = False,
     ) -> None:
         """Begin.
@@ -69,13 +70,11 @@ class Warden:
             marks: what tells this attempt from any other.
             lines: words of the search.
             pair: waits for it.
-            hears_for_keeper: what a batch system sends comes to this process, and may to no other.
             says_over: standard output is to hear of the end.
         """
         self._folder = folder
         self._pair = pair
         self._says_over = says_over
-        self._hears_for_keeper = hears_for_keeper
         self._order = order
         self._marks = marks
         self._lines = lines
@@ -93,6 +92,8 @@ class Warden:
         self._stopped_since_s: float | None = None
         self._looked_s = 0.0
         self._why_killed = ""
+        #: when a warning of the batch system is passed on
+        self._warn_at_s = float("inf")
 
     def get_ready(self) -> None:
         """Have those who wait get ready for the attempt, while nobody knows whose it will be.
@@ -183,19 +184,25 @@ class Warden:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _hear_batch_system(self) -> None:
-        """Hand on what a batch system sent to us, and what it sends where that comes to us alone."""
-        if self._hears_for_keeper:
-            for number in BATCH_SIGNALS:
-                signal.signal(number, self._pass_on)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, BATCH_SIGNALS)
-            return
-        # since we have the attempt; the keeper may have taken it for meant for one that waits
-        for number in signal.sigpending() & BATCH_SIGNALS:
-            self._pass_on(number, None)
+        """Pass on what a batch system sends, since we have the attempt: it may come to us alone.
 
-    def _pass_on(self, number: int, _: object) -> None:
+        So it is for who becomes a batch script, and where Slurm follows processes by cgroups, which signals
+        those that it has started itself (proctrack/cgroup). Other ways reach keeper and job as well.
+        """
+        for number in BATCH_SIGNALS:
+            signal.signal(number, self._hear)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BATCH_SIGNALS)
+
+    def _hear(self, number: int, _: object) -> None:
+        if number == signal.SIGTERM:
+            self._pass_on(number)
+        else:
+            # a moment later: the keeper is to know by then whether it came to all
+            self._warn_at_s = min(self._warn_at_s, now_s() + _TO_ALL_S)
+
+    def _pass_on(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._keeper, number)
+            os.kill(self._keeper, PASSED_ON[number])
 
     def _watch(self) -> int:
         """Renew, look and listen until the keeper has ended; return its exit status."""
@@ -210,8 +217,12 @@ class Warden:
             elif now >= self._look_at_s:
                 self._look_at_keeper(now)
                 self._look()
+            if now >= self._warn_at_s:
+                self._warn_at_s = float("inf")
+                self._pass_on(signal.SIGUSR1)
             awaited: list[Any] = [self._wake] if self._lines.has_ended else [self._wake, self._lines]
-            ready, _, _ = select.select(awaited, [], [], max(0.0, self._look_at_s - now_s()))
+            next_s = min(self._look_at_s, self._warn_at_s)
+            ready, _, _ = select.select(awaited, [], [], max(0.0, next_s - now_s()))
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 1 << 10)

@@ -1,7 +1,8 @@
 """A search that runs on its own: everything is checked here, and the rest of the command runs elsewhere.
 
 Owns how a detached search is started, and what it and its starter say to each other. With `--on slurm` it is
-a job of Slurm's; otherwise it is a process of this machine without a terminal.
+a job of Slurm's; otherwise it is a process of this machine without a terminal. What is of Slurm alone is
+imported where it is used: nobody else waits for it.
 """
 
 import contextlib
@@ -11,13 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperband.errors import MachineError, StudyBusyError, UsageError
 from hyperband.folder import SEARCH_LOG_FILE, has_study
 from hyperband.journal import Journal, writer_of
-from hyperband.launch.slurm.profile_file import read_profile
-from hyperband.launch.slurm.search import SearchJob, end_search, look_at, start_again, submit_search
-from hyperband.launch.slurm.search_time import refuse_short_job
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.settings import On, Settings
@@ -26,6 +25,9 @@ from hyperband.study.opening import continued, open_script
 from hyperband.study.parts import grounds_of
 from hyperband.study.rest import end_living_jobs
 from hyperband.study.submitted import refuse_submitted
+
+if TYPE_CHECKING:
+    from hyperband.launch.slurm.search import SearchJob
 
 #: in the environment of a search that was detached: `slurm`, or the descriptor on which it says that it has
 #: begun
@@ -85,6 +87,8 @@ class Detached:
         """
         if not self.is_in_slurm:
             return
+        from hyperband.launch.slurm.search import SearchJob, start_again
+
         if is_handed_over:
             start_again(environ)
             return
@@ -134,6 +138,10 @@ def detach(
     argv = [*_ourselves(), *words]
     if settings.on is not On.SLURM:
         return _start(argv, study, log)
+    from hyperband.launch.slurm.profile_file import read_profile
+    from hyperband.launch.slurm.search import submit_search
+    from hyperband.launch.slurm.search_time import signal_s
+
     job = submit_search(
         study,
         read_profile(settings.slurm_profile, settings.slurm_set),
@@ -141,8 +149,9 @@ def detach(
         cwd=Path.cwd(),
         environ={**os.environ, VARIABLE: _IN_SLURM},
         command=argv,
+        signal_s=signal_s(settings.grace_s),
     )
-    _refuse_short(job, study)
+    _refuse_short(job, study, settings.grace_s)
     return Begun(study, log, f"Slurm's job {job.job_id}")
 
 
@@ -177,13 +186,16 @@ def _checked(settings: Settings, console: Console, confirm: Callable[[Path], Non
         return study
 
 
-def _refuse_short(job: SearchJob, study: Path) -> None:
+def _refuse_short(job: "SearchJob", study: Path, grace_s: float) -> None:
     """Take a search back for which Slurm has too little time.
 
     Raises:
         UsageError: it has.
         MachineError: it has, and the job cannot be taken back.
     """
+    from hyperband.launch.slurm.search import end_search, look_at
+    from hyperband.launch.slurm.search_time import refuse_short_job
+
     try:
         line = look_at(job, os.environ)
     except MachineError:
@@ -191,7 +203,7 @@ def _refuse_short(job: SearchJob, study: Path) -> None:
     if line is None:
         return
     try:
-        refuse_short_job(line)
+        refuse_short_job(line, grace_s)
     except UsageError:
         end_search(job, os.environ)
         job.forget(study)

@@ -30,7 +30,7 @@ class Waiting:
     shortest_s: float | None = None
     #: places that get no job: they failed those that succeed elsewhere
     quarantined: frozenset[str] = frozenset()
-    #: the search comes to its end: nothing is started any more
+    #: the search comes to its end: nothing is started any more, nor is there to begin what was
     is_last: bool = False
 
 

@@ -1,4 +1,7 @@
-"""The parts of a search, made from its settings and its journal. Puts nothing in motion."""
+"""The parts of a search, made from its settings and its journal. Puts nothing in motion.
+
+What is of Slurm or Ray alone is imported where it is used: nobody else waits for it.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +21,9 @@ from hyperband.study.grounds import Grounds, LocalGrounds
 from hyperband.study.guidance import Guidance
 from hyperband.study.guiding import Guiding
 from hyperband.study.opening import Opened
-from hyperband.study.ray_grounds import RayGrounds
 from hyperband.study.rest import launchers_of_rest
 from hyperband.study.sampling import Ids, Sampling
-from hyperband.study.slurm_grounds import HeldGrounds
 from hyperband.study.stored_checkpoints import StoredCheckpoints
-from hyperband.study.trial_job_grounds import TrialJobGrounds
 
 
 def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> Grounds:
@@ -42,9 +42,15 @@ def grounds_of(settings: Settings, study: Path, owns: Callable[[int], bool]) -> 
             return LocalGrounds(settings, study=study, owns=owns)
         case On.SLURM:
             if settings.slurm_mode == "jobs":
+                from hyperband.study.trial_job_grounds import TrialJobGrounds
+
                 return TrialJobGrounds(settings)
+            from hyperband.study.slurm_grounds import HeldGrounds
+
             return HeldGrounds(settings)
         case On.RAY:
+            from hyperband.study.ray_grounds import RayGrounds
+
             return RayGrounds(settings)
         case _:
             assert_never(settings.on)

@@ -1,4 +1,7 @@
-"""What a search that is gone left running: jobs of this machine and of others, by their folders alone."""
+"""What a search that is gone left running: jobs of this machine and of others, by their folders alone.
+
+What is of Slurm or Ray is imported only for a study that has something there: no other search waits for that.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -7,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperband.errors import MachineError
-from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, job_folder
+from hyperband.folder import JOBS_FOLDER, KEEPERS_FILE, RAY_FOLDER, SLURM_FOLDER, job_folder
 from hyperband.launch.base import Ending, Launcher, Lease, Slot, StopReason
 from hyperband.launch.local import LocalLauncher
-from hyperband.launch.ray.end import UnfetchedError, end_slots, has_own_ray, shares_no_files
 from hyperband.launch.remote.carrier import Carrier, Room
 from hyperband.launch.remote.files import Ordered
 from hyperband.launch.remote.launcher import RemoteLauncher
-from hyperband.launch.slurm.end import end_allocations, what_is_held
 from hyperband.machine.claim import ORDER_FILE
 from hyperband.machine.keeper import RESULT_FILE
 from hyperband.machine.limits import allow_one_more
@@ -155,7 +156,7 @@ def end_living_jobs(
                 jobs.append((launcher, job))
         for launcher, job in jobs:
             launcher.stop(job, StopReason.STOP)
-        is_sent, held = shares_no_files(folder), list[str]()
+        is_sent, held = _shares_no_files(folder), list[str]()
         if is_sent:
             remote = [(launcher, job) for launcher, job in jobs if isinstance(launcher, RemoteLauncher)]
             held = _end_sent(remote, folder, gives_up=gives_up, say=say)
@@ -168,6 +169,15 @@ def end_living_jobs(
     return Rest(len(jobs) - n_fetched, n_fetched, tuple(held))
 
 
+def _shares_no_files(folder: Path) -> bool:
+    """Return whether jobs of a study may run on nodes that share no files with us."""
+    if not (folder / RAY_FOLDER).exists():
+        return False
+    from hyperband.launch.ray.end import shares_no_files
+
+    return shares_no_files(folder)
+
+
 def _end_sent(
     jobs: list[tuple[RemoteLauncher, Any]], folder: Path, *, gives_up: bool, say: Callable[[str], None]
 ) -> list[str]:
@@ -178,6 +188,8 @@ def _end_sent(
     Raises:
         UnfetchedError: what they left is there, and cannot be fetched.
     """
+    from hyperband.launch.ray.end import UnfetchedError
+
     try:
         held = _end_on_ray(folder, gives_up=gives_up, say=say)
     except UnfetchedError:
@@ -189,24 +201,55 @@ def _end_sent(
     return held
 
 
-def end_held(folder: Path, *, but: On | None = None) -> list[str]:
+def end_held(
+    folder: Path,
+    *,
+    but: On | None = None,
+    gives_up: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """End what a search that is gone still holds of clusters; return what that was, counted.
 
     Args:
         folder: of the study.
         but: what is held there is still wanted.
+        gives_up: a Ray cluster that does not answer is gone for good; then nothing is held there.
+        say: told of that.
 
     Raises:
         MachineError: a cluster does not answer, or does not end it.
     """
-    what, n_held = what_is_held(folder), 0 if but is On.SLURM else end_allocations(folder)
-    held = [counted(n_held, what)] if n_held else []
-    return held if but is On.RAY else held + _end_on_ray(folder)
+    held = [] if but is On.SLURM else _end_on_slurm(folder)
+    if but is On.RAY:
+        return held
+    try:
+        return held + _end_on_ray(folder)
+    except MachineError as err:
+        if not gives_up:
+            raise
+        from hyperband.launch.ray.files import forget
+
+        forget(folder)
+        say(f"Given up: {err}")
+        return held
+
+
+def _end_on_slurm(folder: Path) -> list[str]:
+    if not (folder / SLURM_FOLDER).exists():
+        return []
+    from hyperband.launch.slurm.end import end_allocations, what_is_held
+
+    what, n_held = what_is_held(folder), end_allocations(folder)
+    return [counted(n_held, what)] if n_held else []
 
 
 def _end_on_ray(
     folder: Path, *, gives_up: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> list[str]:
+    if not (folder / RAY_FOLDER).exists():
+        return []
+    from hyperband.launch.ray.end import end_slots, has_own_ray
+
     was_ours = has_own_ray(folder)
     n_slots = end_slots(folder, gives_up=gives_up, say=say)
     held = [counted(n_slots, "slot")] if n_slots else []

@@ -319,7 +319,8 @@ class Search:
     def _waiting(self) -> Waiting:
         """Count what waits for a slot, up to as many as there could be."""
         if self._finish.is_near:
-            return Waiting(0, is_last=True)
+            # what is in a queue keeps its place there for a start that follows at once
+            return Waiting(0, is_last=not self._finish.leaves_jobs)
         quarantined = frozenset(self._health.quarantined)
         most = self._slots.n_slots()
         n_new = self._engine.n_ids_wanted()

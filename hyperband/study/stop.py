@@ -12,7 +12,6 @@ from hyperband.folder import JOURNAL_FILE, Holder, has_study, job_folder
 from hyperband.journal import Journal, writer_of
 from hyperband.journal.place import Place
 from hyperband.journal.stop_request import ask_to_stop, withdraw_stop
-from hyperband.launch.slurm.search import SearchJob
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
 from hyperband.search.engine import Engine
@@ -22,7 +21,7 @@ from hyperband.study.attempts import as_timed
 from hyperband.study.judging import judged_end
 from hyperband.study.opening import last_settings
 from hyperband.study.rest import Rest, end_held, end_living_jobs, read_ended
-from hyperband.study.submitted import end_submitted
+from hyperband.study.submitted import end_submitted, submitted_job
 from hyperband.study.verdict import ended_event
 
 _LOOK_S = 0.3
@@ -48,7 +47,7 @@ def stop_study(
         MachineError: its search runs on another machine, or belongs to somebody else.
     """
     folder = folder.absolute()
-    was_submitted = SearchJob.read(folder) is not None
+    was_submitted = submitted_job(folder) is not None
     job_id = end_submitted(folder, say)
     words = "" if job_id is None else f"Ended the search, Slurm's job {job_id}. "
     if was_submitted and not has_study(folder):
@@ -124,7 +123,7 @@ def _end_what_is_left(
             reason = "killed, and what was left of it ended by `hyperband stop`"
             journal.append(*events, SearchEnded(time.time(), "stopped", reason), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
-        held = [*rest.held, *end_held(folder)]
+        held = [*rest.held, *end_held(folder, gives_up=gives_up, say=say)]
     return rest, held
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import hyperband
 from hyperband.folder import job_folder
-from hyperband.launch.ray.sent import sealed_by
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
 from hyperband.search.events import CheckpointsRemoved, Event, JobEnded, JobStarted
@@ -158,6 +157,9 @@ class StoredCheckpoints:
                 self._want(folder, trial)
 
     def _want(self, folder: Path, trial: int | None) -> None:
+        # here, because searches without a storage import this module, too
+        from hyperband.launch.ray.sent import sealed_by
+
         sealed = sealed_by(folder)
         if sealed["sealed"] is not None and sealed.get("storage") is not None:
             self._wanted.append(_Removal(folder, sealed, trial))

@@ -1,7 +1,8 @@
 """The search of a study that was submitted as a job of Slurm's: looked at and ended, and what is known of it.
 
 Owns the words for where Slurm cannot be asked: whoever starts or stops such a study must know what is certain
-without it, and what to do. How Slurm is asked is launch/slurm/search.py's.
+without it, and what to do. How Slurm is asked is launch/slurm/search.py's, which is imported only for a study
+that has something of Slurm: no other search waits for that.
 """
 
 import contextlib
@@ -10,16 +11,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperband.errors import HyperbandError, MachineError, StudyBusyError
-from hyperband.folder import has_study
+from hyperband.folder import SLURM_FOLDER, has_study
 from hyperband.journal import read_events, writer_of
-from hyperband.launch.slurm.search import COMMAND_S, SearchJob, about_file, end_search, look_at
-from hyperband.launch.slurm.words import JobLine, JobState
 from hyperband.search.events import SearchEnded, SearchStarted
+
+if TYPE_CHECKING:
+    from hyperband.launch.slurm.search import SearchJob
+    from hyperband.launch.slurm.words import JobLine
 
 #: an answer that takes longer is told of
 _WORTH_TELLING_S = 2.0
+
+
+def submitted_job(study: Path) -> "SearchJob | None":
+    """Return the search that was submitted last and has not ended in order; None: there is none."""
+    if not (study / SLURM_FOLDER).exists():
+        return None
+    from hyperband.launch.slurm.search import SearchJob
+
+    return SearchJob.read(study)
 
 
 def refuse_submitted(study: Path, say: Callable[[str], None]) -> None:
@@ -33,9 +46,11 @@ def refuse_submitted(study: Path, say: Callable[[str], None]) -> None:
         StudyBusyError: there is such a job.
         MachineError: Slurm does not say.
     """
-    job = SearchJob.read(study)
+    job = submitted_job(study)
     if job is None or job.job_id == os.environ.get("SLURM_JOB_ID"):
         return
+    from hyperband.launch.slurm.search import look_at
+
     with _explained(study, job), _told(say, f"Slurm is asked about its job {job.job_id}"):
         line = look_at(job, os.environ)
     if line is None:
@@ -57,9 +72,11 @@ def end_submitted(study: Path, say: Callable[[str], None]) -> str | None:
     Raises:
         MachineError: Slurm does not say whether there is, or the search does not end.
     """
-    job = SearchJob.read(study)
+    job = submitted_job(study)
     if job is None:
         return None
+    from hyperband.launch.slurm.search import end_search, look_at
+
     with _explained(study, job):
         with _told(say, f"Slurm is asked about its job {job.job_id}"):
             line = look_at(job, os.environ)
@@ -68,8 +85,10 @@ def end_submitted(study: Path, say: Callable[[str], None]) -> str | None:
     return job.job_id if is_ended else None
 
 
-def _doing(line: JobLine) -> str:
+def _doing(line: "JobLine") -> str:
     """What the job of a search does, in words that follow on "which"."""
+    from hyperband.launch.slurm.words import JobState
+
     match line.state:
         case JobState.WAITING:
             reason = f" ({line.reason})" if line.reason not in ("", "None") else ""
@@ -87,6 +106,8 @@ def _doing(line: JobLine) -> str:
 @contextlib.contextmanager
 def _told(say: Callable[[str], None], words: str) -> Iterator[None]:
     """Say these words if what is done here takes long; nothing else is said meanwhile."""
+    from hyperband.launch.slurm.search import COMMAND_S
+
     timer = threading.Timer(_WORTH_TELLING_S, lambda: say(f"{words}; for at most {COMMAND_S:g} s."))
     timer.start()
     try:
@@ -97,8 +118,10 @@ def _told(say: Callable[[str], None], words: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(study: Path, job: SearchJob) -> Iterator[None]:
+def _explained(study: Path, job: "SearchJob") -> Iterator[None]:
     """Add to an error of Slurm's what is known without it, and the way on."""
+    from hyperband.launch.slurm.search import about_file
+
     try:
         yield
     except MachineError as err:

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import ray
 import ray.cloudpickle
-from ray.exceptions import ActorUnavailableError, RayActorError, RuntimeEnvSetupError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
 from hyperband.folder import JOBS_FOLDER
 from hyperband.launch.ray import actor as ray_actor
@@ -33,7 +33,7 @@ from hyperband.launch.ray import sent_checkpoints, sent_folder
 from hyperband.launch.ray.laying import Laying
 from hyperband.launch.ray.survey import LEAVE_S, SURVEY_S, Handle, Survey
 from hyperband.launch.ray.sync import Sync
-from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, said_by_ray, with_gpus
+from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, end_of, said_by_ray, with_gpus
 
 #: Ray's head is said not to answer when it took so long
 _SILENT_S = 8.0
@@ -59,6 +59,10 @@ class _Slot:
     name: str = ""
     #: what travelled there is not what travels now
     is_old: bool = False
+    #: the attempt that was begun to be fetched last, and what tells that from an earlier time
+    fetches: tuple[str, object] = "", None
+    #: a call there will tell of its end
+    is_awaited: bool = False
 
 
 class Bridge:
@@ -264,9 +268,23 @@ class Bridge:
 
     def _begin(self, slot: _Slot, words: Mapping[str, Any]) -> None:
         """Send an attempt to its slot, and fetch what there is of it from then on."""
-        begun = slot.handle.begin.remote(words["order"])
-        # one that did not begin is not known there
-        self._when(begun, lambda *_: self._sync(slot, words["folder"], words["attempt"]))
+
+        def began(_: None, error: BaseException | None) -> None:
+            if isinstance(error, RayTaskError):
+                self._note_refused(slot, words, error)
+            else:
+                # one that did not come there is not known there
+                self._sync(slot, words["folder"], words["attempt"])
+
+        self._when(slot.handle.begin.remote(words["order"]), began)
+
+    def _note_refused(self, slot: _Slot, words: Mapping[str, Any], error: BaseException) -> None:
+        """Tell that nothing of an attempt ran: its slot has another, which may have come late; ask which."""
+        attempt = words["attempt"]
+        with contextlib.suppress(OSError):  # then it is Lost
+            Laying(Path(words["folder"]), attempt).lay_unbegun(str(error).strip().rpartition("\n")[2])
+        self._say({"at": "over", "attempt": attempt, "said": ""})
+        self._meet(slot)
 
     def _sync(self, slot: _Slot, folder: str, attempt: str) -> None:
         """Fetch what there is of an attempt at a slot that shares no files with us, until its end."""
@@ -276,7 +294,23 @@ class Bridge:
                 self._retire(slot)  # first, so that nothing more is begun there
             self._say({"at": "over", "attempt": attempt, "said": said})
 
-        Sync(slot.handle, Laying(Path(folder), attempt), self._when, self._after, over).begin()
+        mine = attempt, object()
+        slot.fetches = mine
+
+        def is_wanted() -> bool:
+            is_taken_over = slot.fetches[0] == attempt and slot.fetches is not mine
+            return self._slots.get(slot.key) is slot and not is_taken_over
+
+        def when(ref: _Ref, call: Callable[[Any, BaseException | None], None]) -> None:
+            def answered(part: dict[str, Any] | None, error: BaseException | None) -> None:
+                if not isinstance(error, ActorUnavailableError):
+                    call(part, error)
+                # else its slot is met again, and asked anew: not before, since it may have had another since
+
+            self._when(ref, answered)
+
+        laying = Laying(Path(folder), attempt)
+        Sync(slot.handle, laying, when, self._after, over, is_wanted).begin()
 
     def _meet(self, slot: _Slot) -> None:
         """Ask a slot where it is; that it answers means that it is there."""
@@ -319,11 +353,15 @@ class Bridge:
         """Hear of a slot's end by a call that ends with it."""
 
         def came(_: None, error: BaseException | None) -> None:
+            slot.is_awaited = False
             if error is None:
                 self._stay_with(slot)
             else:
                 self._part(slot, error)
 
+        if slot.is_awaited:
+            return  # it was met in between
+        slot.is_awaited = True
         self._when(slot.handle.linger.remote(_WAIT_S), came)
 
     def _part(self, slot: _Slot, error: BaseException | None) -> None:
@@ -357,7 +395,7 @@ class Bridge:
         # those that fail together are one: others of the same moment may be about to begin
         if is_unfit and self._survey.note_unfit():
             # the reason stands at the end of what Ray says
-            self._say({"at": "unfit", "words": " ".join(str(error).split())[-_SAID_LENGTH:]})
+            self._say({"at": "unfit", "words": end_of(str(error), _SAID_LENGTH)})
         self._say({"at": "gone", "key": slot.key, "words": said_by_ray(error)})
 
 

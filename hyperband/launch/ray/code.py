@@ -145,7 +145,7 @@ def travelling(folder: Path, *, but: Sequence[Path], checkpoints: str | None) ->
 
     Args:
         folder: whose content it is.
-        but: folders that stay here, wherever they are; so does each that holds a study.
+        but: folders and files that stay here, wherever they are; so does each folder that holds a study.
         checkpoints: regular expression of paths that are checkpoints.
 
     Raises:
@@ -214,8 +214,10 @@ def _files(folder: Path, ignored: Ignored, but: set[str], stays: list[str]) -> I
         stays += [f"{below}{name}/" for name in folders if not goes[name]]
         folders[:] = [name for name in folders if goes[name]]
         for name in names:
+            path = Path(here, name)
             # a link to a file travels as what it leads to; one that leads nowhere stays
-            if not ignored.has(below + name, is_folder=False) and Path(here, name).is_file():
+            is_out = ignored.has(below + name, is_folder=False) or not path.is_file()
+            if not is_out and os.path.realpath(path) not in but:
                 yield below + name
             else:
                 stays.append(below + name)

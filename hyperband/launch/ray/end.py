@@ -122,7 +122,7 @@ class _Ending:
             f"the slots of this study in Ray at {cluster.address} could not be ended: "
             f"{self._trouble or f'it did not answer within {_END_S:g} s'}. By themselves they end after "
             f"{GIVE_UP_S:g} s without a search, and with their cluster; start the same command again when "
-            "Ray answers"
+            f"Ray answers, or, where that cluster is gone for good: hyperband stop --give-up {self._study}"
         )
 
     def _fetch(self) -> bool:

@@ -138,7 +138,7 @@ def _refuse_other(before: Cluster, study: Path, address: str, files: str) -> Non
         raise MachineError(
             f"an earlier start of this study may hold slots of the Ray cluster {before.address}, and "
             f"this one names {address}; give --ray-address {before.address}, or end what is held with "
-            "`hyperband stop` first"
+            f"`hyperband stop` first (where that cluster is gone for good: hyperband stop --give-up {study})"
         )
     if before.files != files:
         raise MachineError(

@@ -192,6 +192,14 @@ class Holdings:
             del self._held[held.key]
         return found
 
+    def give_up_beyond(self) -> list[Held]:
+        """Take out idle slots of an earlier start that are more than there may be now."""
+        n_beyond = 0 if self._max_slots is None else len(self._held) - self._max_slots
+        found = self._idle()[: max(0, n_beyond)]
+        for held in found:
+            del self._held[held.key]
+        return found
+
     def take_over(self) -> list[Over]:
         """Return the attempts whose keepers ended since the last call."""
         over, self._over = self._over, []

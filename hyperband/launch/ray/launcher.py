@@ -9,6 +9,7 @@ from pathlib import Path
 from hyperband.launch.base import Ending, Lease, StopReason
 from hyperband.launch.ray.holdings import Over
 from hyperband.launch.ray.slots import RaySlots
+from hyperband.launch.ray.words import means_low_memory
 from hyperband.launch.remote.carrier import Carrier, Carriers, Room
 from hyperband.launch.remote.files import was_asked
 from hyperband.launch.remote.job import RemoteJob
@@ -129,9 +130,11 @@ class RayLauncher(RemoteLauncher):
             words = taken or _TOLD_TO_END
             # Ray may say so only later: nothing is to be started there meanwhile
             self._slots.distrust(name)
-            return replace(ending, exit_status=None, asked=None, note=words, was_taken_away=True)
+            ending = replace(ending, exit_status=None, asked=None, note=words)
+            return replace(ending, was_taken_away=not means_low_memory(taken))
         if ending.exit_status is None and (taken or not has_lost_keeper):
-            return replace(ending, was_taken_away=True)
+            # a job that takes more memory than its node has would be tried for ever
+            return replace(ending, was_taken_away=not means_low_memory(taken))
         # a job that takes its keeper along each time must not be tried for ever
         self._slots.note_run(name)
         return ending

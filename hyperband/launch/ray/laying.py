@@ -60,6 +60,16 @@ class Laying:
         write_whole(str(self._folder), RESULT_FILE, json.dumps(result).encode())
         return True
 
+    def lay_unbegun(self, why: str) -> None:
+        """Lay down that nothing of it ever ran.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        result = {"attempt": self.attempt, "exit_status": None, "never_ran": True, "note": why}
+        nothing = {"parts": dict.fromkeys(_OUTPUTS, b""), "keeper": b"", "n_answers": 0, "age_s": 0.0}
+        self.lay({**nothing, "result": result})
+
     def make_sure(self) -> None:
         """Have all of it on the disk: its slot is about to forget it.
 

@@ -356,6 +356,9 @@ class RaySlots(RemoteSlots):
             self._n_asked = n_wanted
             if n_wanted and not self._has_said_slow and not self._holdings.names():
                 self._without_s = self._without_s or time.monotonic()
+        for held in self._holdings.give_up_beyond():
+            self.link.say({"op": "drop", "key": held.key})
+            self._news.append(f"the slot {held.slot.name} is given back: --max-slots is {self._max_slots}")
         if self._n_waiting == 0:
             for held in self._holdings.give_up_surplus(time.monotonic()):
                 self.link.say({"op": "drop", "key": held.key})

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import ray
 from ray.util import list_named_actors
 
-from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, n_slots_of
+from hyperband.launch.ray.words import GIVE_UP_S, NAMESPACE, Join, room_by_name
 
 #: between looks at the cluster's nodes
 SURVEY_S = 1.0
@@ -183,9 +183,8 @@ class Survey:
     def _look_at_nodes(self) -> int:
         """Return how many slots the cluster has room for if nobody else is there; tell of changes."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        n_on = {
-            node["NodeManagerHostname"]: n_slots_of(node["Resources"], self._join.resources) for node in nodes
-        }
+        named = ((node["NodeManagerHostname"], node["Resources"]) for node in nodes)
+        n_on = room_by_name(named, self._join.resources)
         self.answered_s = time.monotonic()
         if n_on != self._n_on:
             self._n_on = n_on

@@ -24,7 +24,13 @@ class Sync:
     """One attempt, until its result is here."""
 
     def __init__(
-        self, handle: _Handle, laying: Laying, when: _When, after: _After, over: Callable[[str], None]
+        self,
+        handle: _Handle,
+        laying: Laying,
+        when: _When,
+        after: _After,
+        over: Callable[[str], None],
+        is_wanted: Callable[[], bool],
     ) -> None:
         """Fetch nothing yet.
 
@@ -34,12 +40,14 @@ class Sync:
             when: has something done when Ray has an answer.
             after: has something done after so many seconds.
             over: told that nothing more will come, and what was said of it.
+            is_wanted: asked whether the slot is there, as far as is known, and nobody has taken this over.
         """
         self._handle = handle
         self._laying = laying
         self._when = when
         self._after = after
         self._over = over
+        self._is_wanted = is_wanted
         self._is_in_trouble = False
         self._is_told = False
 
@@ -48,13 +56,17 @@ class Sync:
         self._ask(0.0)
 
     def _ask(self, wait_s: float) -> None:
+        if not self._is_wanted():
+            return
         laying = self._laying
         asked = self._handle.sync.remote(laying.attempt, dict(laying.offsets), laying.has_keeper, wait_s)
         self._when(asked, self._came)
 
     def _came(self, part: dict[str, Any] | None, error: BaseException | None) -> None:
         if error is not None:
-            return  # its slot is gone, of which is told
+            # a slot that is gone is told of; one that is there could not answer, or its answer was lost
+            self._note_trouble(error)
+            return
         if part is None:
             self._over("nothing of it is at its slot any more")
             return
@@ -70,10 +82,7 @@ class Sync:
             if is_all:
                 self._laying.make_sure()
         except OSError as err:
-            if not self._is_in_trouble:
-                print(f"{self._laying.attempt}: {err}; trying on", file=sys.stderr, flush=True)  # noqa: T201
-            self._is_in_trouble = True
-            self._after(_TROUBLE_S, lambda: self._ask(0.0))
+            self._note_trouble(err)
             return
         self._is_in_trouble = False
         if is_all:
@@ -86,3 +95,10 @@ class Sync:
         self._handle.tell.remote(self._laying.attempt, FENCE)
         self._handle.forget.remote(self._laying.attempt)
         self._over("its folder is not there any more")
+
+    def _note_trouble(self, error: BaseException) -> None:
+        """Try on, after a while."""
+        if not self._is_in_trouble:
+            print(f"{self._laying.attempt}: {error}; trying on", file=sys.stderr, flush=True)  # noqa: T201
+        self._is_in_trouble = True
+        self._after(_TROUBLE_S, lambda: self._ask(0.0))

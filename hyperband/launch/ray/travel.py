@@ -28,7 +28,8 @@ def what_travels(settings: Settings, cwd: Path) -> Travelling:
     where = _checkpoints(settings.checkpoints)
     if where is not None and cwd.is_relative_to(folder) and cwd != folder:
         where = f"{re.escape(str(cwd.relative_to(folder)))}/{where}"
-    found = travelling(folder, but=[settings.logs], checkpoints=where)
+    token = settings.ray_token
+    found = travelling(folder, but=[settings.logs, *([] if token is None else [token])], checkpoints=where)
     name = str(settings.script.relative_to(folder))
     if name not in found.files:
         raise UsageError(

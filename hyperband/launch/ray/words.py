@@ -156,6 +156,21 @@ def n_slots_of(has: Mapping[str, float], takes: Mapping[str, float]) -> int:
     return min(fits, default=0)
 
 
+def room_by_name(
+    nodes: Iterable[tuple[str, Mapping[str, float]]], takes: Mapping[str, float]
+) -> dict[str, int]:
+    """Return for how many slots there is room, by the names of nodes, of which several may have one.
+
+    Args:
+        nodes: name and resources of each.
+        takes: resources of a slot.
+    """
+    found: dict[str, int] = {}
+    for name, has in nodes:
+        found[name] = found.get(name, 0) + n_slots_of(has, takes)
+    return found
+
+
 def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variables: Iterable[str]) -> Slot:
     """Return a slot as jobs get it.
 
@@ -200,6 +215,11 @@ def means_other_version(words: str) -> bool:
     return "Version mismatch" in words
 
 
+def means_low_memory(words: str) -> bool:
+    """Whether Ray's words for the end of a slot say that its node ran out of memory."""
+    return "running low on memory" in words
+
+
 def said_by_ray(error: BaseException | None) -> str:
     """Return Ray's words for what happened, in one line and without its colours."""
     if error is None:
@@ -210,3 +230,9 @@ def said_by_ray(error: BaseException | None) -> str:
     text += f"\n({denied[1]})" if denied is not None else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines)[:_SAID_LENGTH]
+
+
+def end_of(text: str, length: int) -> str:
+    """Return the end of what was said, in one line, from the beginning of a word, without a full stop."""
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= length else f"... {line[-length:].partition(' ')[2]}"

@@ -171,7 +171,10 @@ class SlurmFiles:
             for name in os.listdir(directory):  # noqa: PTH208 (the folder was opened anew: no old copy)
                 if not name.endswith(".json"):
                     continue
-                stat = os.stat(name, dir_fd=directory)
+                try:
+                    stat = os.stat(name, dir_fd=directory)
+                except FileNotFoundError:
+                    continue  # its allocation ends
                 key = (name, stat.st_ino, stat.st_mtime_ns)
                 held = self._known.get(key) or self._read(name)
                 if held is not None:

@@ -63,7 +63,14 @@ def about_file(study: Path) -> Path:
 
 
 def submit_search(
-    study: Path, profile: Profile, *, log: Path, cwd: Path, environ: Mapping[str, str], command: Sequence[str]
+    study: Path,
+    profile: Profile,
+    *,
+    log: Path,
+    cwd: Path,
+    environ: Mapping[str, str],
+    command: Sequence[str],
+    signal_s: int,
 ) -> SearchJob:
     """Have Slurm run a search, and note it in the study's folder.
 
@@ -74,6 +81,7 @@ def submit_search(
         cwd: where it runs.
         environ: its environment.
         command: runs the search.
+        signal_s: so long before its time limit it is told.
 
     Raises:
         MachineError: Slurm does not take it, or does not answer; or the folder cannot be written to.
@@ -92,6 +100,7 @@ def submit_search(
             cwd=cwd,
             script=folder / _SCRIPT_FILE,
             command=command,
+            signal_s=signal_s,
         )
         answer = _ask(argv, environ)
         if answer.code != 0:

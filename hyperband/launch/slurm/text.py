@@ -16,7 +16,7 @@ from hyperband.launch.slurm.profile import Profile
 SQUEUE_FIELDS = ("%i", "%j", "%T", "%r", "%N", "%S", "%L", "%k")
 #: of sacct: those that every version since 20.11 has
 SACCT_FIELDS = ("JobID", "JobName", "State", "ExitCode", "NodeList", "Start")
-#: so long before its time limit a search that is a job of its own is told
+#: so long before its time limit a search that is a job of its own is told, at least
 SEARCH_SIGNAL_S = 90
 #: variables that lead to the cluster; all others of Slurm's own would be taken for options by its commands
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
@@ -24,9 +24,9 @@ _KEPT = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 _DROPPED_BEGINNINGS = ("SLURM_", "SLURMD_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SRUN_")
 #: the user's own defaults for sbatch (SBATCH_ACCOUNT) count; these would change what sbatch does or says
 _DROPPED = frozenset({
-    "SBATCH_ARRAY_INX", "SBATCH_EXPORT", "SBATCH_GET_USER_ENV", "SBATCH_JOB_NAME", "SBATCH_NO_REQUEUE",
-    "SBATCH_OPEN_MODE", "SBATCH_REQUEUE", "SBATCH_SIGNAL", "SBATCH_TEST_ONLY", "SBATCH_WAIT",
-    "SBATCH_WAIT_ALL_NODES", "SBATCH_CLUSTERS",
+    "SBATCH_ARRAY_INX", "SBATCH_ERROR", "SBATCH_EXPORT", "SBATCH_GET_USER_ENV", "SBATCH_JOB_NAME",
+    "SBATCH_NO_KILL", "SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE", "SBATCH_REQUEUE", "SBATCH_SIGNAL",
+    "SBATCH_TEST_ONLY", "SBATCH_WAIT", "SBATCH_WAIT_ALL_NODES", "SBATCH_CLUSTERS",
 })  # fmt: skip
 
 
@@ -206,9 +206,19 @@ def exclude_argv(job_id: str, nodes: str) -> tuple[str, ...]:
 
 
 def search_argv(
-    profile: Profile, *, name: str, comment: str, log: Path, cwd: Path, script: Path, command: Sequence[str]
+    profile: Profile,
+    *,
+    name: str,
+    comment: str,
+    log: Path,
+    cwd: Path,
+    script: Path,
+    command: Sequence[str],
+    signal_s: int = SEARCH_SIGNAL_S,
 ) -> tuple[str, ...]:
     """The arguments of sbatch for a search as a job of its own; see `allocation_argv`.
+
+    signal_s: so long before its time limit it is told.
 
     Raises:
         UsageError: A path that sbatch would not take as it is.
@@ -237,7 +247,7 @@ def search_argv(
         f"--chdir={cwd}",
         "--export=ALL",
         # to the script alone, which is the search: it lets go of everything, and is started again
-        f"--signal=B:USR2@{SEARCH_SIGNAL_S}",
+        f"--signal=B:USR2@{signal_s}",
         str(script),
         *command,
     )

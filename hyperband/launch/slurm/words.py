@@ -112,6 +112,7 @@ class Waiting(StrEnum):
 _REASONS = (
     ("launch_failed_requeued_held", Waiting.BROKEN),
     ("launch failed requeued held", Waiting.BROKEN),
+    ("JobHoldMaxRequeue", Waiting.BROKEN),
     ("BadConstraints", Waiting.NEVER),
     ("PartitionNodeLimit", Waiting.NEVER),
     ("PartitionTimeLimit", Waiting.NEVER),
@@ -132,6 +133,7 @@ _REASONS = (
     ("AssocMaxNodePerJobLimit", Waiting.NEVER),
     ("AssocMaxMemPerJob", Waiting.NEVER),
     ("JobHeld", Waiting.HELD),
+    ("ReservationDeleted", Waiting.HELD),
     ("job_requeued_in_held_state", Waiting.HELD),
 )
 

@@ -63,10 +63,14 @@ class TrialJobNews:
         names = self._all.asked.pop(ticket, ())
         excluded = self._all.excluding.pop(ticket, ())
         self._all.most_tasks = MOST_TASKS
+        self._all.arrays.pop(job_id, None)
         if len(names) > 1:
             self._all.arrays[job_id] = names
         for number, name in enumerate(names):
             own_id = f"{job_id}_{number}" if len(names) > 1 else job_id
+            # a Slurm that was set up anew begins to count again
+            self._all.over.discard(own_id)
+            self._all.cancelled.discard(own_id)
             one = self._all.attempts.get(name)
             if one is None or one.has_begun:
                 self._all.unwanted[own_id] = Unwanted(now_s, JobState.WAITING)
