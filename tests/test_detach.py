@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -95,11 +96,18 @@ def test_what_goes_wrong_at_its_start_is_told_with_its_exit_code(searches: Searc
 
 @pytest.fixture
 def as_job(searches: Searches) -> Path:
-    """Searches run as if they were jobs of Slurm's; the file that has what `scontrol` was told."""
-    asked = searches.folder / "asked"
+    """Searches run as if they were jobs of Slurm's; the file that has what `scontrol` was told.
+
+    Nobody answers it the first time.
+    """
+    asked, tried = searches.folder / "asked", searches.folder / "tried"
     (searches.folder / "bin").mkdir()
     scontrol = searches.folder / "bin" / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >>"{str(asked).replace("$", chr(92) + "$")}"\n')
+    silence = "slurm_requeue error: Unable to contact slurm controller (connect failure)"
+    scontrol.write_text(
+        f'#!/bin/sh\necho "$@" >>{shlex.quote(str(asked))}\n[ -e {shlex.quote(str(tried))} ] && exit\n'
+        f"touch {shlex.quote(str(tried))}\necho '{silence}' >&2\nexit 1\n"
+    )
     scontrol.chmod(0o755)
     path = f"{scontrol.parent}:{os.environ['PATH']}"
     searches.environment.update(PATH=path, HYPERBAND_DETACHED="slurm", SLURM_JOB_ID="77")
@@ -148,7 +156,7 @@ def test_the_time_of_a_search_goes_on_where_it_is_started_again(searches: Search
     until_two_run(searches)
     search.send_signal(signal.SIGUSR2)
     assert searches.wait(search).exit_code == 0
-    assert as_job.read_text() == "requeue 77\n"
+    assert as_job.read_text() == "requeue 77\n" * 2
     again = searches.run(*words, "3")
     assert again.exit_code == 130, again.err
     assert "--max-time 3 was over" in again.err

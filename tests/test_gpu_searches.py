@@ -70,7 +70,7 @@ def test_every_free_gpu_is_used_and_none_that_others_use(searches: Searches, mac
     with subprocess.Popen(["sleep", "100"]) as foreign:
         machine.claim(foreign.pid, 1)
         searches.write(script(ON_GPU + LOSS))
-        ran = searches.run("--max-epochs", "3", "--no-multi-gpu", gpus=None)
+        ran = searches.run("--max-epochs", "9", "--no-multi-gpu", gpus=None)
         foreign.kill()
     assert ran.exit_code == 0
     assert {entry[0] for entry in record(searches)} == {0, 2, 3}
@@ -181,7 +181,7 @@ def test_no_multi_gpu(searches: Searches) -> None:
 def test_a_preset_selection_narrows(searches: Searches, preset: str, used: set[int]) -> None:
     searches.write(script(ON_GPU + LOSS))
     searches.environment["CUDA_VISIBLE_DEVICES"] = preset
-    ran = searches.run("--max-epochs", "3", "--no-multi-gpu", gpus=None)
+    ran = searches.run("--max-epochs", "9", "--no-multi-gpu", gpus=None)
     assert ran.exit_code == 0
     assert {entry[0] for entry in record(searches)} == used
     assert all(entry[6] is None for entry in record(searches))

@@ -18,7 +18,7 @@ from search_fixture import Searches, script, searches, until
 
 from hyperband.errors import JournalError, StudyBusyError
 from hyperband.folder import COPY_FILE, JOURNAL_FILE, LOCK_FILE, PLACE_FILE, Holder, has_study
-from hyperband.journal import Journal, courier, read_events, removing, where, writer_of
+from hyperband.journal import Journal, courier, read_events, removing, store, where, writer_of
 from hyperband.journal.place import Place, base_for
 from hyperband.journal.stop_request import ask_to_stop
 from hyperband.machine.mounts import file_system, is_network, kind_of
@@ -436,6 +436,23 @@ def test_a_study_that_is_deleted_while_it_is_written_is_made_again(study: Path) 
     assert journal.was_deleted
     journal.close()
     assert read_events(study) == EVENTS[:11]
+
+
+def test_a_study_whose_file_system_is_away_is_not_taken_for_deleted(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(Journal.open(study)) as journal:
+        journal.append(*EVENTS[:10], durable=True)
+        away = study.rename(study.with_name("unmounted"))
+        with monkeypatch.context() as now:
+            now.setattr(store, "file_system", lambda _: "what the folder is on in which it is mounted")
+            with pytest.raises(JournalError, match=r"cannot look at .*mend the file system"):
+                journal.append(*EVENTS[10:20], durable=True)
+        assert not journal.was_deleted, "then its jobs would be ended"
+        assert not study.exists()
+        away.rename(study)
+        journal.append(*EVENTS[10:20], durable=True)
+    assert read_events(study) == EVENTS[:20]
 
 
 def test_a_place_that_is_deleted_while_it_is_written_is_made_again(study: Path) -> None:

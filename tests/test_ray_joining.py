@@ -23,7 +23,7 @@ from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import IDLE_S, Holdings
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.laying import Laying
-from hyperband.launch.ray.link import bridge_environment
+from hyperband.launch.ray.link import RayLink, bridge_environment
 from hyperband.launch.ray.sent import Layout, SentCarriers, SentLauncher
 from hyperband.launch.ray.slots import RaySlots
 from hyperband.launch.ray.sync import Sync
@@ -33,6 +33,7 @@ from hyperband.launch.ray.words import (
     means_other_version,
     said_by_ray,
     slot_of,
+    slot_resources,
     warnings_of,
 )
 from hyperband.launch.remote.files import read_ending
@@ -397,6 +398,44 @@ def test_a_slot_that_has_another_attempt_is_asked_which_and_the_refused_one_neve
     assert read_ending(folder).never_ran
     assert [(words["at"], words["attempt"]) for words in said] == [("over", "B"), ("slot", "A")]
     assert asked.count("linger") == 1, "it was waited for already"
+
+
+def test_slots_of_an_earlier_start_with_other_options_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="no Ray in this environment: pip install '.[ray]'")
+    ray_bridge = importlib.import_module("hyperband.launch.ray.bridge")
+    joins: list[Join] = []
+    monkeypatch.setattr(RayLink, "open", lambda _, join, *__: joins.append(join))
+    for jobs_per_gpu in (2, 1):
+        slots = RaySlots("a:1", slot_resources((), jobs_per_gpu), token=None, max_slots=None)
+        tmp_path.joinpath("study").mkdir(exist_ok=True)
+        slots.open(RayFiles(tmp_path / "study", address="a:1", token=None, environ={}))
+        slots.close()
+    killed: list[object] = []
+    monkeypatch.setattr(ray_bridge, "ray", SimpleNamespace(kill=killed.append))
+    marks = {"old": joins[0].mark, "new": joins[1].mark, "of an earlier version": None}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bridge = ray_bridge.Bridge(theirs, joins[1], b"")
+        bridge._survey = SimpleNamespace(note_fit=lambda: None, n_on=lambda _: 1, hurry=lambda: None)
+        for key, mark in marks.items():
+            about: Future[Any] = Future()
+            found = {"host": "m1", "gpus": "", "n_cpus": 8, "has_token": False, "attempt": ""}
+            about.set_result(found if mark is None else {**found, "mark": mark})
+            waits = SimpleNamespace(remote=lambda *_: SimpleNamespace(future=Future))
+            asked = SimpleNamespace(remote=lambda about=about: SimpleNamespace(future=lambda: about))
+            bridge.add(key, SimpleNamespace(about=asked, linger=waits))
+        while not bridge._calls.empty():
+            bridge._calls.get()()
+        os.close(bridge._wake)
+        said = [json.loads(line) for line in ours.recv(1 << 16).splitlines()]
+    assert [(words["at"], words["key"]) for words in said] == [
+        ("gone", "old"),
+        ("slot", "new"),
+        ("gone", "of an earlier version"),
+    ]
+    assert len(killed) == 2
 
 
 def test_two_studies_of_one_name_share_no_folder_in_a_storage(

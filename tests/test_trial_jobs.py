@@ -96,6 +96,18 @@ def test_what_is_ready_at_the_same_moment_is_one_array_and_each_task_has_its_att
     assert story.tell(Submitted(2, "8")) == [Given("c", "8")]
 
 
+def test_an_array_whose_last_waiting_tasks_were_cancelled_says_nothing_of_those_that_are_listed(
+    queued: Story,
+) -> None:
+    # Slurm then lists what is left of the array under its own number, beside its tasks
+    left = ("7", JobState.CANCELLED, None)
+    told = queued.tell(seen(("7_0", JobState.RUNNING, "a"), left, ("8", JobState.RUNNING, "c")))
+    assert [(over.attempt, over.by_somebody) for over in told if isinstance(over, JobOver)] == [("b", True)]
+    [over] = queued.tell(seen(("7_0", JobState.OUT_OF_MEMORY, "a"), left, ("8", JobState.RUNNING, "c")))
+    assert isinstance(over, JobOver)
+    assert (over.attempt, over.state) == ("a", JobState.OUT_OF_MEMORY)
+
+
 def test_a_number_that_slurm_gives_again_is_that_of_its_new_job(story: Story) -> None:
     story.tell(NOTHING, Asked(("a", "b")), Submitted(1, "7"))
     story.tell(seen(("7_0", JobState.COMPLETED, "a"), ("7_1", JobState.COMPLETED, "b")), Done("a"), Done("b"))

@@ -15,6 +15,7 @@ from hyperband.journal.home import Home
 from hyperband.journal.place import words_on_copy
 from hyperband.journal.reading import Found, read
 from hyperband.journal.rows import row_of
+from hyperband.machine.mounts import file_system
 from hyperband.search.events import Event
 
 
@@ -219,10 +220,13 @@ class Journal:
 
     def _see_that_it_is_ours(self) -> JournalError | None:
         """See that nobody has gone on without us from the copy; return why we cannot go on."""
+        assert self._home.place is not None
         deleted = None
         try:
             is_ours = self._home.is_ours()
-        except FileNotFoundError:
+        except FileNotFoundError as away:
+            if file_system(self.folder) != self._home.place.file_system:
+                raise self._cannot_look(away) from away  # nothing was deleted: it is not mounted now
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 is_ours = self._home.point(anew=False)

@@ -83,13 +83,15 @@ def _wait_for_end(pid: int, patience_s: float) -> None:
 class SlotActor:
     """One slot. Its methods are called from several threads of Ray's, one job at a time."""
 
-    def __init__(self, script: str, give_up_s: float) -> None:
+    def __init__(self, script: str, give_up_s: float, mark: str = "") -> None:
         """Have a keeper wait for a job.
 
         Args:
             script: what is run on a node, with this interpreter.
             give_up_s: without a word from a search and without a job it ends after so long.
+            mark: tells it from slots of other starts.
         """
+        self._mark = mark
         self._script = script
         self._give_up_s = give_up_s
         self._lock = threading.Lock()
@@ -110,6 +112,7 @@ class SlotActor:
             "host": socket.gethostname(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
             "attempt": self._attempt,
+            "mark": self._mark,
             "nice": os.nice(0),
             "n_cpus": len(os.sched_getaffinity(0)),
             "has_keepalive": all(name in os.environ for name in KEEPALIVE),

@@ -57,7 +57,7 @@ class _Slot:
     handle: Handle
     #: what the search calls it; empty: it is not there yet
     name: str = ""
-    #: what travelled there is not what travels now
+    #: it is of an earlier start: of another size, or what travelled there is not what travels now
     is_old: bool = False
     #: the attempt that was begun to be fetched last, and what tells that from an earlier time
     fetches: tuple[str, object] = "", None
@@ -261,6 +261,8 @@ class Bridge:
             if error is None and not is_over:
                 self._await_found(slot, attempt)
             elif not isinstance(error, ActorUnavailableError):
+                if slot.is_old:
+                    self._retire(slot)  # first, so that nothing more is begun there
                 words = "" if error is None else said_by_ray(error)
                 self._say({"at": "over", "attempt": attempt, "said": words})
 
@@ -319,8 +321,8 @@ class Bridge:
             if about is None:
                 self._part(slot, error)
                 return
-            sent = self._join.sent
-            slot.is_old = sent is not None and sent["mark"] not in (None, about["mark"])
+            # one of an earlier version says nothing of it
+            slot.is_old = self._join.mark not in (None, about.get("mark"))
             if slot.is_old and not about["attempt"]:
                 self._retire(slot)
                 return
@@ -373,10 +375,12 @@ class Bridge:
             self._forget(slot, error)
 
     def _retire(self, slot: _Slot) -> None:
-        """End a slot that an earlier search left, with other code than what travels now."""
+        """End a slot that an earlier search left: of another size, or with other code than travels now."""
         if self._slots.pop(slot.key, None) is not None:
             self._survey.hurry()
-            self._say({"at": "gone", "key": slot.key, "words": "its code or environment is an older one"})
+            self._say(
+                {"at": "gone", "key": slot.key, "words": "it is of an earlier start, with other options"}
+            )
             self._dismiss(slot)
 
     def _dismiss(self, slot: _Slot) -> None:

@@ -140,7 +140,8 @@ class _Ending:
                 "interrupt leaves all slots, and what they keep, where they are."
             )
             self._listen(_MEET_S, lambda: not self._silent())
-        self._listen(_FETCH_S + self._grace_s, lambda: not self._awaited)
+        # a slot gives what is carried for a job up after twice its grace
+        self._listen(_FETCH_S + 2 * self._grace_s, lambda: not self._awaited)
         return True
 
     def _silent(self) -> dict[str, str]:

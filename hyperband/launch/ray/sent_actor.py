@@ -77,9 +77,8 @@ class SentSlotActor(SlotActor):
             files: what is run here, by path.
             give_up_s: without a word from a search and without a job it ends after so long.
             lease_s: without a word from a search or Ray's head a job ends after so long.
-            mark: of what travelled here.
+            mark: tells it from slots of other starts.
         """
-        self._came_with = mark
         self._lease_s = lease_s
         # the code is where Ray unpacked it
         self._folder = SlotFolder(study, Path.cwd(), files)
@@ -89,14 +88,14 @@ class SentSlotActor(SlotActor):
         self._early: dict[str, list[str]] = {}
         self._is_asking = False
         self._next_work: Path | None = self._folder.prepare()
-        super().__init__(str(self._folder.node / "start.py"), give_up_s)
+        super().__init__(str(self._folder.node / "start.py"), give_up_s, mark)
 
     def about(self) -> dict[str, Any]:
         """Return also which attempt somebody should fetch, and where its folder is at the search."""
         with self._lock:
             kept = list(self._known.values())[-1:]
         names = {"attempt": kept[0].attempt, "folder": kept[0].at_search} if kept else {"attempt": ""}
-        return {**super().about(), **names, "root": str(self._folder.root), "mark": self._came_with}
+        return {**super().about(), **names, "root": str(self._folder.root)}
 
     def begin(self, order: Mapping[str, Any]) -> None:
         """Run an attempt; its end comes by `sync`."""
@@ -195,8 +194,9 @@ class SentSlotActor(SlotActor):
             if job is not None:
                 self._leaving.append(job)
             sent.result = {**result, "attempt": sent.attempt}
-        sent.is_over.set()
-        if sent.is_unwanted:
+            sent.is_over.set()
+            is_unwanted = sent.is_unwanted  # from here on whoever does not want it removes it
+        if is_unwanted:
             self.forget(sent.attempt)
         shutil.rmtree(sent.folder / WORK, ignore_errors=True)
 

@@ -5,6 +5,7 @@ joining.py, who has which slot in holdings.py, where some may come yet in coming
 job is run at one.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,8 @@ class RaySlots(RemoteSlots):
         super().__init__()
         self._address = address
         self._resources = dict(resources)
+        #: of a slot as it was asked for
+        self._asked = json.dumps(sorted(self._resources.items()))
         self._token = token
         self._max_slots = max_slots
         self._joining = Joining(address)
@@ -278,7 +281,9 @@ class RaySlots(RemoteSlots):
     def _join(self) -> None:
         link, files = self._opened()
         folder = str(files.log.parent)
-        join = Join(self._address, files.name, self._resources, str(files.script), folder, self._sent)
+        mark = f"{'' if self._sent is None else self._sent['mark']} {self._asked}"
+        script = str(files.script)
+        join = Join(self._address, files.name, self._resources, script, folder, self._sent, mark=mark)
         link.open(join, default_environment(self._token))
         self._n_asked = 0
 

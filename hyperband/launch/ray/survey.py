@@ -198,9 +198,9 @@ class Survey:
             options["memory"] = memory
         key = uuid.uuid4().hex[:8]
         sent = self._join.sent
-        what: tuple[Any, ...] = (self._join.script, GIVE_UP_S)
+        what: tuple[Any, ...] = (self._join.script, GIVE_UP_S, self._join.mark)
         if sent is not None:
-            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"], sent["mark"])
+            what = (self._join.study, sent["files"], GIVE_UP_S, sent["lease_s"], self._join.mark)
         handle = self._actor.options(
             name=f"{self._join.study}/{key}",
             namespace=NAMESPACE,

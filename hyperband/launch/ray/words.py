@@ -45,6 +45,8 @@ class Join:
     sent: Mapping[str, Any] | None = None
     #: a Ray of this machine (`local`) is started if none runs
     may_start: bool = True
+    #: what tells slots of this start from those of an earlier one that are not to be used; None: all may
+    mark: str | None = None
 
     @property
     def n_gpus(self) -> float:

@@ -31,6 +31,8 @@ COMMAND_S = 20.0
 #: and with the end of a search that was asked for it
 _END_S = 150.0
 _LOOK_S = 0.3
+#: a Slurm that does not answer is asked for the next start again and again, for so long
+_AGAIN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,13 @@ def start_again(environ: Mapping[str, str]) -> None:
         MachineError: it does not.
     """
     job_id = environ.get("SLURM_JOB_ID", "")
-    answer = _ask(("scontrol", "requeue", job_id), environ)
+    until_s = time.monotonic() + _AGAIN_S
+    while True:
+        answer = _ask(("scontrol", "requeue", job_id), environ)
+        if answer.refusal is not Refusal.UNREACHABLE or time.monotonic() > until_s:
+            break
+        # a controller that is back is no event for us; our own end at the time limit is
+        time.sleep(_LOOK_S)
     if answer.code != 0:
         raise MachineError(
             f"Slurm does not start its job {job_id} again ({answer.words}): the search is over for now, its "

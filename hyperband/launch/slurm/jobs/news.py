@@ -3,7 +3,7 @@
 One part of TrialJobs. Must not know: when more are submitted, or which are given up since nobody wants them.
 """
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 
 from hyperband.launch.slurm.jobs.events import Action, Given, JobOver, Remember, SeenJob
 from hyperband.launch.slurm.jobs.nodes import AVOID_S, Fate
@@ -152,8 +152,9 @@ class TrialJobNews:
                 # Slurm has no job for it
                 attempt.stage, attempt.job_id = Stage.WAITING, ""
 
-    def _whole_arrays_as_tasks(self, jobs: Iterable[SeenJob]) -> Iterator[SeenJob]:
-        """Slurm may have forgotten an array before it was ever listed by its tasks."""
+    def _whole_arrays_as_tasks(self, jobs: Sequence[SeenJob]) -> Iterator[SeenJob]:
+        """Slurm may have forgotten an array before it was ever listed by its tasks, or list only some so."""
+        listed = {job.line.job_id for job in jobs}
         for job in jobs:
             names = self._all.arrays.get(job.line.job_id)
             if names is None:
@@ -161,6 +162,8 @@ class TrialJobNews:
                 continue
             for number, name in enumerate(names):
                 own_id = f"{job.line.job_id}_{number}"
+                if own_id in listed:
+                    continue  # what waited of the array was cancelled, and this one did not
                 line = job.line
                 yield SeenJob(
                     JobLine(own_id, line.name, line.state, line.said, line.reason, line.nodes), name
