@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -36,7 +37,8 @@ from hyperband.launch.ray.words import (
     slot_resources,
     warnings_of,
 )
-from hyperband.launch.remote.files import read_ending
+from hyperband.launch.remote.files import Sight, read_ending
+from hyperband.machine.claim import write_lease
 from hyperband.machine.process import wait_for_end
 from hyperband.settings import On, Settings
 from hyperband.study.ray_grounds import RayGrounds
@@ -333,6 +335,22 @@ def test_what_a_slot_knows_nothing_of_is_lost_at_once_where_no_files_are_shared(
         while (ending := launcher.finish(job)) is None:  # it is told of a moment before it is over
             assert wait_for_end(job.fileno(), 60.0)
     assert ending.exit_status is None
+
+
+def test_the_time_of_a_job_begins_when_its_checkpoint_is_there(tmp_path: Path) -> None:
+    slots = RaySlots("a:1", {}, token=None, max_slots=None)
+    carriers = SentCarriers(slots, Layout("train.py", ".", None, None, None), study="study")
+    launcher = SentLauncher(slots, carriers, cwd=tmp_path, grace_s=1.0)
+    (tmp_path / "job").mkdir()
+    order = Order(tmp_path / "job", ("/bin/python", "/train.py", "x"), {})
+    with contextlib.closing(launcher):
+        job = launcher.start(order, Lease(Slot("m1:cpu/k", (), {}), ()))
+        for age_s in (0.0, 7.0):
+            write_lease(str(job.folder), 1, age_s)
+            job.saw(Sight.of(job.folder, job.attempt), time.monotonic())
+            assert job.has_begun == (age_s > 0)
+            assert job.running_s() >= age_s
+            assert age_s > 0 or job.running_s() == 0.0
 
 
 @pytest.mark.parametrize(("why", "is_accident"), [("The actor died", True), (LOW_MEMORY, False)])

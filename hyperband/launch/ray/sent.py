@@ -17,10 +17,11 @@ from hyperband.launch.base import Ending, Lease, Order, StopReason
 from hyperband.launch.ray.launcher import RayCarrier, RayLauncher
 from hyperband.launch.ray.slots import RaySlots
 from hyperband.launch.remote.carrier import Carrier, Room
+from hyperband.launch.remote.files import Ordered, Sight
 from hyperband.launch.remote.job import RemoteJob
 from hyperband.launch.remote.shipping import NODE_MODULES, START_FILE, node_files
 from hyperband.machine.checkpoint_pattern import DEEP, Pattern, parse, sha256_of
-from hyperband.machine.claim import BY_NODE, CLAIM_FILE, FENCE, ORDER_FILE, claim, read_fresh
+from hyperband.machine.claim import BY_NODE, CLAIM_FILE, FENCE, ORDER_FILE, claim, lease_age_s, read_fresh
 from hyperband.machine.claim import parse as parsed
 from hyperband.machine.keeper import RESULT_FILE
 
@@ -213,6 +214,18 @@ def host_of(folder: Path) -> str:
     return str((claimed or {}).get("host", ""))
 
 
+class SentJob(RemoteJob):
+    """A job whose attempt is claimed here before it is sent: that claim does not mean that it has begun."""
+
+    def saw(self, sight: Sight, at_s: float) -> None:
+        """Take in a look: it has begun when its node says for how long it runs, or how it ended.
+
+        Before that its checkpoint is fetched there, which takes nothing of its time.
+        """
+        if (lease_age_s(sight.lease) or 0.0) > 0.0 or sight.result is not None:
+            super().saw(sight, at_s)
+
+
 class SentLauncher(RayLauncher):
     """Runs jobs at slots that share no files with us."""
 
@@ -252,6 +265,9 @@ class SentLauncher(RayLauncher):
     def look_now(self, job: RemoteJob, why: str, *, is_proven: bool = False) -> None:  # noqa: ARG002
         """Look at once; likewise."""
         super().look_now(job, why, is_proven=True)
+
+    def _job(self, folder: Path, lease: Lease, ordered: Ordered, carrier: Carrier | None) -> RemoteJob:
+        return SentJob(folder, lease, ordered, carrier, self._ask_for_proof, self.bell, self._is_excused)
 
     def may_be_lost(self, job: RemoteJob) -> bool:  # noqa: ARG002
         """Return False: what did not reach its slot is known when that is met."""
