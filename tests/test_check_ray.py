@@ -89,7 +89,7 @@ def test_a_check_that_is_ended_while_it_waits_leaves_nothing(
 
 
 def heard(link: RayLink, at: str) -> dict[str, Any]:
-    ends_s = time.monotonic() + 30
+    ends_s = time.monotonic() + 150
     while True:
         while (words := link.heard_one()) is None:
             assert select.select([link], [], [], ends_s - time.monotonic())[0], f"waited for {at}"
@@ -147,7 +147,7 @@ def keeper(home: Searches) -> int:
 def test_a_ray_of_the_searchs_own_is_found_again_and_ends_with_it(home: Searches) -> None:
     first = start(home)
     began = home.folder / "began"
-    until(lambda: began.exists() and began.read_text() == "xx", "both jobs")
+    until(lambda: began.exists() and began.read_text() == "xx", "both jobs", 150.0)
     pid = keeper(home)
     home.kill(first)
     second = start(home)
@@ -167,7 +167,7 @@ def test_a_ray_of_the_searchs_own_is_found_again_and_ends_with_it(home: Searches
 def test_stop_ends_a_ray_of_a_search_that_was_killed(home: Searches) -> None:
     first = start(home)
     began = home.folder / "began"
-    until(lambda: began.exists() and began.read_text() == "xx", "both jobs")
+    until(lambda: began.exists() and began.read_text() == "xx", "both jobs", 150.0)
     pid = keeper(home)
     home.kill(first)
     stopped = home.command("stop", str(home.study))

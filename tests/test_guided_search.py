@@ -64,6 +64,15 @@ def write(searches: Searches, sampler: str = PLANE, main: str = VALLEY, top: str
     searches.write(script(main, sampler=sampler, top=top))
 
 
+#: a search that waits for what its guide has to learn, and looks for the end of a space, as long as it takes
+PATIENT = f"""
+import sys
+sys.path.insert(0, {str(HYPERBAND.parent)!r})
+from hyperband.cli.main import main
+from hyperband.study import guiding, prelude
+prelude.MOST_S = guiding._PATIENCE_S = 600.0
+sys.exit(main())
+"""
 #: jobs from the trial on whose number stands in a file wait until another one stands there
 HELD = """
 import os, time
@@ -132,6 +141,18 @@ def guide_of(pid: int) -> psutil.Process:
     return guides_of(pid)[0]
 
 
+def until_it_rests(process: psutil.Process) -> None:
+    """Wait until a process has nothing to do: for a while, whenever it is looked at, it sleeps."""
+    n_seen = 0
+
+    def rests() -> bool:
+        nonlocal n_seen
+        n_seen = n_seen + 1 if process.status() == psutil.STATUS_SLEEPING else 0
+        return n_seen > 20
+
+    until(rests, "the guide to rest")
+
+
 def events_of(searches: Searches) -> list[Event]:
     """Of a search that may just be making its journal."""
     try:
@@ -184,8 +205,16 @@ def test_the_model_finds_the_good_region_and_random_turns_stay_random(searches: 
 
 
 def test_jobs_that_run_at_the_same_time_are_not_all_at_one_point(searches: Searches) -> None:
-    write(searches, main=VALLEY + "import time; time.sleep(0.2)")
-    ran = searches.run(*ONE_RUNG, "--max-trials", "28", "--slots", "4", *MODEL)
+    write(searches, main=HELD + VALLEY)
+    let_end(searches, 0)
+    search = searches.start(*ONE_RUNG, "--max-trials", "28", "--slots", "4", *MODEL)
+    guide = guide_of(search.pid)
+    for n_trials in range(4, 24, 4):
+        let_end(searches, n_trials)
+        until_there_are(n_trials + 4, JobStarted, searches)
+        until_it_rests(guide)
+    let_end(searches, 28)
+    ran = searches.wait(search)
     assert ran.exit_code == 0, ran.err
     points = {
         trial["number"]: tuple(float(part[2:]) for part in trial["config_id"].split(","))
@@ -262,7 +291,9 @@ def test_a_dry_run_says_the_guide(searches: Searches, options: Sequence[str], wo
 @pytest.mark.parametrize("n_ids", [4, 12])
 def test_a_small_space_is_searched_as_without_a_guide(searches: Searches, n_ids: int) -> None:
     write(searches, FEW % n_ids, X_ALONE)
-    guided = searches.run(*SMALL, *MODEL, "--slots", "2", "--logs", "guided")
+    words = (*SMALL, *MODEL, "--slots", "2", "--logs", "guided")
+    argv = [sys.executable, "-c", PATIENT, "--json", "--gpus", "none", *words, str(searches.path)]
+    guided = searches.wait(searches.start_argv(argv))
     plain = searches.run(*SMALL, *NONE, "--slots", "2", "--logs", "plain")
     assert guided.exit_code == plain.exit_code == 0
     for key in ("plan", "trials", "best"):
@@ -356,8 +387,8 @@ def test_a_script_host_that_is_killed_again_and_again_is_replaced(searches: Sear
     let_end(searches, 0)
     search = searches.start(*ONE_RUNG, "--max-trials", "36", "--slots", "2", *MODEL)
 
-    # far enough from each other for draws in between
-    for n_trials in (3, 11, 19, 27):
+    # a third time is too often if none could draw in between
+    for n_trials in (3, 19):
         let_end(searches, n_trials - 1)
         until_there_are(n_trials, IdProposed, searches)
         for host in children_of(search.pid, "/child.py"):
@@ -492,17 +523,6 @@ def test_the_guide_has_no_gpu_and_steps_back_for_the_jobs(searches: Searches) ->
 
 
 # Other studies.
-
-
-#: a search that waits for what its guide has to learn for as long as that takes
-PATIENT = f"""
-import sys
-sys.path.insert(0, {str(HYPERBAND.parent)!r})
-from hyperband.cli.main import main
-from hyperband.study import prelude
-prelude.MOST_S = 600.0
-sys.exit(main())
-"""
 
 
 def test_another_study_teaches_the_model_and_gives_no_results(searches: Searches) -> None:

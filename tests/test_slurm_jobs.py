@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from search_fixture import Ran, Searches, script, searches, until
 from slurm_fixture import SlurmCluster
-from test_slurm_search import ALONE, OnSlurm, decided, training
+from test_slurm_search import ALONE, OnSlurm, decided, lost, training
 
 __all__ = ["searches"]
 
@@ -184,7 +184,7 @@ def test_nodes_die_or_hang_and_jobs_are_preempted_and_all_are_tried_again(in_job
     in_jobs.go()
     ran = in_jobs.searches.wait(search)
     assert ran.exit_code == 0, ran.err
-    assert outcomes(ran).count("Lost") == 6, in_jobs.log()
+    assert len(lost(ran.document["jobs"])) == 6, in_jobs.log()
     assert "is over: preempted" in in_jobs.log()
     assert "is over: node failure" in in_jobs.log()
     assert "2 jobs wait in Slurm's queue (Resources" in in_jobs.log()
