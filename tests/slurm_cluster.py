@@ -295,10 +295,13 @@ class SlurmCluster:
     def kill_node(self, node: str) -> None:
         """Cut a node's power: its slurmd, its steps and their processes are gone at once."""
         slurmd = self._daemons.pop(node)
-        # the shepherds of the steps first and all at once: one that lives reports its script as failed
+        # shepherds of steps first and all at once: one that lives reports its script as failed; and with them
+        # the processes of the steps: a keeper that outlives its job for a moment writes down how that ended
         shepherds = [slurmd.pid, *self._marked(f"{_NODE_VARIABLE}={node}")]
         signal_all(shepherds, signal.SIGSTOP)
-        signal_all([*self._marked(f"SLURMD_NODENAME={node}"), *shepherds], signal.SIGKILL)
+        steps = self._marked(f"SLURMD_NODENAME={node}")
+        signal_all(steps, signal.SIGSTOP)
+        signal_all([*steps, *shepherds], signal.SIGKILL)
         slurmd.wait()
 
     def stop_node(self, node: str) -> None:

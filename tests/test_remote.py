@@ -32,6 +32,7 @@ from hyperband.launch.remote.launcher import RemoteLauncher
 from hyperband.launch.remote.patrol import Patrol
 from hyperband.launch.remote.shipping import ship
 from hyperband.machine import becoming, claim, keeper, proc
+from hyperband.machine.next_signal import next_signal
 from hyperband.machine.node_keeper import NODE_SIGNALS
 
 #: leases in tests: short, but long enough for a machine with little time for us
@@ -880,6 +881,27 @@ def test_what_was_sent_to_a_process_that_only_waited_does_not_count(tmp_path: Pa
         socket.send_fds(ours, [b"r"], [words.fileno(), nothing.fileno(), nothing.fileno()])
         ours.send(b"go")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_who_is_stopped_until_its_time_is_over_was_sent_nothing() -> None:
+    """Python's sigtimedwait() tells of a signal then that nobody sent."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            wanted = {signal.SIGUSR1, signal.SIGTERM}
+            signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+            numbers = [next_signal(wanted, wait_s) for wait_s in (0.5, 0.0, 1e-9)]
+            os.kill(os.getpid(), signal.SIGTERM)
+            code = 0 if [*numbers, next_signal(wanted, 30.0)] == [0, 0, 0, signal.SIGTERM] else 1
+        finally:
+            os._exit(code)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S", "it to wait")
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    time.sleep(0.7)  # longer than any of its waits
+    os.kill(pid, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def be_keeper_of_a_slow_job(folder: Path, ready: int) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from fault_campaign.kind import Kind, compiled, no_compiler, no_immutable_files, no_mounts
 from fault_campaign.scene import Scene
 from fault_campaign.scripts import CLOCK, LOUD_ONCE, SCRIPT
+from hyperband.journal import read_events
+from hyperband.search.engine import Engine
 
 _CPU = ("--gpus", "none", "--slots", "2")
 #: half a megabyte must be free
@@ -95,10 +97,18 @@ def study_deleted(scene: Scene) -> None:
     """The study's folder is deleted under a running search: of its jobs only the losses are left."""
     if not _runs(scene):
         return
-    scene.n_faults += 1
-    scene.harmed.update(range(1000))
-    scene.outputs_deleted = True
-    shutil.rmtree(scene.study, ignore_errors=True)  # jobs may be made while it is being deleted
+    search = scene.start()
+    # held meanwhile, since one that has written its last word could not notice
+    search.send_signal(signal.SIGSTOP)
+    engine = Engine()
+    for event in read_events(scene.study):
+        engine.handle(event)
+    if not engine.is_complete:
+        scene.n_faults += 1
+        scene.harmed.update(range(1000))
+        scene.outputs_deleted = True
+        shutil.rmtree(scene.study, ignore_errors=True)  # jobs may end while it is being deleted
+    search.send_signal(signal.SIGCONT)
 
 
 def journal_deleted(scene: Scene) -> None:

@@ -186,8 +186,9 @@ class Scene:
         starting = not err or (err.endswith("KeyboardInterrupt\n") and ", in <module>" in err)
         # a second Ctrl-C, while it was going because of the first
         going = code == -signal.SIGINT and err.endswith("hyperband: interrupted.\n")
-        if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and starting) or going:
-            return  # by us; the others while Python was starting and had no handlers yet
+        ending = "\nfinished: " in err
+        if code == -signal.SIGKILL or (code in _ENDED_BY_SIGNAL and (starting or ending)) or going:
+            return  # by us; the others while Python was starting or ending, and had no handlers
         if code not in (0, 1, 2, 130) and code not in self.allowed_ends:
             self.complain("unclear ends", where)
         if _OUR_TRACEBACK.search(err + out) or "please report" in err:

@@ -38,6 +38,8 @@ _UNWANTED = "the search that asked for this allocation is over: it ends"
 #: looks at it within the time after which nobody wants the allocation
 _N_LOOKS = 5
 _COMMAND_S = 60.0
+#: less than a timer knows would be for ever
+_SHORTEST_S = 0.0001
 _ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
@@ -91,7 +93,7 @@ def hold(folder: str, give_up_s: float) -> int:
 def _wait(folder: str, job_id: str, give_up_s: float) -> int:
     """Wait until we are told to end or nobody wants the allocation any more; return the exit code."""
     last, since_s = _read(f"{folder}/{WANTED_FILE}"), time.monotonic()
-    while signal.sigtimedwait(_ENDS, min(LOOKS_S, give_up_s / _N_LOOKS)) is None:
+    while not _is_ended_within(min(LOOKS_S, give_up_s / _N_LOOKS)):
         word = _read(f"{folder}/{WANTED_FILE}")
         if word != last:
             last, since_s = word, time.monotonic()
@@ -103,6 +105,15 @@ def _wait(folder: str, job_id: str, give_up_s: float) -> int:
                 return _complain(0, f"{said}: it ends")
             since_s = time.monotonic()
     return 0
+
+
+def _is_ended_within(wait_s: float) -> bool:
+    """Wait for so long, or less; return whether we were told to end (as machine/next_signal.py, and why)."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    signal.setitimer(signal.ITIMER_REAL, max(wait_s, _SHORTEST_S))
+    number = signal.sigwaitinfo({*_ENDS, signal.SIGALRM}).si_signo
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    return number != signal.SIGALRM
 
 
 def _is_unwanted(wanted: bytes) -> bool:

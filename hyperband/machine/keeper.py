@@ -20,6 +20,7 @@ import socket
 import time
 
 from hyperband.machine.becoming import PR_SET_PDEATHSIG, TAKEN, WORD, prctl, read_request, rehearse, tell
+from hyperband.machine.next_signal import next_signal
 from hyperband.machine.proc import descendants, n_oom_kills, name, pid_namespace, start_ticks
 
 TYPE_CHECKING = False
@@ -319,11 +320,10 @@ class Keeper:
             self._line.recv(len(TAKEN))
 
     def _next_signal(self, wanted: set[int], until_s: float) -> int:
-        """Wait for one of these signals until a moment of the monotonic clock; return it, or 0."""
+        """Wait for one of these signals until a moment of the monotonic clock, or less; return it, or 0."""
         if until_s == float("inf"):
             return signal.sigwaitinfo(wanted).si_signo
-        found = signal.sigtimedwait(wanted, _bounded(until_s - time.monotonic()))
-        return 0 if found is None else found.si_signo
+        return next_signal(wanted, _bounded(until_s - time.monotonic()))
 
     def _has_children(self) -> bool:
         """Reap what has ended; return whether anything of ours still lives."""

@@ -17,8 +17,8 @@ from hyperband.machine.claim import CANNOT_LINK
 _MACHINE = Path(hyperband.__file__).parent / "machine"
 #: modules of hyperband.machine that run there: standard library only, Python 3.9 or newer
 NODE_MODULES = (
-    "becoming", "claim", "keeper", "node", "node_environment", "node_keeper", "node_lines", "node_pair",
-    "proc", "warden",
+    "becoming", "claim", "keeper", "next_signal", "node", "node_environment", "node_keeper", "node_lines",
+    "node_pair", "proc", "warden",
 )  # fmt: skip
 #: what is run there: the interpreter is isolated (-I), so that it has to be told where the rest is
 START_FILE = "start.py"
