@@ -2,19 +2,23 @@
 
 import contextlib
 import json
+import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hyperband.errors import MachineError
+from hyperband.launch.base import Ending
 from hyperband.launch.ray import end as ray_end
 from hyperband.launch.ray.end import UnfetchedError, end_slots
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.words import Join
 from hyperband.launch.remote.carrier import Carrier
+from hyperband.study import rest
 from hyperband.study.rest import end_held
 
 
@@ -141,6 +145,34 @@ def test_what_goes_with_its_slot_is_not_waited_for(tmp_path: Path, monkeypatch: 
     gone = {"at": "gone", "key": "one", "words": "it died"}
     side = Side({"open": [*FOUND, ONE], "tell": [gone], "end": ENDED})
     assert ended(monkeypatch, a_study(tmp_path, with_attempt=True), side) == 2
+
+
+def test_a_job_whose_end_is_told_a_moment_early_counts_as_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = a_study(tmp_path, with_attempt=True)
+    endings = [None, Ending(0, None, 1.0, 2.0, (), "")]
+    with open_eventfd() as told:
+        job = SimpleNamespace(fileno=lambda: told)
+        launcher = SimpleNamespace(
+            knows=lambda _: True,
+            adopt=lambda *_: job,
+            stop=lambda *_: None,
+            finish=lambda _: endings.pop(0),
+            close=lambda: None,
+        )
+        monkeypatch.setattr(rest, "launchers_of_rest", lambda *_: (launcher,))
+        monkeypatch.setattr(rest, "_end_sent", lambda *_, **__: [])
+        found = rest.end_living_jobs(study, 0)
+    assert (found.n_ended, found.n_fetched) == (0, 1)
+
+
+@contextlib.contextmanager
+def open_eventfd() -> Iterator[int]:
+    """A descriptor that is readable."""
+    descriptor = os.eventfd(1)
+    yield descriptor
+    os.close(descriptor)
 
 
 def test_a_cluster_that_is_gone_for_good_can_be_given_up(

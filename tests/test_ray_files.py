@@ -1,5 +1,6 @@
 """What a study's folder has for a Ray cluster."""
 
+import binascii
 import json
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def test_whoever_reads_a_result_knows_what_became_of_its_checkpoints(tmp_path: P
     ending = read_ending(tmp_path)
     assert ending.exit_status == 0
     assert ending.note == f"{STARTED_OVER}: it is gone; it could not be stored"
+
+
+def test_output_that_a_script_cut_short_is_fetched_anew(tmp_path: Path) -> None:
+    laying, said = an_attempt(tmp_path), b"0.5\n"  # such as by `echo 0.5 >/dev/stdout`, which truncates it
+    result = {"attempt": "A", "stdout_bytes": len(said), "stdout_crc32": binascii.crc32(said)}
+    assert not laying.lay(a_part(stdout=b"epoch 1\nepoch 2\n"))
+    assert not laying.lay(a_part(n_answers=2, result=result))
+    assert laying.offsets == {"stdout": 0, "stderr": 0}
+    assert not (tmp_path / "result.json").exists()
+    assert laying.lay(a_part(stdout=said, n_answers=3, result=result))
+    assert (tmp_path / "stdout").read_bytes() == said
+    # what was damaged on its node is so every time, and is for whoever reads it
+    other = Laying(tmp_path, "A")
+    assert not other.lay(a_part(n_answers=4, result={**result, "stdout_bytes": 9}))
+    assert other.lay(a_part(stdout=said, n_answers=5, result={**result, "stdout_bytes": 9}))
 
 
 def test_what_a_slot_refused_never_ran(tmp_path: Path) -> None:

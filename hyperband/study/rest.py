@@ -163,8 +163,9 @@ def end_living_jobs(
         n_fetched = 0
         for launcher, job in jobs:
             wait_for_end(job.fileno())
-            ending = launcher.finish(job)
-            has_ended = ending is not None and ending.exit_status is not None and ending.asked is None
+            while (ending := launcher.finish(job)) is None:  # told of a moment before it is over
+                wait_for_end(job.fileno())
+            has_ended = ending.exit_status is not None and ending.asked is None
             n_fetched += is_sent and has_ended
     return Rest(len(jobs) - n_fetched, n_fetched, tuple(held))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperband.launch.remote.files import Ordered
 from hyperband.machine.claim import CLAIM_FILE, parse, read_fresh, write_lease, write_whole
-from hyperband.machine.keeper import KEEPER_FILE, RESULT_FILE
+from hyperband.machine.keeper import KEEPER_FILE, RESULT_FILE, checksum_of
 
 _OUTPUTS = ("stdout", "stderr")
 
@@ -29,6 +29,8 @@ class Laying:
         #: how much of its outputs is here, in bytes
         self.offsets = dict.fromkeys(_OUTPUTS, 0)
         self.has_keeper = False
+        #: its output was other than its keeper saw it in the end, and is fetched from its beginning again
+        self._is_again = False
 
     def is_wanted(self) -> bool:
         """Return whether the folder is this attempt's still.
@@ -52,12 +54,29 @@ class Laying:
         if part["keeper"] and not self.has_keeper:
             write_whole(str(self._folder), KEEPER_FILE, part["keeper"])
             self.has_keeper = True
-        if part["result"] is None:
+        if part["result"] is None or self._begins_again(part["result"]):
             return False
         # what its keeper claimed on its node stands for our claim
         claimed = parse(read_fresh(str(self._folder), CLAIM_FILE)[0]) or {}
         result = {**part["result"], "token": claimed.get("token")}
         write_whole(str(self._folder), RESULT_FILE, json.dumps(result).encode())
+        return True
+
+    def _begins_again(self, result: Mapping[str, Any]) -> bool:
+        """Return whether all output has to come once more: the script may have cut it short meanwhile."""
+        if self._is_again or "stdout_bytes" not in result:
+            return False
+        directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if checksum_of(directory, "stdout") == (result["stdout_bytes"], result["stdout_crc32"]):
+                return False
+        finally:
+            os.close(directory)
+        self._is_again = True
+        for name in _OUTPUTS:
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(self._folder / name, 0)
+        self.offsets = dict.fromkeys(_OUTPUTS, 0)
         return True
 
     def lay_unbegun(self, why: str) -> None:

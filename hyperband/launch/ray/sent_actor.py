@@ -241,7 +241,9 @@ class SentSlotActor(SlotActor):
         result = _result_in(sent.folder, sent.attempt)
         if result is None:
             said = keeper.words() or f"its keeper ended with {keeper.process.wait()}, and left no result"
-            return {"exit_status": None, "never_ran": not (sent.folder / "claim").exists(), "note": said}
+            # a folder that is gone was removed by the job
+            never_ran = sent.folder.exists() and not (sent.folder / "claim").exists()
+            return {"exit_status": None, "never_ran": never_ran, "note": said}
         if order.get("checkpoint") is not None:
             sent.is_carried = True
             result["checkpoint"] = {**began, **self._checkpoints.seal(order, work, result)}
