@@ -421,6 +421,23 @@ def next_report(clerk: Clerk) -> Report:
     return clerk.reports()[0]
 
 
+def test_a_task_that_was_never_listed_is_told_of_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # cancelled before anybody asked: Slurm keeps nothing of it
+    listed = "7_0|n|PENDING|Resources||N/A|UNLIMITED|"
+    said = {"scontrol": "SLURM_VERSION = 23.11", "sbatch": "7", "squeue": listed}
+    for name, words in said.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{words}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    talk = Talk(tmp_path)
+    try:
+        talk.clerk.submit(1, ("sbatch", "x"), n_tasks=2)
+        talk.until_state("7_1", JobState.GONE)
+        assert talk.states("7_0") == [JobState.WAITING]
+    finally:
+        talk.clerk.close()
+
+
 def test_what_a_command_that_hangs_has_started_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

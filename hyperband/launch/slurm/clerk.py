@@ -121,9 +121,9 @@ class Clerk:
             found.append(self._found.get())
         return found
 
-    def submit(self, ticket: int, argv: Sequence[str]) -> None:
-        """Have a job submitted; a Submitted or a NotSubmitted with this ticket follows."""
-        self._asked.put(SubmitJob(ticket, tuple(argv)))
+    def submit(self, ticket: int, argv: Sequence[str], n_tasks: int = 1) -> None:
+        """Have a job, or an array, submitted; a Submitted or a NotSubmitted with this ticket follows."""
+        self._asked.put(SubmitJob(ticket, tuple(argv), n_tasks))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Have jobs cancelled, by id; again until Slurm hears it. That one is over already is no error."""
@@ -230,7 +230,9 @@ class Clerk:
         answer = self._commands.run(task.argv)
         job_id = job_id_of(answer.out) if answer.code == 0 else None
         if job_id is not None:
-            self._watch.add(job_id)
+            # each task, since of one that is cancelled before it was ever listed Slurm knows nothing
+            tasks = [f"{job_id}_{number}" for number in range(task.n_tasks)] if task.n_tasks > 1 else []
+            self._watch.add(*tasks or [job_id])
             self._tell(Submitted(task.ticket, job_id))
         elif answer.code == 0:
             words = f"sbatch printed no job id but {answer.out.strip()!r}"

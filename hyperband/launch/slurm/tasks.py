@@ -12,6 +12,8 @@ class SubmitJob:
     #: for the answer
     ticket: int
     argv: tuple[str, ...]
+    #: of an array, numbered from 0; 1: it is none
+    n_tasks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

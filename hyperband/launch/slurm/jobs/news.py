@@ -154,7 +154,7 @@ class TrialJobNews:
 
     def _whole_arrays_as_tasks(self, jobs: Sequence[SeenJob]) -> Iterator[SeenJob]:
         """Slurm may have forgotten an array before it was ever listed by its tasks, or list only some so."""
-        listed = {job.line.job_id for job in jobs}
+        listed = {job.line.job_id for job in jobs if job.line.state != JobState.GONE}
         for job in jobs:
             names = self._all.arrays.get(job.line.job_id)
             if names is None:

@@ -295,7 +295,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
             words = f"cannot write what Slurm is to run into {files.folder}: {err.strerror or err}; make room"
             self._fail(f"{words}, or make it writable, and start the same command again")
             return
-        clerk.submit(order.ticket, files.argv(word, folders, order.exclude))
+        clerk.submit(order.ticket, files.argv(word, folders, order.exclude), len(folders))
 
     def _remember(self, what: Remember) -> None:
         files = self._opened()[1]
