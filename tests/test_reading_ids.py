@@ -71,9 +71,10 @@ def get_random_config_id(rng):
 
 
 def test_a_get_config_that_ends_its_process_now_and_then_is_given_up(searches: Searches) -> None:
+    # not within the first look, and often enough among the ids that are read before any job runs
     ran = run(
         searches,
-        "    if config_id.endswith('77'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if n > 64 and config_id[-2:] in ('77', '78', '79'): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return {'x': float(config_id[2:])}",
         "--max-trials",
         "40",
