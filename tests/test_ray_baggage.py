@@ -262,6 +262,11 @@ def test_a_runtime_environment_in_yaml_and_in_json(tmp_path: Path) -> None:
         ("s3://", "expected a folder"),
         ("file://a/b", "three slashes"),
         ("ssh://me:secret@host/a", "has a password in it"),
+        ("s3://b[1]/x", "is no URI"),
+        ("s3://b/x[1]", r"without \*, \[, \] and ::"),
+        ("gs://b/runs-*", "without"),
+        ("s3://b/a?versionId=1", "expected a folder"),
+        ("file:///a::s3://b", "without"),
     ],
 )
 def test_a_storage_that_cannot_be_is_refused(uri: str, why: str) -> None:
@@ -273,7 +278,7 @@ def test_a_storage_that_cannot_be_is_refused(uri: str, why: str) -> None:
 def test_a_storage_needs_to_know_what_it_keeps() -> None:
     with pytest.raises(UsageError, match="name them with --checkpoints"):
         refuse_storage("s3://bucket/x", None)
-    for uri in ("s3://bucket", "file:///a", "gs://b/c", "ssh://me@host:22/a"):
+    for uri in ("s3://bucket", "file:///a", "gs://b/c", "ssh://me@host:22/a", "ssh://[::1]/a"):
         refuse_storage(uri, "runs/{config_id}")
 
 

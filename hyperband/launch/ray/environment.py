@@ -127,6 +127,10 @@ def _parsed(path: Path, text: str) -> object:
         raise UsageError(f"--ray-runtime-env {path} is no YAML: {' '.join(str(err).split())}") from err
 
 
+#: what fsspec takes for more than one place
+_PATTERNS = ("*", "[", "]", "::")
+
+
 def refuse_storage(uri: str | None, checkpoints: str | None, *, removes: bool = False) -> None:
     """Raise for a storage that cannot be used.
 
@@ -150,7 +154,10 @@ def refuse_storage(uri: str | None, checkpoints: str | None, *, removes: bool = 
             "--storage keeps checkpoints, but which files those are is not known; name them with "
             "--checkpoints, for example --checkpoints 'runs/{config_id}/**'."
         )
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as err:
+        raise UsageError(f"--storage is {uri!r}, which is no URI: {err}.") from err
     if parts.scheme not in _PROTOCOLS:
         names = ", ".join(f"{name}://" for name in _PROTOCOLS)
         raise UsageError(f"--storage is {uri!r}, expected an URI that begins with one of {names}.")
@@ -159,6 +166,12 @@ def refuse_storage(uri: str | None, checkpoints: str | None, *, removes: bool = 
             "--storage has a password in it, which would be written into the journal; put it where the "
             "nodes look for it themselves: their environment, or the protocol's own files, such as ~/.aws "
             "or ~/.ssh."
+        )
+    if any(sign in parts.path for sign in _PATTERNS):
+        signs = f"{', '.join(_PATTERNS[:-1])} and {_PATTERNS[-1]}"
+        raise UsageError(
+            f"--storage is {uri!r}, expected a path without {signs}: these may stand for several places, also "
+            "where files are removed."
         )
     if parts.query or parts.fragment or not parts.path.strip("/") + parts.netloc:
         raise UsageError(f"--storage is {uri!r}, expected a folder, such as s3://BUCKET/checkpoints.")
