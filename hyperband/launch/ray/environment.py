@@ -170,8 +170,8 @@ def refuse_storage(uri: str | None, checkpoints: str | None, *, removes: bool = 
     if any(sign in parts.path for sign in _PATTERNS):
         signs = f"{', '.join(_PATTERNS[:-1])} and {_PATTERNS[-1]}"
         raise UsageError(
-            f"--storage is {uri!r}, expected a path without {signs}: these may stand for several places, also "
-            "where files are removed."
+            f"--storage is {uri!r}, expected a path without {signs}, which may stand for several places, "
+            "also where files are removed."
         )
     if parts.query or parts.fragment or not parts.path.strip("/") + parts.netloc:
         raise UsageError(f"--storage is {uri!r}, expected a folder, such as s3://BUCKET/checkpoints.")
