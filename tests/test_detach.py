@@ -1,5 +1,6 @@
 """Searches that run on their own: as a process without a terminal, and as a job of Slurm's."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from slurm_fixture import NODES, SlurmCluster
 
 from hyperband.journal import read_events, writer_of
 from hyperband.launch.slurm.profile import Profile
+from hyperband.launch.slurm.search import SearchJob, end_search
 from hyperband.launch.slurm.search_time import signal_s
 from hyperband.launch.slurm.text import search_argv
 from hyperband.search.events import JobEnded, JobStarted, SearchEnded, SearchStarted
@@ -385,3 +387,25 @@ def test_a_search_whose_node_fails_is_started_again_elsewhere_with_the_copy_of_i
     assert "is given up: the copy in the study's folder is of" in search.log()
     assert not (searches.folder / "twice").exists()
     assert not (searches.study / "slurm" / "search.json").exists()
+
+
+@pytest.mark.parametrize(("told", "most_s"), [({}, 150), ({"signal_s": 360}, 420)])
+def test_a_stop_waits_for_a_submitted_search_for_as_long_as_its_jobs_may_take(
+    tmp_path: Path, told: dict[str, int], most_s: int
+) -> None:
+    """Also for one that an older version submitted, which did not write that down."""
+    tools, folder = tmp_path / "tools", tmp_path / "slurm"
+    for made in (tools, folder):
+        made.mkdir()
+    lists = f"[ -e {tmp_path}/ended ] || echo '15|hb|RUNNING|None|n1|t0|1:00:00|'"
+    for name, words in {"squeue": lists, "scancel": f"touch {tmp_path}/ended"}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{words}\n")
+        (tools / name).chmod(0o755)
+    (folder / "search.json").write_text(
+        json.dumps({"job_id": "15", "name": "hb", "submitted_at": 1.0, **told})
+    )
+    job = SearchJob.read(tmp_path)
+    assert job is not None
+    said: list[str] = []
+    assert end_search(job, {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}, said.append)
+    assert said == [f"Slurm's job 15 was asked to end; it ends its jobs first, {most_s} s at most."]

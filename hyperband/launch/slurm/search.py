@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from hyperband.errors import MachineError
@@ -28,8 +28,8 @@ _SCRIPT = '#!/bin/bash\nexec "$@"\n'
 _NAME_LENGTH = 40
 #: patience with one command
 COMMAND_S = 20.0
-#: and with the end of a search that was asked for it
-_END_S = 150.0
+#: and with the end of a search that was asked for it, besides the time that it needs to end its jobs
+_END_S = 60.0
 _LOOK_S = 0.3
 #: a Slurm that does not answer is asked for the next start again and again, for so long
 _AGAIN_S = 300.0
@@ -43,6 +43,8 @@ class SearchJob:
     #: of Slurm's job, unlike any other
     name: str
     submitted_at: float
+    #: so long before its time limit it is told: time enough to end its jobs
+    signal_s: int = 90
 
     @classmethod
     def read(cls, study: Path) -> "SearchJob | None":
@@ -51,7 +53,8 @@ class SearchJob:
             found = parse((study / SLURM_FOLDER / _ABOUT_FILE).read_bytes())
         except FileNotFoundError:
             return None
-        return None if found is None else cls(found["job_id"], found["name"], found["submitted_at"])
+        names = [field.name for field in fields(cls)]
+        return None if found is None else cls(**{name: found[name] for name in names if name in found})
 
     def forget(self, study: Path) -> None:
         """Note that it has ended, unless another one was submitted since."""
@@ -110,7 +113,7 @@ def submit_search(
         job_id = job_id_of(answer.out)
         if job_id is None:
             raise MachineError(f"Slurm took the search, but did not say as which job: {answer.words}")
-        job = SearchJob(job_id, name, time.time())
+        job = SearchJob(job_id, name, time.time(), signal_s)
         write_whole(str(folder), _ABOUT_FILE, json.dumps(asdict(job)).encode())
     except OSError as err:
         raise MachineError(
@@ -150,7 +153,8 @@ def end_search(
         MachineError: Slurm does not answer, or the search does not end.
     """
     is_asked = False
-    until_s = time.monotonic() + _END_S
+    it, patience_s = f"Slurm's job {job.job_id}", _END_S + job.signal_s
+    until_s = time.monotonic() + patience_s
     while (line := look_at(job, environ)) is not None:
         if line.state is JobState.WAITING:
             _cancel(job, ("scancel", "--quiet", job.job_id), environ)
@@ -159,10 +163,10 @@ def end_search(
             # to the search itself, which ends its jobs and allocations; scancel alone would leave it no time
             _cancel(job, ("scancel", "--quiet", "--signal=TERM", "--batch", job.job_id), environ)
             is_asked = True
-            say(f"Slurm's job {job.job_id} was asked to end; it ends its jobs first, {_END_S:g} s at most.")
+            say(f"{it} was asked to end; it ends its jobs first, {patience_s:g} s at most.")
         if time.monotonic() > until_s:
             raise MachineError(
-                f"the search in Slurm's job {job.job_id} was asked to end, and has not within {_END_S:g} s; "
+                f"the search in {it} was asked to end, and has not within {patience_s:g} s; "
                 f"`scancel {job.job_id}` ends it the hard way, and after that `hyperband stop` what it leaves"
             )
         # a job that ends is no event for anybody else
