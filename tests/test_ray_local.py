@@ -17,7 +17,7 @@ from search_fixture import until
 from hyperband.launch.ray import local_keeper
 from hyperband.launch.ray.end import has_own_ray
 from hyperband.launch.ray.files import RayFiles
-from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, LocalRay, enter
+from hyperband.launch.ray.local import IN_USE_FILE, KEPT_FILE, LocalRay, LocalRayError, enter
 from hyperband.machine.process import ProcessId
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,9 @@ time.sleep(600)
 STARTER = """
 import sys
 from pathlib import Path
+from hyperband.launch.ray import local
 from hyperband.launch.ray.local import enter
+local._SOCKET_PATH_BYTES = 1000  # those of tests are long, and what stands in for Ray has none
 enter(Path(sys.argv[1]), may_start=True, starts=lambda: None, is_unwanted=lambda: False)
 """
 
@@ -60,6 +62,17 @@ def test_what_a_killed_keeper_left_goes_with_the_next_look_and_what_is_used_stay
     assert left == ["hb-ray-kept", "hb-ray-new", "hb-ray-other", "hb-ray-searched"]
     for descriptor in held:
         os.close(descriptor)
+
+
+def test_a_ray_whose_sockets_would_have_too_long_a_path_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "temporary-files-of-a-job-of-this-cluster"
+    below.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(below))
+    with pytest.raises(LocalRayError, match=r"whose path has 27 bytes at most.* with TMPDIR"):
+        enter(tmp_path, may_start=True, starts=lambda: None, is_unwanted=lambda: False)
+    assert not list(below.iterdir())
 
 
 def test_a_keeper_whose_search_was_killed_meanwhile_ends_its_ray_with_one_line(
@@ -136,6 +149,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study whose search begins to start a Ray that never comes up."""
     package = tmp_path / "never-up" / "ray" / "scripts"
     package.mkdir(parents=True)
+    for made in (package, package.parent):  # else a Ray that is installed comes first
+        (made / "__init__.py").touch()
     (package / "scripts.py").write_text(NEVER_UP)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = tmp_path / "study"

@@ -34,6 +34,9 @@ KEPT_FILE = "kept"
 _PREFIX = "hb-ray-"
 #: patience with its start; with its end, of which a job's own grace is a part
 _START_S, _END_S = 60.0, 60.0
+#: the path of a socket has 107 bytes at most, and Ray's are so much longer than that of its folder:
+#: /session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store
+_SOCKET_PATH_BYTES, _SOCKET_BYTES = 107, 64
 #: a keeper hears it once its Ray is written down, and starts it then
 BEGIN = b"begin"
 _UNWANTED = "nobody waits for it any more"
@@ -136,6 +139,7 @@ def _start(study_ray: Path, is_unwanted: Callable[[], bool]) -> LocalRay:
     # a short path on a local disk: sockets lie there
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
+        _refuse_long(folder)
         (folder / IN_USE_FILE).touch()
         _hold(folder)
         (folder / KEPT_FILE).touch()  # only now may anybody ask whether it is kept
@@ -146,6 +150,17 @@ def _start(study_ray: Path, is_unwanted: Callable[[], bool]) -> LocalRay:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _refuse_long(folder: Path) -> None:
+    most_bytes = _SOCKET_PATH_BYTES - _SOCKET_BYTES
+    if len(os.fsencode(folder)) > most_bytes:
+        n_bytes = most_bytes - len(os.fsencode(folder.name)) - 1
+        raise LocalRayError(
+            f"the folder for temporary files is {folder.parent}, and Ray can only use one whose path has "
+            f"{n_bytes} bytes at most, since its sockets lie there: name a shorter one, on a local disk, "
+            "with TMPDIR"
+        )
 
 
 def _sweep() -> None:
