@@ -25,6 +25,7 @@ from hyperband.search.events import (
     Event,
     JobEnded,
     JobStarted,
+    SearchStarted,
     SlotQuarantined,
     SlotReleased,
 )
@@ -277,6 +278,31 @@ def test_the_command_for_the_best_shows_it_the_device_that_it_had(
     assert words[len(begins)] == "/usr/bin/python3"
     assert words[words.index("--gpu") + 1] == gpu
     assert config_id(16) in words
+
+
+def test_the_command_for_the_best_is_that_of_the_start_in_which_its_last_job_ran(tmp_path: Path) -> None:
+    first = settings(tmp_path, script_args=("--hiden", "3"))
+    then = settings(tmp_path, script_args=("--lr", "1"), python=Path("/opt/python"))
+    events = play(
+        small_plan(), first, outcome_of=lambda trial, epochs: (Outcome.LOSS, (1.0 + trial) / epochs)
+    )
+    started = next(event for event in events if isinstance(event, SearchStarted))
+    # the best's first jobs ran in the first start, and its last one in the second
+    *_, place = (n for n, event in enumerate(events) if isinstance(event, JobStarted) and event.trial == 0)
+    events.insert(place, replace(started, settings=then.document(), at=started.at + 50))
+    # and nothing in the third
+    last = replace(started, settings=settings(tmp_path, script_args=()).document(), at=started.at + 99)
+    study = view_of([*events, last])
+    assert study.best is not None
+    assert study.best.trial == 0
+    assert len([job for job in study.jobs if job.trial == 0]) == 3
+    command = retrain_command(study, cwd=Path("/somewhere"))
+    assert command is not None
+    assert command.startswith("/opt/python ")
+    assert command.endswith("--gpu 1 --lr 1")
+    assert f"\nscript  {first.script}\n" in report_text(study, FOLDER, cwd=Path("/"), top=1)
+    earlier = report_text(view_of(events), FOLDER, cwd=Path("/"), top=1)
+    assert f"\nscript  {first.script} --lr 1\n" in earlier
 
 
 def test_the_command_hides_gpus_that_the_search_was_told_not_to_use(tmp_path: Path) -> None:
