@@ -300,7 +300,7 @@ def read_start_with(path: Path) -> tuple[str, ...]:
             )
         lines[config_id] = number
     if not lines:
-        raise UsageError(f"--start-with {path} is empty. Write one config id a line, or leave the option out.")
+        raise UsageError(f"--start-with {path} is empty. Write one config id a line, or leave it out.")
     return tuple(lines)
 
 
