@@ -25,11 +25,13 @@ from hyperband.search.events import (
     Event,
     JobEnded,
     JobStarted,
+    SearchEnded,
     SearchStarted,
     SlotQuarantined,
     SlotReleased,
 )
 from hyperband.search.trial import Outcome
+from hyperband.study.warnings import warnings_of
 
 FOLDER = Path("/studies/vgg")
 GIB = 1 << 30
@@ -120,6 +122,18 @@ def test_a_failure_that_was_tried_again_is_no_failed_job(tmp_path: Path) -> None
     # no trial is told of for both
     (group, _) = failures_of(again).groups()
     assert (group.n_final, group.final_trials, group.retried_trials, group.trials) == (1, (1,), (2,), (1, 2))
+
+
+def test_jobs_that_stay_failed_are_counted_once_each(tmp_path: Path) -> None:
+    events = retried(events_with(tmp_path, named), fails_again=True)
+    used = settings(tmp_path)
+    ended = SearchEnded(9.0, "failed", "many failed")
+    (warning,) = warnings_of([*events, ended], used)
+    assert warning.startswith(
+        "Warning: the search before this one stopped (many failed). Its 2 failed jobs stay failed; "
+    )
+    (one,) = warnings_of([*retried(events_with(tmp_path, named), fails_again=False), ended], used)
+    assert "Its 1 failed job stays failed; " in one
 
 
 def test_many_kinds_are_cut_and_hostile_ones_harmless(tmp_path: Path) -> None:
