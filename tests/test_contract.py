@@ -390,6 +390,7 @@ def test_start_with_keeps_order_and_spaces(tmp_path: Path) -> None:
         (b"a\n-b\n", ["line 2", "'-b'", "begins with '-'"]),
         (b"a\nb\0\n", ["line 2", "NUL"]),
         (b"a\n\xff\n", ["not UTF-8", "byte 2"]),
+        (b"\n \n", ["is empty"]),
     ],
 )
 def test_start_with_refuses(tmp_path: Path, content: bytes, words: list[str]) -> None:

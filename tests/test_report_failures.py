@@ -25,10 +25,13 @@ from hyperband.search.events import (
     Event,
     JobEnded,
     JobStarted,
+    SearchEnded,
+    SearchStarted,
     SlotQuarantined,
     SlotReleased,
 )
 from hyperband.search.trial import Outcome
+from hyperband.study.warnings import warnings_of
 
 FOLDER = Path("/studies/vgg")
 GIB = 1 << 30
@@ -119,6 +122,18 @@ def test_a_failure_that_was_tried_again_is_no_failed_job(tmp_path: Path) -> None
     # no trial is told of for both
     (group, _) = failures_of(again).groups()
     assert (group.n_final, group.final_trials, group.retried_trials, group.trials) == (1, (1,), (2,), (1, 2))
+
+
+def test_jobs_that_stay_failed_are_counted_once_each(tmp_path: Path) -> None:
+    events = retried(events_with(tmp_path, named), fails_again=True)
+    used = settings(tmp_path)
+    ended = SearchEnded(9.0, "failed", "many failed")
+    (warning,) = warnings_of([*events, ended], used)
+    assert warning.startswith(
+        "Warning: the search before this one stopped (many failed). Its 2 failed jobs stay failed; "
+    )
+    (one,) = warnings_of([*retried(events_with(tmp_path, named), fails_again=False), ended], used)
+    assert "Its 1 failed job stays failed; " in one
 
 
 def test_many_kinds_are_cut_and_hostile_ones_harmless(tmp_path: Path) -> None:
@@ -277,6 +292,31 @@ def test_the_command_for_the_best_shows_it_the_device_that_it_had(
     assert words[len(begins)] == "/usr/bin/python3"
     assert words[words.index("--gpu") + 1] == gpu
     assert config_id(16) in words
+
+
+def test_the_command_for_the_best_is_that_of_the_start_in_which_its_last_job_ran(tmp_path: Path) -> None:
+    first = settings(tmp_path, script_args=("--hiden", "3"))
+    then = settings(tmp_path, script_args=("--lr", "1"), python=Path("/opt/python"))
+    events = play(
+        small_plan(), first, outcome_of=lambda trial, epochs: (Outcome.LOSS, (1.0 + trial) / epochs)
+    )
+    started = next(event for event in events if isinstance(event, SearchStarted))
+    # the best's first jobs ran in the first start, and its last one in the second
+    *_, place = (n for n, event in enumerate(events) if isinstance(event, JobStarted) and event.trial == 0)
+    events.insert(place, replace(started, settings=then.document(), at=started.at + 50))
+    # and nothing in the third
+    last = replace(started, settings=settings(tmp_path, script_args=()).document(), at=started.at + 99)
+    study = view_of([*events, last])
+    assert study.best is not None
+    assert study.best.trial == 0
+    assert len([job for job in study.jobs if job.trial == 0]) == 3
+    command = retrain_command(study, cwd=Path("/somewhere"))
+    assert command is not None
+    assert command.startswith("/opt/python ")
+    assert command.endswith("--gpu 1 --lr 1")
+    assert f"\nscript  {first.script}\n" in report_text(study, FOLDER, cwd=Path("/"), top=1)
+    earlier = report_text(view_of(events), FOLDER, cwd=Path("/"), top=1)
+    assert f"\nscript  {first.script} --lr 1\n" in earlier
 
 
 def test_the_command_hides_gpus_that_the_search_was_told_not_to_use(tmp_path: Path) -> None:

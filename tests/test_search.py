@@ -328,6 +328,7 @@ def test_changed_settings_are_refused(searches: Searches) -> None:
         (("--max-epochs", "9"), "--max-epochs was 3 and is now 9"),
         (("--eta", "2"), "--eta was 3 and is now 2"),
         (("--seed", "1"), "--seed was 42 and is now 1"),
+        (("--seed", "7", "--dry-run"), "--seed was 42 and is now 7"),
         (("--min-epochs", "3"), "--min-epochs was 1 and is now 3"),
         (("--brackets", "1"), "--brackets was not given and is now 1; leave it out"),
         (("--algorithm", "halving"), "--algorithm was hyperband and is now halving"),
@@ -336,6 +337,14 @@ def test_changed_settings_are_refused(searches: Searches) -> None:
         assert ran.exit_code == 2
         assert found in ran.err
         assert "--clean" in ran.err
+    before = sorted(searches.folder.rglob("*"))
+    larger = searches.run("--max-epochs", "3", "--repeat", "2", "--dry-run")
+    assert (larger.exit_code, len(larger.document["plan"])) == (0, 4)
+    assert sorted(searches.folder.rglob("*")) == before
+    searches.path = searches.path.rename(searches.folder / "other.py")
+    other = searches.run("--max-epochs", "3", "--dry-run")
+    assert other.exit_code == 2
+    assert "belongs to the script" in other.err
 
 
 def test_repeat_may_grow_and_not_shrink(searches: Searches) -> None:

@@ -13,7 +13,7 @@ from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.tables import PLAN_WORDS, columns, plan_table
 from hyperband.report.text import command_line, counted, moment, number, shortened, shown, size
 from hyperband.report.usage import rungs_table, slots_table
-from hyperband.report.view import JobView, StudyView
+from hyperband.report.view import JobView, StudyView, handed_on
 from hyperband.script.contract import job_argv
 from hyperband.search.events import IdSource
 from hyperband.search.trial import Outcome
@@ -87,18 +87,21 @@ def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
     """The command that trains the best to the full number of epochs again, to be pasted into a shell.
 
     It changes the folder first where the jobs' working directory is another than `cwd`: checkpoints with
-    relative paths are there. A best that saw one GPU alone sees that one again. None while there is no best.
+    relative paths are there. A best that saw one GPU alone sees that one again. The interpreter and the
+    script's own options are those with which its last job ran. None while there is no best.
     """
     if study.best is None:
         return None
-    environment, gpu = _device_of_best(study)
+    trial = study.best.trial
+    job = next(job for job in _last_losses(study) if job.trial == trial)
+    environment, gpu = _device_of(job)
     argv = job_argv(
-        python=str(study.settings["python"]),
+        python=str(job.settings["python"]),
         script=study.script,
         config_id=study.best.config_id,
         epochs=study.plan.max_epochs,
         slot_arguments=("--gpu", gpu),
-        script_args=study.script_args,
+        script_args=handed_on(job.settings),
     )
     command = command_line([*environment, *argv])
     return command if Path(study.cwd) == cwd else f"{command_line(('cd', study.cwd))} && {command}"
@@ -245,20 +248,17 @@ def _again(study: StudyView) -> str:
     return " again" if study.best is not None and study.best.epochs == study.plan.max_epochs else ""
 
 
-def _device_of_best(study: StudyView) -> tuple[tuple[str, ...], str]:
-    """What a command must begin with to see the device that the best ran on, and its K for `--gpu`."""
-    job = next((job for job in _last_losses(study) if study.best and job.trial == study.best.trial), None)
-    if job is None:
-        return (), "0"
+def _device_of(job: JobView) -> tuple[tuple[str, ...], str]:
+    """What a command must begin with to see the device that a job ran on, and its K for `--gpu`."""
     found = re.search(r"[0-9]+", job.slot)
     number = found.group() if found else "0"
     if job.slot.startswith("cpu:"):
         # where there are no GPUs, nothing has to be hidden from the script
-        return ("env", "CUDA_VISIBLE_DEVICES=") if study.settings.get("gpus") == "none" else (), number
+        return ("env", "CUDA_VISIBLE_DEVICES=") if job.settings.get("gpus") == "none" else (), number
     if not job.slot.startswith("gpu:"):
         return (), "0"  # on a cluster each job sees its own alone
     # of several GPUs the first; journals of earlier versions do not have their UUIDs
     first = next(iter(job.start.gpu_uuids), "")
-    if first and (study.settings.get("isolate") or first.startswith("MIG-")):
+    if first and (job.settings.get("isolate") or first.startswith("MIG-")):
         return ("env", f"CUDA_VISIBLE_DEVICES={first}"), "0"
     return (), number

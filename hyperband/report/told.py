@@ -3,7 +3,7 @@
 Owns the reading of single events for reports. Decides nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -51,6 +51,8 @@ class Told:
         #: both by (job, attempt), in order of starting
         self.job_starts: dict[tuple[int, int], JobStarted] = {}
         self.job_ends: dict[tuple[int, int], JobEnded] = {}
+        #: of the start of the search under which each job began, by (job, attempt)
+        self.job_settings: dict[tuple[int, int], Mapping[str, object]] = {}
         #: by slot
         self.quarantined: dict[str, SlotQuarantined] = {}
         self.checkpoints_freed_bytes = 0
@@ -113,6 +115,8 @@ class Told:
                 )
             case JobStarted():
                 self.job_starts[event.job, event.attempt] = event
+                if self.search_started is not None:
+                    self.job_settings[event.job, event.attempt] = self.search_started.settings
             case JobEnded():
                 self.job_ends[event.job, event.attempt] = event
             case IdsDrawn():

@@ -44,6 +44,8 @@ class JobView:
     bracket: int
     #: None where it is not known
     study_folder: Path | None
+    #: of the start of the search under which it began
+    settings: Mapping[str, object]
     #: its start was an order: it had to wait until it began
     was_ordered: bool = False
     #: when it was seen to begin, Unix seconds; None: it was not, or did not have to wait
@@ -158,6 +160,7 @@ class StudyView:
     identity: str
     #: absolute path
     script: str
+    #: those of the latest start
     script_args: tuple[str, ...]
     #: working directory of every job
     cwd: str
@@ -258,6 +261,7 @@ def study_view(
         )
     trials = list(engine.trials())
     started = told.search_started
+    settings: Mapping[str, object] = {} if started is None else started.settings
     is_said = running and now is not None and started is not None and now.began_at == started.at
     said = now if is_said else None
     suspended = frozenset() if said is None else said.suspended
@@ -268,6 +272,7 @@ def study_view(
             trials[start.trial].config_id,
             trials[start.trial].bracket,
             folder,
+            told.job_settings.get(key, {}),
             key in began.ordered,
             began.began_at.get(key),
             key in suspended,
@@ -281,9 +286,9 @@ def study_view(
     return StudyView(
         identity=created.identity,
         script=created.script,
-        script_args=created.script_args,
+        script_args=created.script_args if started is None else handed_on(settings),
         cwd=created.cwd,
-        settings={} if told.search_started is None else told.search_started.settings,
+        settings=settings,
         state=_state(told.search_ended, engine, running=running),
         reason="" if told.search_ended is None else told.search_ended.reason,
         plan=engine.plan if told.has_plan else Plan((), 0),
@@ -302,6 +307,13 @@ def study_view(
         waits_since=None if said is None else said.since,
         last_seen_at=None if running or all(job.end is not None for job in jobs) else told.last_seen_at(),
     )
+
+
+def handed_on(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the words that a start of a search with these settings handed on to the script."""
+    words = settings["script_args"]
+    assert isinstance(words, list | tuple)
+    return tuple(map(str, words))
 
 
 def _place_in_time(job: JobView) -> float:

@@ -272,7 +272,7 @@ def read_start_with(path: Path) -> tuple[str, ...]:
     """Read the file of `--start-with`: one config id a line, blank lines skipped.
 
     Raises:
-        UsageError: the file cannot be read or is not UTF-8, an id breaks a rule or is there twice.
+        UsageError: the file cannot be read, is empty or not UTF-8, an id breaks a rule or is there twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -299,6 +299,8 @@ def read_start_with(path: Path) -> tuple[str, ...]:
                 f"{lines[config_id]} and {number}: a config id is one trial. Remove one of the two lines."
             )
         lines[config_id] = number
+    if not lines:
+        raise UsageError(f"--start-with {path} is empty. Write one config id a line, or leave it out.")
     return tuple(lines)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperband.errors import HyperbandError
-from hyperband.folder import has_study
-from hyperband.journal import Journal
+from hyperband.folder import has_study, refuse_foreign_folder
+from hyperband.journal import Journal, read_events
 from hyperband.machine.process import require_pidfd
 from hyperband.report.screen import Console
 from hyperband.search.trial import Plan
@@ -20,7 +20,7 @@ from hyperband.study.complete import end_again
 from hyperband.study.detaching import Detached
 from hyperband.study.grounds import Grounds
 from hyperband.study.guidance import Guidance, guidance_of
-from hyperband.study.opening import open_script
+from hyperband.study.opening import continued, open_script
 from hyperband.study.parts import grounds_of
 from hyperband.study.ray_grounds import RayWords
 from hyperband.study.replay import replay
@@ -57,13 +57,18 @@ class DryRun:
 def dry_run(settings: Settings, *, console: Console) -> DryRun:
     """Return what a search would begin with; imports the script, writes nothing, and asks no cluster.
 
+    A study that is there is read, and what would make another search of it is refused as by the search.
+
     Raises:
-        UsageError, ContractError: the arguments or the script are wrong.
+        UsageError, ContractError: the arguments or the script are wrong, or do not go with the study.
         MachineError: a file that was named for a cluster, or what it needs, is not here.
-        JournalError: a study to learn from cannot be read.
+        JournalError: the study, or one to learn from, cannot be read, or its folder is somebody else's.
     """
     notes = tuple(RayWords(settings).notes()) if settings.on is On.RAY else ()
     with open_script(settings, say=console.line) as opened:
+        refuse_foreign_folder(opened.folder)
+        if has_study(opened.folder) and (events := read_events(opened.folder, say=console.line)):
+            opened = continued(events, settings, opened)
         opened.host.draw_one(settings.seed)
         guidance = guidance_of(settings, opened.host, console.line)
         return DryRun(notes, opened.identity, opened.plan, guidance)

@@ -22,11 +22,15 @@ def warnings_of(events: Sequence[Event], settings: Settings) -> list[str]:
             "each other. If that is another search, let run_identity tell them apart."
         )
     ended = next((event for event in reversed(events) if isinstance(event, SearchEnded)), None)
-    n_failed = sum(isinstance(event, JobEnded) and event.outcome.is_failure for event in events)
+    n_failed = sum(
+        isinstance(event, JobEnded) and event.outcome.is_failure and not event.retry for event in events
+    )
     if ended is not None and ended.state == "failed" and n_failed:
+        stay = "stays" if n_failed == 1 else "stay"
         found.append(
-            f"Warning: the search before this one stopped ({ended.reason}). Its {n_failed} failed jobs "
-            "stay failed; if the script was to blame, --clean begins anew."
+            f"Warning: the search before this one stopped ({ended.reason}). Its "
+            f"{counted(n_failed, 'failed job')} {stay} failed; if the script was to blame, --clean begins "
+            "anew."
         )
     return found
 
