@@ -220,6 +220,8 @@ def test_a_storage_that_cannot_be_reached_says_nothing_of_a_checkpoint(
     asked = {"op": "seal", "attempt": "A", "folder": str(tmp_path / "one"), "pattern": PATTERN}
     answer = depot.answer({**asked, **words})
     assert (answer["ok"], answer["is_absent"]) == (False, False), answer
+    # in plain words: no kind of error, and no number
+    assert answer["why"].startswith(f"in {words['storage']}: Not a directory: {tmp_path}/file/below"), answer
 
 
 def test_a_connection_that_was_lost_between_two_jobs_is_made_anew(

@@ -11,7 +11,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.laying import Laying
 from hyperband.launch.remote.files import read_ending
-from hyperband.report.again import STARTED_OVER
+from hyperband.report.again import NOT_STORED, STARTED_OVER, not_stored, started_over
 
 
 def test_a_study_that_was_moved_while_nodes_may_look_for_it_is_refused_with_what_to_do(
@@ -65,6 +65,15 @@ def test_whoever_reads_a_result_knows_what_became_of_its_checkpoints(tmp_path: P
     ending = read_ending(tmp_path)
     assert ending.exit_status == 0
     assert ending.note == f"{STARTED_OVER}: it is gone; it could not be stored"
+    again = tmp_path / "again"
+    again.mkdir()
+    why = f"{NOT_STORED}: in s3://bucket/x: No such file or directory"
+    done["checkpoint"] = {"started_over": why, "sealed": None, "why": why}
+    assert an_attempt(again).lay(a_part(result=done))
+    note = read_ending(again).note
+    assert note == f"{STARTED_OVER}: none could be stored before; {why}"
+    assert started_over(note)
+    assert not_stored(note)
 
 
 def test_output_that_a_script_cut_short_is_fetched_anew(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hyperband.launch.ray.sent import Baggage
 from hyperband.launch.ray.sent_checkpoints import SentCheckpoints
 from hyperband.launch.ray.sent_folder import SlotFolder
 from hyperband.launch.remote.carrier import Carrier
+from hyperband.report.again import not_stored
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = """
@@ -237,6 +238,7 @@ def test_what_carries_checkpoints_and_cannot_be_started_costs_no_result(tmp_path
     found = checkpoints.seal(order, tmp_path, {"exit_status": 0, "asked": None, "fenced": ""})
     assert found["sealed"] is None
     assert "No such file" in found["why"]
+    assert not_stored(found["why"])
 
 
 def test_a_copy_of_the_code_that_a_full_disk_cuts_short_takes_no_room(

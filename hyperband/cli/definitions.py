@@ -287,7 +287,9 @@ def _add_job_options(parser: Parser) -> None:
         help="seconds between SIGTERM and SIGKILL for a job that must stop (default: 10 seconds)",
     )
     group.flag(
-        "--keep-going", help="go on although the first 10 jobs all failed in the same way (default: stop)"
+        "--keep-going",
+        help="go on although the first 10 jobs all failed in the same way, or --storage takes no checkpoint "
+        "of the first 3 (default: stop)",
     )
     group.flag(
         "--warm", help="start jobs as forks of a process that has imported the script's modules already"

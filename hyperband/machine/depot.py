@@ -76,6 +76,15 @@ class Patience:
         return self._what
 
 
+def _in_words(err: Exception) -> str:
+    """Return an error as the machine says it; one that is no OSError with its kind."""
+    if not isinstance(err, OSError):
+        return f"{type(err).__name__}: {err}"
+    if err.strerror is None:
+        return str(err) or type(err).__name__
+    return err.strerror if err.filename is None else f"{err.strerror}: {err.filename}"
+
+
 def sha256_of(path: str) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -197,7 +206,7 @@ class Disk:
         except OSError as err:
             if isinstance(err, FileNotFoundError) and not writes:
                 raise AbsentError(f"it is not {self.words}") from err
-            raise UnreachableError(f"{self._folder}: {err.strerror}") from err
+            raise UnreachableError(f"{self._folder}: {_in_words(err)}") from err
 
     def put(self, source: str, attempt: str, name: str) -> None:
         """Move a file in."""
@@ -250,7 +259,7 @@ class Storage:
         try:
             self._fs, self._root = url_to_fs(uri)
         except Exception as err:
-            raise UnreachableError(f"{uri}: {type(err).__name__}: {err}") from err
+            raise UnreachableError(f"{uri}: {_in_words(err)}") from err
         finally:
             patience.end()
 
@@ -268,7 +277,7 @@ class Storage:
                 raise AbsentError(f"it is not {self.words}") from err
             # a connection that was lost stays so: whoever comes next makes another one
             self._fs.clear_instance_cache()
-            raise UnreachableError(f"{self.words}: {type(err).__name__}: {err}") from err
+            raise UnreachableError(f"{self.words}: {_in_words(err)}") from err
         finally:
             self._patience.end()
 

@@ -9,11 +9,18 @@ from hyperband.search.trial import Outcome
 
 #: begins what is noted of a job that did not go on from its trial's checkpoint, before a colon and the reason
 STARTED_OVER = "trained from the beginning"
+#: begins what a node says of a checkpoint that no job will find, before a colon and the reason
+NOT_STORED = "its checkpoint could not be stored"
 
 
 def started_over(note: str) -> bool:
     """Return whether the note on a job's end says that it began anew."""
     return any(part.startswith(f"{STARTED_OVER}: ") for part in note.split("; "))
+
+
+def not_stored(note: str) -> bool:
+    """Return whether the note on a job's end says that its checkpoint could not be stored."""
+    return any(part.startswith(f"{NOT_STORED}: ") for part in note.split("; "))
 
 
 def trained_twice(study: StudyView) -> tuple[int, int]:

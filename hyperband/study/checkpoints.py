@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from hyperband.errors import UsageError
+from hyperband.errors import MachineError, UsageError
 from hyperband.machine.checkpoint_files import CheckpointFiles, Names
 from hyperband.machine.checkpoint_pattern import Files, Pattern, parse, sha256_of
 from hyperband.report.text import counted
@@ -43,6 +43,8 @@ class Checkpoints:
         #: one line for the user about each kind of thing that could not be done; whoever tells it empties
         #: this
         self.news: list[str] = []
+        #: why the search had better end; None: nothing of theirs says so
+        self.failure: MachineError | None = None
         self._engine = engine
         self._cwd = cwd
         self._study_folder = study_folder

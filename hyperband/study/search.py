@@ -160,6 +160,8 @@ class Search:
             self._slot_health.heed(events)
         if (why_over := self._grounds.why_over()) is not None and not self._finish.is_near:
             self._finish.fail("no job can be started any more", why_over)
+        if self._checkpoints.failure is not None and not self._finish.is_near:
+            self._finish.fail("no checkpoint could be stored", self._checkpoints.failure)
         chosen = self._choose()
         self._grounds.want(self._waiting)
         events += self._starting.take_events()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hyperband
+from hyperband.errors import MachineError
 from hyperband.folder import job_folder
 from hyperband.report.text import counted
 from hyperband.search.decisions import Decision
@@ -28,9 +29,12 @@ from hyperband.search.retention import Retention
 from hyperband.search.state import SearchState
 from hyperband.search.trial import Outcome
 from hyperband.settings import KeepCheckpoints, Settings
+from hyperband.study.first_stored import FirstStored
 
 #: in the folder of an attempt whose checkpoint was removed since another one came
 _REMOVED_FILE = "checkpoint.removed"
+#: what is said while running jobs end
+_UNTIL_OVER = "in --storage: nothing more is started, and the search ends when the jobs that run have ended."
 #: patience with a storage at the end of a search
 _FINISH_S = 60.0
 _RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hyperband.machine.depot import main; main()"
@@ -70,6 +74,8 @@ class StoredCheckpoints:
         """
         #: lines for the user; whoever tells them empties this
         self.news: list[str] = []
+        #: why the search had better end; None: nothing of theirs says so
+        self.failure: MachineError | None = None
         self._engine = engine
         self._study_folder = study_folder
         keep = settings.keep_checkpoints
@@ -77,6 +83,10 @@ class StoredCheckpoints:
         if keep is not KeepCheckpoints.ALL:
             self._retention = Retention(keep_done=keep is not KeepCheckpoints.NONE)
         self._is_on = settings.storage is not None
+        self._keep_going = settings.keep_going
+        self._first = FirstStored(settings.storage or "")
+        #: jobs and attempts that began before this start
+        self._began_before: set[tuple[int, int]] = set()
         #: folders of the attempts whose checkpoints count, by trial
         self._counts: dict[int, Path] = {}
         self._wanted: list[_Removal] = []
@@ -100,13 +110,28 @@ class StoredCheckpoints:
                 trials[event.job] = event.trial
                 done.discard(event.trial)
             elif isinstance(event, JobEnded):
-                self.note_end(trials[event.job], event)
+                self._supersede(trials[event.job], event)
+                self._first.see_before(event)
+        self._began_before = {(started.job, started.attempt) for started in self._engine.running()}
         if self._retention is not None:
             self._let_go(trial for trial in self._retention.all_over(self._engine) if trial not in done)
 
     def note_end(self, trial: int, event: JobEnded) -> None:
         """Take in how an attempt ended: one with a loss supersedes the checkpoint of the one before."""
-        if not self._is_on or event.outcome is not Outcome.LOSS:
+        if not self._is_on:
+            return
+        self._supersede(trial, event)
+        if (event.job, event.attempt) in self._began_before:
+            self._first.see_before(event)
+        elif (failure := self._first.see(event)) is not None:
+            if self._keep_going:
+                self.news.append(f"Warning: {failure}.")
+            else:
+                self.failure = failure
+                self.news.append(f"Not one checkpoint could be stored {_UNTIL_OVER}")
+
+    def _supersede(self, trial: int, event: JobEnded) -> None:
+        if event.outcome is not Outcome.LOSS:
             return
         before = self._counts.get(trial)
         self._counts[trial] = job_folder(self._study_folder, event.job, event.attempt)

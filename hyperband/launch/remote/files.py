@@ -18,7 +18,7 @@ from hyperband.errors import MachineError
 from hyperband.launch.base import Ending, Order, StopReason
 from hyperband.launch.remote.carrier import Room
 from hyperband.machine import claim, keeper
-from hyperband.report.again import STARTED_OVER
+from hyperband.report.again import NOT_STORED, STARTED_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,4 +321,6 @@ def _of_checkpoint(result: Mapping[str, Any]) -> str:
     """Return what a node says of checkpoints that it carries itself: what is worth telling of them."""
     found: Mapping[str, Any] = result.get("checkpoint") or {}
     why, why_not = found.get("started_over", ""), found.get("why", "")
+    if why.startswith(NOT_STORED) and why_not.startswith(NOT_STORED):
+        why = "none could be stored before"  # the same trouble need not be told twice
     return "; ".join(part for part in (f"{STARTED_OVER}: {why}" if why else "", why_not) if part)
