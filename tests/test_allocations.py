@@ -536,6 +536,44 @@ def test_a_slurm_that_never_answered_is_what_is_waited_for(story: Story) -> None
     assert story.allocations.why_none() == "allocations: 1 asked for"
 
 
+NO_CONFIGURATION = "Could not establish a configuration source"
+
+
+@pytest.mark.parametrize(
+    ("words", "patience_s"), [(NO_CONFIGURATION, 0.0), ("Unable to contact slurm controller", 60.0)]
+)
+def test_a_first_start_without_a_slurm_ends_and_says_where_there_is_one(
+    words: str, patience_s: float
+) -> None:
+    first = Story()
+    first.allocations = Allocations(RULES, has_earlier=False)
+    found = first.tell(Wanted(1), Unreachable(words))
+    if patience_s:
+        assert found == [], "its controller may be starting"
+        assert first.allocations.next_look_s(first.now_s) == patience_s
+        found = first.after(patience_s)
+    [failed] = found
+    assert isinstance(failed, Fail)
+    assert words in failed.words
+    assert "with SLURM_CONF set as there" in failed.words
+    assert "jobs go on" not in failed.words
+
+
+def test_a_slurm_that_answered_once_or_may_have_something_is_waited_for(story: Story) -> None:
+    assert story.tell(Unreachable(NO_CONFIGURATION)) == []
+    first = Story()
+    first.allocations = Allocations(RULES, has_earlier=False)
+    first.tell(Wanted(0), Unreachable("Unable to contact slurm controller"), Status(()))
+    assert first.tell(Unreachable(NO_CONFIGURATION)) == first.after(1000.0) == []
+
+
+def test_a_request_that_found_no_slurm_is_not_there_and_no_fault_of_the_profile(story: Story) -> None:
+    [order] = story.tell(Status(()), Wanted(1))
+    assert isinstance(order, Submit)
+    assert story.tell(NotSubmitted(order.ticket, Refusal.UNREACHABLE, NO_CONFIGURATION)) == []
+    assert story.tell(Status(())) == [Submit(order.ticket + 1)]
+
+
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (

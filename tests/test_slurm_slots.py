@@ -7,8 +7,11 @@ import pytest
 
 from hyperband.launch.remote.place import Place
 from hyperband.launch.remote.starts import FailedStarts
+from hyperband.launch.slurm.end import end_allocations
 from hyperband.launch.slurm.files import SlurmFiles
 from hyperband.launch.slurm.held.slots import SlurmSlots
+from hyperband.launch.slurm.jobs.files import TrialJobFiles
+from hyperband.launch.slurm.jobs.slots import TrialJobSlots
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.room import gpus_of, rules_of
 from hyperband.launch.slurm.words import (
@@ -241,3 +244,22 @@ def test_a_shared_folder_in_trouble_is_told_of_and_ends_no_search(
         assert 0 < (slots.wait_s() or 0) <= 5
     finally:
         slots.close()
+
+
+def test_where_nothing_was_asked_for_nobody_is_asked_to_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm there: nobody would answer
+    held, jobs = SlurmSlots(Profile(), max_slots=None), TrialJobSlots(Profile(), max_slots=None)
+    try:
+        files = SlurmFiles(tmp_path, Profile(), tmp_path)
+        held.open(files, os.environ)
+        assert (held.end(), end_allocations(tmp_path)) == ([], 0)
+        files.note_asked()
+        assert SlurmFiles(tmp_path, Profile(), tmp_path).may_have_jobs
+        (tmp_path / "jobs").mkdir()
+        jobs.open(TrialJobFiles(tmp_path / "jobs", Profile(), tmp_path), os.environ)
+        assert (jobs.end(), end_allocations(tmp_path / "jobs")) == ([], 0)
+    finally:
+        held.close()
+        jobs.close()

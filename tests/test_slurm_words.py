@@ -17,6 +17,7 @@ from hyperband.launch.slurm.words import (
     jobs_in_sacct,
     jobs_in_squeue,
     meaning_of,
+    means_no_configuration,
     refusal_of,
     said_by,
     site_in_config,
@@ -103,6 +104,19 @@ def test_columns_that_are_not_known_or_missing_are_no_trouble() -> None:
 )
 def test_states_of_all_versions(word: str, state: JobState) -> None:
     assert state_of(word) == state
+
+
+def test_of_a_slurm_that_is_not_there_the_last_words_tell() -> None:
+    words = (  # 22.05, seen
+        "squeue: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
+        "squeue: error: fetch_config: DNS SRV lookup failed\n"
+        "squeue: error: _establish_config_source: failed to fetch config\n"
+        "squeue: fatal: Could not establish a configuration source\n"
+    )
+    assert said_by(words) == "Could not establish a configuration source"
+    assert refusal_of(words) == Refusal.UNREACHABLE
+    assert means_no_configuration(said_by(words))
+    assert not means_no_configuration("Unable to contact slurm controller (connect failure)")
 
 
 def test_a_state_that_is_not_known_is_no_end() -> None:

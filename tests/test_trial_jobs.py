@@ -127,6 +127,24 @@ def test_a_number_that_slurm_gives_again_is_that_of_its_new_job(story: Story) ->
         story.tell(seen(("7", JobState.CANCELLED, name)))
 
 
+def test_a_first_start_without_a_slurm_ends_and_says_where_there_is_one() -> None:
+    first = Story()
+    first.jobs = TrialJobs(has_earlier=False)
+    assert first.tell(Unreachable("Unable to contact slurm controller")) == []
+    assert first.jobs.next_look_s(first.now_s) == 60.0
+    first.now_s += 60.0
+    [failed] = first.tell(Tick())
+    assert isinstance(failed, Fail)
+    assert "with SLURM_CONF set as there" in failed.words
+
+
+def test_an_order_that_found_no_slurm_is_given_again(story: Story) -> None:
+    words = "Could not establish a configuration source"
+    story.tell(NOTHING, Asked(("a",)))
+    assert story.tell(NotSubmitted(1, Refusal.UNREACHABLE, words)) == []
+    assert story.tell(NOTHING) == [SubmitJobs(2, ("a",))]
+
+
 def test_an_array_has_a_size_that_slurm_takes(story: Story) -> None:
     names = tuple(f"a{n}" for n in range(501))
     assert [len(order.attempts) for order in story.tell(NOTHING, Asked(names))] == [500, 1]  # type: ignore[union-attr]

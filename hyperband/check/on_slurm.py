@@ -36,7 +36,7 @@ from hyperband.launch.slurm.files import described
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.profile_file import read_profile
 from hyperband.launch.slurm.reports import FoundSite, Unreachable
-from hyperband.launch.slurm.words import said_by_srun
+from hyperband.launch.slurm.words import WHERE_IT_ANSWERS, said_by_srun
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 
@@ -95,8 +95,7 @@ def _site(report: Report, interrupts: Interrupts) -> bool:
                 if isinstance(found, Unreachable):
                     words, ends_s = found.words, 0.0
     interrupts.heed()
-    fix = "make the check where `squeue` answers: on a login node, or with SLURM_CONF set as there"
-    report.add("slurm", Status.FAILS, words, fix)
+    report.add("slurm", Status.FAILS, words, f"make the check {WHERE_IT_ANSWERS}")
     return False
 
 

@@ -36,6 +36,7 @@ from hyperband.launch.slurm.words import (
     job_id_of,
     jobs_in_sacct,
     jobs_in_squeue,
+    means_no_configuration,
     site_in_config,
 )
 
@@ -241,7 +242,7 @@ class Clerk:
             refusal = answer.refusal
             assert refusal is not None
             # one that lost its connection on the way may have been heard
-            is_unsure = refusal == Refusal.UNREACHABLE
+            is_unsure = refusal == Refusal.UNREACHABLE and not means_no_configuration(answer.words)
             self._tell(NotSubmitted(task.ticket, refusal, answer.words, is_unsure))
 
     def _cancel(self) -> None:

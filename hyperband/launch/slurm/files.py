@@ -37,7 +37,7 @@ _MODE_OF = {"hb-": "held", "hbj-": "jobs"}
 
 
 def read_name(study: Path) -> str | None:
-    """Return the name of a study's allocations, or jobs; None: there are none."""
+    """Return the name of a study's allocations, or jobs; None: nothing was asked for that may be there."""
     try:
         return (study / SLURM_FOLDER / _NAME_FILE).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
@@ -51,6 +51,8 @@ def mode_of(name: str) -> str:
 
 def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within: Sequence[str]) -> str:
     """Make the folder of a study for what Slurm runs and writes, or find it; return the name of its jobs.
+
+    A new name is not written down before something is asked for under it; see note_name.
 
     Args:
         study: its folder, shared with the nodes.
@@ -74,13 +76,22 @@ def open_folder(study: Path, profile: Profile, *, mode: str, script: str, within
             words = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.name)[:_NAME_LENGTH]
             begin = next(begin for begin, other in _MODE_OF.items() if other == mode)
             name = f"{begin}{words}-{uuid.uuid4().hex[:8]}"
-            write_whole(str(folder), _NAME_FILE, f"{name}\n".encode())
     except OSError as err:
         raise MachineError(
             f"cannot write what Slurm needs into {folder}: {err.strerror or err}; make room, or "
             "make the study's folder writable, and start the same command again"
         ) from err
     return name
+
+
+def note_name(study: Path, name: str) -> None:
+    """Note that Slurm is about to be asked for something under this name, and may have it from now on.
+
+    Raises:
+        OSError: that cannot be written.
+    """
+    if read_name(study) is None:
+        write_whole(str(study / SLURM_FOLDER), _NAME_FILE, f"{name}\n".encode())
 
 
 def forget_name(study: Path) -> None:
@@ -137,6 +148,19 @@ class SlurmFiles:
         )
         self._holder = ship(study, modules=("holder",), main="holder")
         self.node = ship(study)
+
+    @property
+    def may_have_jobs(self) -> bool:
+        """Whether Slurm may have something of this study: it was asked for that, by whichever start."""
+        return read_name(self.study) is not None
+
+    def note_asked(self) -> None:
+        """Note that an allocation is about to be asked for.
+
+        Raises:
+            OSError: that cannot be written.
+        """
+        note_name(self.study, self.name)
 
     def allocation_argv(self, exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the arguments of sbatch for one more allocation; exclude: nodes, besides the profile's."""

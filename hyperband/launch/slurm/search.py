@@ -19,7 +19,14 @@ from hyperband.folder import SLURM_FOLDER
 from hyperband.launch.slurm.commands import Answer, Commands
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.text import engine_environment, search_argv, squeue_argv
-from hyperband.launch.slurm.words import JobLine, JobState, Refusal, job_id_of, jobs_in_squeue
+from hyperband.launch.slurm.words import (
+    WHERE_IT_ANSWERS,
+    JobLine,
+    JobState,
+    Refusal,
+    job_id_of,
+    jobs_in_squeue,
+)
 from hyperband.machine.claim import parse, write_whole
 
 _ABOUT_FILE = "search.json"
@@ -109,7 +116,7 @@ def submit_search(
         )
         answer = _ask(argv, environ)
         if answer.code != 0:
-            raise MachineError(f"Slurm did not take the search as a job of its own: {answer.words}")
+            raise MachineError(_why_not_taken(answer))
         job_id = job_id_of(answer.out)
         if job_id is None:
             raise MachineError(f"Slurm took the search, but did not say as which job: {answer.words}")
@@ -121,6 +128,18 @@ def submit_search(
             "study's folder writable, and start the same command again"
         ) from err
     return job
+
+
+def _why_not_taken(answer: Answer) -> str:
+    words = answer.words.rstrip(".")
+    if answer.refusal is Refusal.UNREACHABLE:
+        return f"Slurm does not answer ({words}); start the search {WHERE_IT_ANSWERS}"
+    if answer.refusal is Refusal.LIMIT:
+        return f"Slurm takes no more jobs now ({words}); start the same command again when there are fewer"
+    return (
+        f"Slurm did not take the search as a job of its own: {words}. Change the Slurm profile (or "
+        "--slurm-set KEY=VALUE) so that sbatch takes it, and start the same command again"
+    )
 
 
 def look_at(job: SearchJob, environ: Mapping[str, str]) -> JobLine | None:

@@ -25,6 +25,11 @@ class HasName(Protocol):
         """That of all of the study's jobs in Slurm."""
         ...
 
+    @property
+    def may_have_jobs(self) -> bool:
+        """Whether Slurm may have any of them, or was never asked for one."""
+        ...
+
     def clear(self) -> None:
         """Note that no job of Slurm's is left."""
         ...
@@ -98,6 +103,9 @@ class SlotsOfSlurm(RemoteSlots, Generic[F]):
             return []
         clerk, files = self._open
         tell(Stop())
+        if not files.may_have_jobs:
+            files.clear()
+            return []
         in_vain_s = see_the_end(clerk, tell, is_given_up)
         if in_vain_s is not None:
             return [self._why_not_ended(files, in_vain_s)]

@@ -8,7 +8,10 @@ from typing import Protocol
 
 from hyperband.launch.slurm.orders import Cancel, Fail, Say
 from hyperband.launch.slurm.reports import CancelRefused, Unreachable
-from hyperband.launch.slurm.words import JobLine
+from hyperband.launch.slurm.words import WHERE_IT_ANSWERS, JobLine, means_no_configuration
+
+#: patience with a Slurm that has never answered and has nothing of ours: its controller may be starting
+_FIRST_ANSWER_S = 60.0
 
 
 class Orders(Protocol):
@@ -32,6 +35,10 @@ class SlurmState:
     is_reachable: bool = True
     #: what was said when Slurm did not answer
     silence: str = ""
+    #: Slurm has never answered, and nothing of an earlier start can be there
+    is_unheard: bool = False
+    #: then it is asked until then; None: it has not been silent
+    silent_until_s: float | None = None
     is_stopping: bool = False
     has_failed: bool = False
     #: said already
@@ -39,18 +46,40 @@ class SlurmState:
 
     def note_answer(self, actions: Orders) -> None:
         """Take in that Slurm has said what is there."""
+        self.is_unheard = False
         if not self.is_reachable:
             self.is_reachable, self.silence = True, ""
             actions.append(Say("Slurm answers again"))
 
-    def note_trouble(self, event: Unreachable | CancelRefused, actions: Orders) -> None:
+    def note_trouble(self, event: Unreachable | CancelRefused, now_s: float, actions: Orders) -> None:
         """Take in that Slurm does not do what it was asked for."""
         match event:
             case Unreachable(words):
                 self.is_reachable, self.silence = False, words
-                actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
+                if not self.is_unheard:
+                    actions.append(Say(f"Slurm does not answer ({words}): jobs go on, and it is asked again"))
+                    return
+                patience_s = 0.0 if means_no_configuration(words) else _FIRST_ANSWER_S
+                self.silent_until_s = now_s + patience_s
+                if patience_s:
+                    again = f"it is asked again, for {patience_s:g} s"
+                    actions.append(Say(f"Slurm does not answer ({words}): {again}"))
             case CancelRefused(job_ids, words):
                 actions.append(Say(f"Slurm did not cancel {', '.join(job_ids)}: {words}"))
+
+    def heed_silence(self, now_s: float, actions: Orders) -> None:
+        """Have the search end if Slurm, which never answered, has had its time."""
+        left_s = self.silence_left_s(now_s)
+        if left_s is not None and left_s <= 0 and not self.is_stopping:
+            self.fail(
+                f"Slurm has not answered once ({self.silence}), and the study has nothing there to wait for. "
+                f"Start the search {WHERE_IT_ANSWERS}.",
+                actions,
+            )
+
+    def silence_left_s(self, now_s: float) -> float | None:
+        """Return for how many seconds a Slurm that never answered is waited for; None: that is not so."""
+        return self.silent_until_s - now_s if self.is_unheard and self.silent_until_s is not None else None
 
     def why_silent(self) -> str:
         """One line on a Slurm that does not answer; empty: it does."""

@@ -162,6 +162,14 @@ _NO_ANSWER = re.compile(
     "temporarily unable|name or service not known|no route to host|network is unreachable",
     re.IGNORECASE,
 )
+#: no command finds out which cluster to ask: nothing that it was to do has been done
+_NO_CONFIGURATION = re.compile(
+    "establish a configuration source|unable to (status|process) (config(uration)? )?file|"
+    r"slurm\.conf\b.*no such file",
+    re.IGNORECASE,
+)
+#: where a command of Slurm does what it is for, for messages
+WHERE_IT_ANSWERS = "where `squeue` answers: on a login node, or with SLURM_CONF set as there"
 _TOO_MANY = re.compile("(Max|Grp)Submit|MaxJobCount|maximum job count|too many jobs", re.IGNORECASE)
 
 
@@ -170,7 +178,13 @@ def refusal_of(words: str) -> Refusal:
     # a limit first: sbatch says on its way that it waits and tries again
     if _TOO_MANY.search(words):
         return Refusal.LIMIT
-    return Refusal.UNREACHABLE if _NO_ANSWER.search(words) else Refusal.WRONG
+    is_silent = _NO_ANSWER.search(words) or means_no_configuration(words)
+    return Refusal.UNREACHABLE if is_silent else Refusal.WRONG
+
+
+def means_no_configuration(words: str) -> bool:
+    """Whether Slurm's commands find no cluster to ask: nobody has heard of what they were to do."""
+    return bool(_NO_CONFIGURATION.search(words))
 
 
 _ENDING = re.compile(
@@ -230,9 +244,13 @@ def _in_plain_words(found: re.Match[str]) -> str:
 
 
 def said_by(words: str) -> str:
-    """Slurm's own words on one line, without the names of its programs and without warnings."""
+    """Slurm's own words on one line, without the names of its programs and without warnings.
+
+    Where nobody answered only the last, in which the others, from the depths of its network, come to an end.
+    """
     lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in words.splitlines()]
-    return "; ".join(line for line in lines if line and not re.match(r"\w+: warning: ", line))
+    found = [line for line in lines if line and not re.match(r"\w+: warning: ", line)]
+    return "; ".join(found[-1:] if refusal_of(words) == Refusal.UNREACHABLE else found)
 
 
 def state_of(word: str) -> JobState:

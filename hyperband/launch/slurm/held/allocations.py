@@ -38,14 +38,19 @@ _AT_LIMIT_S = 2.0
 class Allocations:
     """All allocations of one search. `handle` is the only door."""
 
-    def __init__(self, rules: Rules, *, log_of: str = "the allocation's log") -> None:
+    def __init__(
+        self, rules: Rules, *, log_of: str = "the allocation's log", has_earlier: bool = True
+    ) -> None:
         """Hold nothing yet; nothing is asked for before Slurm has said what of ours is there already.
 
         Args:
             rules: How many, and what one is.
             log_of: Where the output of allocations is, for messages.
+            has_earlier: An earlier start of the search may have some.
         """
-        self._all = AllocationState(rules=rules, log_of=log_of, n_most=rules.n_most)
+        self._all = AllocationState(
+            rules=rules, log_of=log_of, n_most=rules.n_most, is_unheard=not has_earlier
+        )
         self._news = AllocationNews(self._all)
         self._sizing = AllocationSizing(self._all)
 
@@ -71,13 +76,14 @@ class Allocations:
             case Status(jobs):
                 self._news.note_status(jobs, now_s, actions)
             case Unreachable() | CancelRefused():
-                self._all.note_trouble(event, actions)
+                self._all.note_trouble(event, now_s, actions)
             case Stop():
                 self._all.is_stopping = True
             case FoundSite() | StepOver() | Changed() | Tick():
                 pass
             case _:
                 assert_never(event)
+        self._all.heed_silence(now_s, actions)
         self._sizing.settle(now_s, actions)
         return actions
 
@@ -153,6 +159,8 @@ class Allocations:
         times = []
         if self._all.not_before_s > now_s:
             times.append(self._all.not_before_s)
+        if (left_s := self._all.silence_left_s(now_s)) is not None:
+            times.append(now_s + left_s)
         if self._all.surplus_since_s is not None:
             idle = [one.idle_since_s for one in self._all.allocations.values() if not one.busy]
             times += [max(self._all.surplus_since_s, since_s) + self._all.rules.idle_s for since_s in idle]

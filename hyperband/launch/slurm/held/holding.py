@@ -46,7 +46,7 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
 
     def open(self, files: SlurmFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
-        self._allocations = Allocations(self._rules, log_of=str(files.log))
+        self._allocations = Allocations(self._rules, log_of=str(files.log), has_earlier=files.may_have_jobs)
         self._begin(files, environ, pace)
 
     @property
@@ -177,9 +177,8 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
         """Tell the allocations, and do what they want done."""
         for action in self._allocations.handle(event, time.monotonic()):
             match action:
-                case Submit(ticket, exclude):
-                    clerk, files = self._opened()
-                    clerk.submit(ticket, files.allocation_argv(exclude))
+                case Submit():
+                    self._submit(action)
                 case Cancel(job_ids, why):
                     self.clerk.cancel(job_ids)
                     self._news.append(f"allocation {', '.join(job_ids)} given up: {why}")
@@ -189,6 +188,16 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
                     self._news.append(words)
                 case Fail(words):
                     self._fail(words)
+
+    def _submit(self, order: Submit) -> None:
+        clerk, files = self._opened()
+        try:
+            files.note_asked()
+        except OSError as err:
+            words = f"cannot write what Slurm is asked for into {files.folder}: {err.strerror or err}"
+            self._fail(f"{words}; make room, or make it writable, and start the same command again")
+            return
+        clerk.submit(order.ticket, files.allocation_argv(order.exclude))
 
     def _note_status(self) -> None:
         """Starts that failed were their allocation's fault, or that of what is started."""

@@ -36,7 +36,9 @@ class AllocationNews:
             self._all.is_reachable = self._all.is_reachable and event.refusal != Refusal.UNREACHABLE
             return
         self._all.asked.pop(event.ticket, None)
-        if event.refusal == Refusal.LIMIT:
+        if event.refusal == Refusal.UNREACHABLE:
+            self._all.is_reachable = False  # and again when it answers
+        elif event.refusal == Refusal.LIMIT:
             self._all.not_before_s = now_s + _LIMIT_PAUSE_S
             words = (
                 f"Slurm takes no more jobs now ({event.words}); it is asked again every {_LIMIT_PAUSE_S:g} s"

@@ -21,7 +21,7 @@ from hyperband.errors import MachineError
 from hyperband.folder import SLURM_FOLDER
 from hyperband.launch.remote.shipping import ship
 from hyperband.launch.slurm import text as slurm_text
-from hyperband.launch.slurm.files import forget_name, open_folder
+from hyperband.launch.slurm.files import forget_name, note_name, open_folder, read_name
 from hyperband.launch.slurm.jobs.events import Recalled
 from hyperband.launch.slurm.jobs.nodes import Fate
 from hyperband.launch.slurm.profile import Profile
@@ -65,6 +65,11 @@ class TrialJobFiles:
         #: of each submission that was looked at
         self._known: dict[str, _Submission] = {}
 
+    @property
+    def may_have_jobs(self) -> bool:
+        """Whether Slurm may have something of this study: it was asked for that, by whichever start."""
+        return read_name(self.study) is not None
+
     def write_tasks(self, folders: Mapping[str, Path], exclude: Sequence[str] = ()) -> str:
         """Write down what is about to be submitted together; return the word by which it is found again.
 
@@ -80,6 +85,7 @@ class TrialJobFiles:
         if exclude:
             write_whole(str(self._tasks), _exclude_file(word), json.dumps(list(exclude)).encode())
         write_whole(str(self._tasks), f"{word}.json", json.dumps(commands).encode())
+        note_name(self.study, self.name)
         self._known[word] = _Submission(tuple(folders), tuple(exclude))
         return word
 

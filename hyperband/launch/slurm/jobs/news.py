@@ -87,8 +87,10 @@ class TrialJobNews:
         for one in there:
             if not one.has_begun:
                 one.stage = Stage.UNSURE if event.is_unsure else Stage.WAITING
-        if event.is_unsure:
-            self._all.is_reachable = self._all.is_reachable and event.refusal != Refusal.UNREACHABLE
+        if event.refusal == Refusal.UNREACHABLE:
+            self._all.is_reachable = False
+        elif event.is_unsure:
+            pass  # the next status tells
         elif event.refusal == Refusal.LIMIT and len(names) > 1:
             self._all.most_tasks = max(1, min(self._all.most_tasks, len(names)) // 2)
         elif event.refusal == Refusal.LIMIT:

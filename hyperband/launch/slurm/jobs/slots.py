@@ -78,7 +78,9 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
 
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
-        self._jobs = TrialJobs(n_at_once=self._profile.array_throttle, log_of=str(files.log))
+        self._jobs = TrialJobs(
+            n_at_once=self._profile.array_throttle, log_of=str(files.log), has_earlier=files.may_have_jobs
+        )
         recalled = files.recall()
         self._begin(files, environ, pace)
         for one in recalled:

@@ -57,14 +57,17 @@ _WORTH_TELLING_S = 5.0
 class TrialJobs:
     """The Slurm jobs of one search. `handle` is the only door."""
 
-    def __init__(self, *, n_at_once: int | None = None, log_of: str = "the log of the jobs") -> None:
+    def __init__(
+        self, *, n_at_once: int | None = None, log_of: str = "the log of the jobs", has_earlier: bool = True
+    ) -> None:
         """Have nothing yet.
 
         Args:
             n_at_once: so many jobs run at once, at most; None: as many as there are.
             log_of: where the output of their scripts is, for messages.
+            has_earlier: an earlier start of the search may have some.
         """
-        self._all = TrialJobState(n_at_once=n_at_once, log_of=log_of)
+        self._all = TrialJobState(n_at_once=n_at_once, log_of=log_of, is_unheard=not has_earlier)
         self._news = TrialJobNews(self._all)
 
     def handle(self, event: Event, now_s: float) -> list[Action]:
@@ -102,7 +105,7 @@ class TrialJobs:
             case Seen(jobs):
                 self._news.note_seen(jobs, now_s, actions)
             case Unreachable() | CancelRefused():
-                self._all.note_trouble(event, actions)
+                self._all.note_trouble(event, now_s, actions)
             case Stop():
                 self._all.is_stopping = True
                 self._all.has_looked = False  # there may be more than is known
@@ -112,6 +115,7 @@ class TrialJobs:
                 pass
             case _:
                 assert_never(event)
+        self._all.heed_silence(now_s, actions)
         self._settle(now_s, actions)
         return actions
 
@@ -143,6 +147,7 @@ class TrialJobs:
         if any(one.stage == Stage.WAITING for one in self._all.attempts.values()):
             times.append(self._all.not_before_s)
         waits_s = [time_s - now_s for time_s in times if time_s > now_s]
+        waits_s.append(self._all.silence_left_s(now_s) or 0.0)
         waits_s += [one.since_s + _WORTH_TELLING_S - now_s for one in self._all.queued()]
         if any(one.excluded for one in self._all.queued()):
             waits_s += [one.since_s + AVOID_S - now_s for one in self._all.queued() if one.excluded]
