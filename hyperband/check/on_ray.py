@@ -62,8 +62,8 @@ def check_ray(settings: Settings, report: Report, interrupts: Interrupts, pulse:
         pulse: told that nodes are waited for.
 
     Raises:
-        UsageError: the resources of a slot are wrong.
-        MachineError: the token is not to be had, or nothing can be written here.
+        UsageError: the resources of a slot are wrong, or the token is not to be had.
+        MachineError: nothing can be written here.
         CheckStoppedError: a signal ended it; nothing is left on the cluster.
     """
     resources = slot_resources(settings.ray_resources, 1)

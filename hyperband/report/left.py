@@ -35,6 +35,6 @@ def checkpoint_text(job: JobView) -> str:
     if left.get("storage") is None:
         where = f"{left['disk']}/{below} on {(claim or {}).get('host', 'its node')}"
     return (
-        f"its checkpoint after {counted(job.epochs, 'epoch')}, without which that begins at the first one:\n"
+        f"its checkpoint after {counted(job.epochs, 'epoch')}, which the command does not fetch:\n"
         f"{shown(where)}"
     )

@@ -27,8 +27,9 @@ class RayWords:
         """Check it.
 
         Raises:
-            UsageError: the resources, or something said of nodes that share no files, are wrong.
-            MachineError: the token is not to be had, or something is not installed.
+            UsageError: the resources, or something said of nodes that share no files, are wrong, or the
+                token is not to be had.
+            MachineError: something is not installed.
         """
         self.resources = slot_resources(settings.ray_resources, settings.jobs_per_gpu)
         refuse_token(settings.ray_token)
