@@ -31,7 +31,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 #: the same inside launch/, whose rooms are folders or single files
 LAUNCH_FLOORS = (
-    {"base", "environment"},
+    {"base", "environment", "named_files"},
     {"cpu_slots", "gpu", "warm", "remote"},
     {"local", "slots", "slurm", "ray"},
 )

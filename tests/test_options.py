@@ -114,7 +114,8 @@ def test_a_slip_of_the_hand_is_refused(folder: Path, wrong: str, right: str, for
     word = form.format(wrong)
     message = refusal(folder, "train.py", word)
     assert f"Did you mean {right}" in message
-    assert f"SCRIPT -- {word}" in message
+    # no full stop that would be copied with it
+    assert f"SCRIPT -- {word} " in message
     assert read(folder, "train.py", "--", word).script_args == (word,)
 
 

@@ -187,6 +187,7 @@ def test_a_trials_paths() -> None:
         ('{"pip": ["x"], "conda": "y"}', "Ray takes one"),
         ('{"py_modules": ["./x"]}', "expected an URI"),
         ("{", "is no JSON"),
+        ('{"pip": "absent.txt"}', r"absent.txt, which cannot be read \(No such file or directory\); a rel"),
         ('{"image_uri": "docker.io/x"}', "start Ray itself in that image"),
         ('{"uv": "absent.txt"}', "uv names .*/absent.txt, which cannot be read"),
         ('{"conda": "absent.yml"}', "conda names .*/absent.yml, which cannot be read"),
@@ -252,6 +253,9 @@ def test_a_runtime_environment_in_yaml_and_in_json(tmp_path: Path) -> None:
     (tmp_path / "env.json").write_text(json.dumps(wanted))
     (tmp_path / "env.yaml").write_text('pip: [numpy]\nenv_vars:\n  A: "1"\n')
     assert read_runtime_env(tmp_path / "env.json") == read_runtime_env(tmp_path / "env.yaml") == wanted
+    (tmp_path / "env.yaml").write_text("pip: [numpy\nenv_vars: {}\n")
+    with pytest.raises(UsageError, match=r"env.yaml, line 2: this is no YAML: [^\n]*\. A value with : #"):
+        read_runtime_env(tmp_path / "env.yaml")
 
 
 @pytest.mark.parametrize(
@@ -298,18 +302,22 @@ def test_a_dry_run_refuses_what_can_be_seen_to_be_wrong_without_a_cluster(
         importlib.util, "find_spec", lambda name: None if name == "fsspec" else find_spec(name)
     )
 
-    def refused(*words: str) -> str:
-        assert main(["--on", "ray", *words, "train.py", "--dry-run"]) > 0
+    def refused(*words: str, rc: int = 2) -> str:
+        assert main(["--on", "ray", *words, "train.py", "--dry-run"]) == rc
         return capfd.readouterr().err
 
     sent = ("--ray-files", "sent", "--checkpoints", "runs/{config_id}")
     assert "the token of --ray-token cannot be read: " in refused("--ray-token", "nothing")
     assert "the token of --ray-token is empty: " in refused("--ray-token", "empty")
+    assert "Is a directory" in refused("--ray-token", ".")
+    assert "a token of its own" in refused("--ray-token", "open", "--ray-address", "local")
     assert "imported" in refused("--ray-token", "open")
-    assert "nodes.json cannot be read" in refused(*sent, "--ray-runtime-env", "nodes.json")
+    told = refused(*sent, "--ray-runtime-env", "nodes.json")
+    assert "nodes.json cannot be read (No such file or directory)." in told
+    assert told.count("nodes.json") == 1
     assert "did you mean pip?" in refused(*sent, "--ray-runtime-env", "wrong.json")
     assert "begins with one of" in refused(*sent, "--storage", "bucket/runs")
-    assert "needs fsspec, which is not installed" in refused(*sent, "--storage", "s3://bucket/runs")
+    assert "needs fsspec, which is not installed" in refused(*sent, "--storage", "s3://bucket/runs", rc=1)
     assert sorted(tmp_path.iterdir()) == before
     (warning,) = warnings_of_token(tmp_path / "open")
     assert "mode 0644" in warning

@@ -5,6 +5,7 @@ import fcntl
 import importlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -149,9 +150,17 @@ def test_what_ray_says_of_tokens_is_told() -> None:
         "x\nray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Authentication token is missing "
         "or incorrect. Ensure that"
     )
-    assert said_by_ray(error) == (
-        "Failed to connect to a:1 (InvalidAuthToken: Authentication token is missing or incorrect)"
-    )
+    said = said_by_ray(error)
+    assert said == "Failed to connect to a:1 (InvalidAuthToken: Authentication token is missing or incorrect)"
+    # it answered, so it runs; its own words for where it is are not the user's
+    for token, told in (
+        (None, "it runs, and asks for a token; give the file that .*, with --ray-token FILE"),
+        (Path("/my.token"), "it runs, but the token of --ray-token is not the one it has: /my.token; give "),
+    ):
+        joining = Joining("b:1", token)
+        joining.hear({"at": "refused", "words": said}, 0.0)
+        assert re.match(f"cannot join Ray at b:1: {told}", str(joining.failure))
+        assert "a:1" not in str(joining.failure)
 
 
 # Slots.
@@ -274,6 +283,9 @@ def test_a_node_that_was_started_without_care_is_warned_of() -> None:
     assert "RAY_AUTH_MODE=token" in token
     assert f"RAY_grpc_client_keepalive_time_ms={KEEPALIVE_MS}" in without
     assert "RAY_worker_niceness=0" in nice
+    # the niceness of a Ray that the search started is the user's own
+    ours = {"host": "m1", "has_keepalive": True, "nice": 10, "has_token": True}
+    assert warnings_of(ours, is_ours=True) == []
 
 
 class Job:

@@ -31,6 +31,7 @@ from hyperband.search.events import (
     SlotReleased,
 )
 from hyperband.search.trial import Outcome
+from hyperband.study.failures import last_words
 from hyperband.study.warnings import warnings_of
 
 FOLDER = Path("/studies/vgg")
@@ -134,6 +135,23 @@ def test_jobs_that_stay_failed_are_counted_once_each(tmp_path: Path) -> None:
     )
     (one,) = warnings_of([*retried(events_with(tmp_path, named), fails_again=False), ended], used)
     assert "Its 1 failed job stays failed; " in one
+
+
+def test_last_words_of_a_job_are_its_own_or_are_told_as_what_was_found() -> None:
+    note = "the last line of standard output is 'loss: 0.3'; a number alone was expected"
+    end = JobEnded(9.0, 4, 0, Outcome.NO_LOSS, None, 0, 1.0, 2.5, True, note, False, "")
+    assert last_words(end, trial=3, error_lines="ValueError: no") == (
+        " The last lines of job 4 (trial 3):\nValueError: no"
+    )
+    assert last_words(end, trial=3, error_lines="") == (
+        f" Job 4 (trial 3) printed nothing on standard error; found was: {note}"
+    )
+    assert last_words(replace(end, note=""), trial=3, error_lines="") == ""
+
+
+def test_a_search_without_a_loss_is_not_told_to_wait_for_one(tmp_path: Path) -> None:
+    study = view_of(play(small_plan(), settings(tmp_path), outcome_of=lambda *_: (Outcome.CRASHED, None)))
+    assert result_text(study, FOLDER, cwd=Path("/")).startswith("no trial has a loss\n")
 
 
 def test_many_kinds_are_cut_and_hostile_ones_harmless(tmp_path: Path) -> None:

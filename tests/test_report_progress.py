@@ -45,7 +45,7 @@ def stripped(table: str) -> list[list[str]]:
 def test_a_search_that_runs_says_how_far_each_rung_is(tmp_path: Path) -> None:
     study = view_of(play(small_plan(), settings(tmp_path), n_ends=11), running=True)
     assert progress_words(study, now=BEGAN_AT + 100).splitlines()[0] == "jobs    11 of 22 done, 1 running"
-    assert progress_words(study, now=BEGAN_AT + 100).splitlines()[1].endswith(", ran for 1 min 40 s so far")
+    assert progress_words(study, now=BEGAN_AT + 100).splitlines()[1].endswith(", has run for 1 min 40 s")
     assert stripped(brackets_table(study)) == [
         ["0", "rung 1", "9 of 9", "2 of 3", "-"],
         ["1", "not begun", "-", "-"],
@@ -253,6 +253,17 @@ def test_a_killed_search_that_is_stopped_much_later_did_not_run_until_then(tmp_p
     lost = JobEnded(later, start.job, start.attempt, Outcome.LOST, None, None, later, later, False, "gone")
     study = view_of([*events, lost, SearchEnded(later + 1, "stopped", "killed, and ended from outside")])
     assert study.spans == (Span(BEGAN_AT, BEGAN_AT + 4),)
+
+
+def test_a_killed_search_of_which_nothing_was_left_is_told_as_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path, play(small_plan(), settings(tmp_path), n_ends=3))
+    assert main(["stop", str(tmp_path)]) == 0
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\nstate   stopped: killed\n" in said
+    assert said.endswith("\nthe same command goes on from here\n")
 
 
 def test_a_plan_that_is_complete_has_nothing_left_although_nobody_said_so(tmp_path: Path) -> None:

@@ -356,6 +356,8 @@ def test_status_lines_fit_and_say_what_matters() -> None:
     first, second = status_lines(STATUS)
     assert first == "bracket 1, rung 2 · 3/4 running · 45/206 done, 2 failed · about 2 min 5 s left"
     assert len(first) <= 80
+    for left_s, left in ((8.9, "9 s"), (0.2, "1 s"), (59.7, "1 min")):
+        assert status_lines(replace(STATUS, time_left_s=left_s))[0].endswith(f" · about {left} left")
     assert second == "best 0.123457 at 27 epochs: lr:0.1"
     assert status_lines(replace(STATUS, draining=True, why_idle="x")) == [
         "bracket 1, rung 2 · 3/4 running · 45/206 done, 2 failed",

@@ -26,9 +26,17 @@ from hyperband.check.on_nodes import (
 )
 from hyperband.check.pulse import Pulse
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.token import refuse_token, warnings_of_token
+from hyperband.launch.ray.token import denied, refuse_token, warnings_of_token
 from hyperband.launch.ray.travel import what_travels
-from hyperband.launch.ray.words import Join, Probe, means_other_version, named, slot_resources, warnings_of
+from hyperband.launch.ray.words import (
+    LOCAL,
+    Join,
+    Probe,
+    means_other_version,
+    named,
+    slot_resources,
+    warnings_of,
+)
 from hyperband.report.text import counted, duration
 from hyperband.settings import Settings
 
@@ -151,6 +159,8 @@ class _Check:
         fix = "is it running at --ray-address, and is its token right (--ray-token)?"
         if means_other_version(said):
             fix = "start hyperband with the cluster's versions of Ray and Python"
+        elif (refused := denied(said, self._settings.ray_token)) is not None:
+            said, fix = refused
         name = named(self._settings.ray_address)
         self._report.add("ray", Status.FAILS, f"cannot join {name}: {said}", fix)
         self._report.add_rest(("ray_settings", *_LINES), "Ray cannot be joined")
@@ -190,7 +200,8 @@ class _Check:
         # where we have none it was just said
         nodes = [{**one, "has_token": one["has_token"] or not words["has_token"]} for one in said]
         lines = warnings_of_token(self._settings.ray_token)
-        lines += [line for one in nodes for line in warnings_of(one)]
+        is_ours = self._settings.ray_address == LOCAL
+        lines += [line for one in nodes for line in warnings_of(one, is_ours=is_ours)]
         found += [line.removeprefix("Warning: ") for line in lines]
         if found:
             fix = "start Ray as docs/ray.md says; a search works as it is, and warns of the same"

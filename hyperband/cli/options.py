@@ -238,9 +238,14 @@ def _settings(
 
 def _refuse_ray(found: argparse.Namespace, jobs_per_gpu: int | None) -> None:
     """Raise for what is said of Ray and is wrong."""
-    from hyperband.launch.ray.words import check_address, slot_resources
+    from hyperband.launch.ray.words import LOCAL, check_address, slot_resources
 
     check_address(found.ray_address)
+    if found.ray_address == LOCAL and found.ray_token is not None:
+        raise UsageError(
+            "--ray-token does not go with --ray-address local: that Ray is the search's own, and has a token "
+            "of its own. Leave --ray-token out."
+        )
     slot_resources(found.ray_resources, jobs_per_gpu)
 
 

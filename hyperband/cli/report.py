@@ -51,6 +51,8 @@ def report(options: ReportOptions, *, cwd: Path) -> int:
             text += "\n" if place is None else f"\njournal: {shown(place)}\n"
             if study.state != "running" and (words := words_on_submitted(folder)):
                 text += f"search: {words}\n"
+            elif study.state == "stopped":
+                text += "the same command goes on from here\n"
     print_out(text)
     return 0
 

@@ -111,6 +111,6 @@ def _refuse_mistakes(word: str, name: str, *, before_script: bool, names: Mappin
         )
     if near:
         raise UsageError(
-            f"{shown(name)} is no option of hyperband.{meant} If it is meant for the script, write it after"
-            f" a -- of its own: SCRIPT -- {shown(word)}"
+            f"{shown(name)} is no option of hyperband.{meant} If it is meant for the script, write it as"
+            f" SCRIPT -- {shown(word)} (after a -- of its own)."
         )

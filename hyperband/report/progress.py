@@ -41,9 +41,9 @@ def progress_words(study: StudyView, *, now: float) -> str:
     if study.spans:
         began_at = study.spans[0].began_at
         ran_s = sum((now if span.ended_at is None else span.ended_at) - span.began_at for span in study.spans)
-        so_far = " so far" if study.spans[-1].ended_at is None else ""
+        ran = "has run" if study.spans[-1].ended_at is None else "ran"
         starts = f" in {counted(len(study.spans), 'start')}" if len(study.spans) > 1 else ""
-        lines.append(f"time    began {moment(began_at)}, ran for {duration(ran_s)}{starts}{so_far}")
+        lines.append(f"time    began {moment(began_at)}, {ran} for {duration(ran_s)}{starts}")
     return "\n".join(lines)
 
 

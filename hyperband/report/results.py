@@ -114,7 +114,7 @@ def result_text(
     parts: list[str] = []
     command = retrain_command(study, cwd=cwd)
     if command is None:
-        parts.append("no trial has a loss yet")
+        parts.append("no trial has a loss")
     else:
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from hyperband.report.outlet import Outlet
-from hyperband.report.text import counted, duration, number, shortened, shown
+from hyperband.report.text import counted, number, shortened, shown, time_left
 from hyperband.search.trial import Progress
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def status_lines(status: Status) -> list[str]:
     left = ""
     # the estimate is one of the whole plan: a search that ends early has much less to do
     if status.time_left_s is not None and not status.draining:
-        left = f" · about {duration(status.time_left_s)} left"
+        left = f" · about {time_left(status.time_left_s)} left"
     # an estimate where there are no brackets either: the losses decide who goes on
     planned = f"{'about ' if progress.is_estimate else ''}{progress.n_jobs_planned}"
     bracket = "" if progress.is_estimate else f"bracket {progress.bracket}, "

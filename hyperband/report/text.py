@@ -76,6 +76,12 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
 
 
+def time_left(seconds: float) -> str:
+    """An estimate of what is left, at least `1 s`: no fractions of a second, which nobody knows."""
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 60 else duration(whole)
+
+
 def moment(at: float) -> str:
     """A point in time, given in Unix seconds, by the clock on the wall here: `2026-11-21 15:15:41`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -17,6 +17,7 @@ from hyperband.report.view import study_view
 from hyperband.script.contract import last_lines
 from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded
 from hyperband.settings import Settings
+from hyperband.study.failures import last_words
 from hyperband.study.finish import Verdict
 from hyperband.study.opening import last_settings
 from hyperband.study.parts import checkpoints_of
@@ -76,9 +77,8 @@ def _verdict(study: Replayed, folder: Path) -> Verdict:
     if failed:
         last = failed[-1]
         stderr = job_folder(folder, last.job, last.attempt) / "stderr"
-        lines = last_lines(stderr, _N_ERROR_LINES) or last.note
         trial = starts[last.job, last.attempt].trial
-        words += f" The last lines of job {last.job} (trial {trial}):\n{lines}"
+        words += last_words(last, trial=trial, error_lines=last_lines(stderr, _N_ERROR_LINES))
     words += "\nMend the script and begin anew with --clean."
     return Verdict("failed", 1, "no job gave a loss", SearchFailedError(words))
 

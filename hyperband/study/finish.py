@@ -18,7 +18,7 @@ from hyperband.search.engine import Engine
 from hyperband.search.events import Event, JobEnded, JobStarted, SearchEnded, SearchStarted
 from hyperband.settings import Settings
 from hyperband.study.attempts import Attempts
-from hyperband.study.failures import N_SAME_FAILURES, FirstFailures
+from hyperband.study.failures import N_SAME_FAILURES, FirstFailures, last_words
 from hyperband.study.voice import Voice
 from hyperband.study.wake import Wake
 
@@ -196,9 +196,8 @@ class Finish:
             self._attempts.stop(attempt, StopReason.STOP)
 
     def _last_words(self) -> str:
-        """Return the last error lines of the latest failure, to be put behind a message."""
+        """Return the last words of the latest failure, to be put behind a message."""
         if self._last_failure is None:
             return ""
         started, event = self._last_failure
-        lines = self._voice.error_lines(started) or event.note
-        return f" The last lines of job {started.job} (trial {started.trial}):\n{lines}" if lines else ""
+        return last_words(event, trial=started.trial, error_lines=self._voice.error_lines(started))

@@ -120,7 +120,8 @@ def _end_what_is_left(
             health.see(ended)
             events.append(ended)
         if events:
-            reason = "killed, and what was left of it ended by `hyperband stop`"
+            was_left = rest.n_ended > 0 or bool(rest.held)
+            reason = f"killed{', and what was left of it ended by `hyperband stop`' if was_left else ''}"
             journal.append(*events, SearchEnded(time.time(), "stopped", reason), durable=True)
         # last: if a cluster does not answer, the ends of jobs are told all the same
         held = [*rest.held, *end_held(folder, gives_up=gives_up, say=say)]

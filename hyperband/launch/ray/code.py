@@ -134,8 +134,9 @@ class Travelling:
             stays.append(f"{len(self.stays) - n_most} more")
         if self.n_checkpoints:
             stays.append(f"{counted(self.n_checkpoints, 'checkpoint')} by --checkpoints")
+        verb = "travels" if len(self.files) == 1 else "travel"
         told = (
-            f"{counted(len(self.files), 'file')}, {size(self.n_bytes)}, of {self.folder} travel to the nodes"
+            f"{counted(len(self.files), 'file')}, {size(self.n_bytes)}, of {self.folder} {verb} to the nodes"
         )
         return f"{told}; {', '.join(stays)} stay here" if stays else told
 

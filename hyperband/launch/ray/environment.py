@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hyperband.errors import MachineError, UsageError
+from hyperband.launch.named_files import no_yaml, read_text
 
 #: Ray's own keys that are handed on, and what each may be
 _KEYS: Mapping[str, tuple[type, ...]] = {
@@ -54,11 +55,8 @@ def read_runtime_env(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or says what cannot be handed on.
         MachineError: PyYAML is not installed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise UsageError(f"--ray-runtime-env {path} cannot be read: {err}") from err
-    found = _parsed(path, text)
+    name = f"--ray-runtime-env {path}"
+    found = _parsed(path, read_text(path, name), name)
     if not isinstance(found, dict):
         raise UsageError(
             f"--ray-runtime-env {path} has {type(found).__name__}, expected an object with keys of Ray's "
@@ -98,25 +96,20 @@ def _with_content(path: Path, key: str, value: object) -> object:
     if not isinstance(value, str) or not is_file:
         return value
     named = Path(value).expanduser().absolute()
-    try:
-        text = named.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise UsageError(
-            f"--ray-runtime-env {path}: {key} names {named}, which cannot be read: {err}; a relative path "
-            "begins where the search is started"
-        ) from err
-    return _parsed(named, text) if key == "conda" else text.strip().split("\n")
+    name = f"--ray-runtime-env {path}: {key} names {named}, which"
+    text = read_text(named, name, "a relative path begins where the search is started")
+    return _parsed(named, text, name.removesuffix(", which")) if key == "conda" else text.strip().split("\n")
 
 
-def _parsed(path: Path, text: str) -> object:
+def _parsed(path: Path, text: str, name: str) -> object:
     if path.suffix == ".json":
         try:
             return json.loads(text)
         except ValueError as err:
-            raise UsageError(f"--ray-runtime-env {path} is no JSON: {err}") from err
+            raise UsageError(f"{name} is no JSON: {err}") from err
     if importlib.util.find_spec("yaml") is None:
         raise MachineError(
-            f"--ray-runtime-env {path} needs PyYAML, which is not installed; install it (`pip install "
+            f"{name} needs PyYAML, which is not installed; install it (`pip install "
             "PyYAML`), or write the file as JSON, with a name that ends with .json"
         )
     import yaml
@@ -124,7 +117,7 @@ def _parsed(path: Path, text: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as err:
-        raise UsageError(f"--ray-runtime-env {path} is no YAML: {' '.join(str(err).split())}") from err
+        raise no_yaml(err, name) from err
 
 
 #: what fsspec takes for more than one place

@@ -5,9 +5,11 @@ not know: slots and jobs.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hyperband.errors import HyperbandError, InternalError, MachineError
+from hyperband.launch.ray.token import denied
 from hyperband.launch.ray.words import AUTO, LOCAL, means_other_version, named
 
 #: between tries to join a cluster again: at first, and in the end
@@ -29,9 +31,10 @@ _NO_RAY_HERE = (
 class Joining:
     """One search's way into one cluster, and back into it. `hear` is the only door."""
 
-    def __init__(self, address: str) -> None:
-        """Be outside; address: of the cluster, as it was given."""
+    def __init__(self, address: str, token: Path | None = None) -> None:
+        """Be outside; address and token: of the cluster, as they were given."""
         self._address = address
+        self._token = token
         #: in words
         self._name = named(address)
         #: where the tracebacks of Ray's side are, for messages
@@ -156,6 +159,8 @@ class Joining:
         """Hear that it could not be joined; is_all: the words say also what to do."""
         if self._address == AUTO and _NO_RAY in words:
             words, is_all = _NO_RAY_HERE, True
+        elif (said := denied(words, self._token)) is not None:
+            words, is_all = f"{'; '.join(said)}.", True
         self.trouble = words
         if means_other_version(words):
             self.failure = self.failure or MachineError(

@@ -20,7 +20,7 @@ from hyperband.launch.ray.files import RayFiles
 from hyperband.launch.ray.holdings import Holdings, Over
 from hyperband.launch.ray.joining import Joining
 from hyperband.launch.ray.link import RayLink, default_environment
-from hyperband.launch.ray.words import GIVE_UP_S, Join, described, named, slot_of, warnings_of
+from hyperband.launch.ray.words import GIVE_UP_S, LOCAL, Join, described, named, slot_of, warnings_of
 from hyperband.launch.remote.slots import RemoteSlots
 from hyperband.machine.process import wait_for_end
 from hyperband.report.text import counted
@@ -59,7 +59,7 @@ class RaySlots(RemoteSlots):
         self._asked = json.dumps(sorted(self._resources.items()))
         self._token = token
         self._max_slots = max_slots
-        self._joining = Joining(address)
+        self._joining = Joining(address, token)
         self._holdings = Holdings(max_slots)
         self._coming = Coming()
         #: slots in a row for which Ray could not make ready what travels to nodes
@@ -322,8 +322,9 @@ class RaySlots(RemoteSlots):
         slot = slot_of(words, self._resources, share if THREAD_VARIABLES[0] in share else ())
         self._n_unfit = 0
         self._without_s = None
-        self._news += [line for line in warnings_of(words) if line not in self._warned]
-        self._warned.update(warnings_of(words))
+        warnings = warnings_of(words, is_ours=self._address == LOCAL)
+        self._news += [line for line in warnings if line not in self._warned]
+        self._warned.update(warnings)
         self._holdings.note_slot(words["key"], slot, words["attempt"], now_s)
 
     def _heed_slow(self, now_s: float) -> None:

@@ -3,10 +3,15 @@
 Must not know: what else is said of a cluster. Nobody here keeps the token, or shows it.
 """
 
+import re
 import stat
 from pathlib import Path
 
-from hyperband.errors import MachineError
+from hyperband.errors import UsageError
+
+_GIVE = "give the file that the cluster was started with (RAY_AUTH_TOKEN_PATH)"
+#: in Ray's words for why it cannot be joined, see said_by_ray
+_DENIED = re.compile(r"\(\w*Auth\w*: ")
 
 
 def refuse_token(token: Path | None) -> None:
@@ -16,19 +21,34 @@ def refuse_token(token: Path | None) -> None:
         token: file of `--ray-token`; None: none was said.
 
     Raises:
-        MachineError: it cannot be read, or is empty.
+        UsageError: it cannot be read, or is empty.
     """
     if token is None:
         return
-    give = "give the file that the cluster was started with (RAY_AUTH_TOKEN_PATH)"
     try:
         has_token = bool(token.read_bytes().strip())
     except OSError as err:
-        raise MachineError(
-            f"the token of --ray-token cannot be read: {token}: {err.strerror}; {give}"
+        raise UsageError(
+            f"the token of --ray-token cannot be read: {token}: {err.strerror}; {_GIVE}"
         ) from err
     if not has_token:
-        raise MachineError(f"the token of --ray-token is empty: {token}; {give}")
+        raise UsageError(f"the token of --ray-token is empty: {token}; {_GIVE}")
+
+
+def denied(words: str, token: Path | None) -> tuple[str, str] | None:
+    """Return what is said of a cluster that does not take our token, and what to do about it.
+
+    None: Ray's words say nothing of that.
+
+    Args:
+        words: Ray's, for why it cannot be joined.
+        token: file of `--ray-token`; None: none was said.
+    """
+    if not _DENIED.search(words):
+        return None
+    if token is None:
+        return "it runs, and asks for a token", f"{_GIVE}, with --ray-token FILE"
+    return f"it runs, but the token of --ray-token is not the one it has: {token}", _GIVE
 
 
 def warnings_of_token(token: Path | None) -> list[str]:

@@ -190,8 +190,11 @@ def slot_of(about: Mapping[str, Any], takes: Mapping[str, float], thread_variabl
     return Slot(about["name"], arguments, environment)
 
 
-def warnings_of(about: Mapping[str, Any]) -> list[str]:
-    """Return what is worth a warning in what Ray's side says of a slot: how Ray was started on its node."""
+def warnings_of(about: Mapping[str, Any], *, is_ours: bool = False) -> list[str]:
+    """Return what is worth a warning in what Ray's side says of a slot: how Ray was started on its node.
+
+    is_ours: it is one of this machine that the search started, with the niceness that the search has.
+    """
     node, found = about["host"], []
     if not about["has_token"]:
         found.append(
@@ -204,7 +207,7 @@ def warnings_of(about: Mapping[str, Any]) -> list[str]:
             f"and RAY_grpc_client_keepalive_timeout_ms={KEEPALIVE_MS}: Ray itself may notice only after "
             "minutes that a machine is cut off."
         )
-    if about["nice"] > 0:
+    if about["nice"] > 0 and not is_ours:
         found.append(
             f"Warning: Ray runs jobs on {node} with niceness {about['nice']}; start it with "
             "RAY_worker_niceness=0 where nothing else is to be preferred."

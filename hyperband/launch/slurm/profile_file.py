@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperband.errors import UsageError
+from hyperband.launch.named_files import no_yaml, read_text
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.profile_keys import checked
 from hyperband.launch.slurm.setup_lines import why_no_script
@@ -95,21 +96,11 @@ def _entries(path: Path) -> Mapping[str, tuple[str | list[str], int]]:
             "hyperband's folder, or `pip install PyYAML`. "
             "Without it, every key can be given as --slurm-set KEY=VALUE."
         ) from err
+    text = read_text(path, f"--slurm-profile {path}", "`hyperband slurm init` writes a commented one")
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as err:
-        raise UsageError(
-            f"--slurm-profile {path} cannot be read ({err.strerror or err}); `hyperband slurm init` writes a "
-            "commented one."
-        ) from err
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as err:
-        raise UsageError(f"--slurm-profile {path} is no text in UTF-8 ({err.reason}).") from err
-    except yaml.MarkedYAMLError as err:
-        line = "" if err.problem_mark is None else f", line {err.problem_mark.line + 1}"
-        raise UsageError(
-            f'--slurm-profile {path}{line}: this is no YAML: {err.problem}. A value with : # " or such '
-            "goes into 'single quotes'."
-        ) from err
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as err:
+        raise no_yaml(err, f"--slurm-profile {path}") from err
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
