@@ -257,6 +257,11 @@ def test_of_a_log_its_last_words_tell(tmp_path: Path) -> None:
     )
     said = "module: command not found; a setup line of the Slurm profile failed: module load cuda"
     assert last_said(log) == said
+    log.write_text(
+        "hyperband: a setup line of the Slurm profile failed: [ -e go ]\n"
+        "hyperband: a setup line of the Slurm profile failed: false\n"
+    )
+    assert last_said(log) == "a setup line of the Slurm profile failed: false"
     log.write_text("one\nslurmstepd: error: execve(): python3: No such file or directory\n")
     assert last_said(log) == "execve(): python3: No such file or directory"
 

@@ -126,7 +126,8 @@ def last_said(log: Path) -> str:
     except OSError:
         return ""  # where it is the message says
     found = [_WHO_SAYS.sub("", line) for line in lines if line][-2:]
-    return "; ".join(found if found and found[-1].startswith(slurm_text.SETUP_FAILED) else found[-1:])
+    are_of_setup = [line.startswith(slurm_text.SETUP_FAILED) for line in found]
+    return "; ".join(found if are_of_setup == [False, True] else found[-1:])
 
 
 @dataclass(frozen=True, slots=True)
