@@ -452,6 +452,32 @@ def test_again_is_said_only_of_a_best_that_was_trained_so_far(tmp_path: Path) ->
     assert said(None) == [(9, "train the best to 9 epochs again:")] * 2
 
 
+def test_where_the_checkpoint_of_the_best_lies_is_told_where_nodes_share_no_files(tmp_path: Path) -> None:
+    used = settings(tmp_path, ray_files="sent")
+    study = study_view(play(small_plan(), used), folder=tmp_path, running=False)
+    last = max(
+        (job for job in study.jobs if study.best and job.trial == study.best.trial),
+        key=lambda job: job.epochs,
+    )
+    folder = Path(last.folder)
+
+    def told(storage: str | None, **sealed: object) -> list[str]:
+        left = {"sealed": {"attempt": "A7", "n_files": 1, **sealed}, "disk": "/tmp/d", "storage": storage}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps({"checkpoint": left}))
+        (folder / "claim").write_text(json.dumps({"host": "m2"}))
+        texts = (
+            result_text(study, tmp_path, cwd=tmp_path),
+            report_text(study, tmp_path, cwd=tmp_path, top=3),
+        )
+        found = [text.partition("its checkpoint after 9 epochs, ")[2].partition("\n")[2] for text in texts]
+        return [text.partition("\n")[0] for text in found]
+
+    assert told("s3://b/study/key") == ["s3://b/study/key/A7/files"] * 2
+    assert told(None) == ["/tmp/d/A7/files on m2"] * 2
+    assert told(None, n_files=0) == ["", ""]
+
+
 def test_report_command_while_a_search_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "vgg"
     events = play(small_plan(), settings(tmp_path), n_ends=6)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hyperband.report.again import trained_twice_text
 from hyperband.report.failures import failures_of
 from hyperband.report.ladder import ladder_table, ladder_words
+from hyperband.report.left import checkpoint_text
 from hyperband.report.progress import brackets_table, progress_words
 from hyperband.report.tables import PLAN_WORDS, columns, plan_table
 from hyperband.report.text import command_line, counted, moment, number, shortened, shown, size
@@ -92,8 +93,7 @@ def retrain_command(study: StudyView, *, cwd: Path) -> str | None:
     """
     if study.best is None:
         return None
-    trial = study.best.trial
-    job = next(job for job in _last_losses(study) if job.trial == trial)
+    job = _job_of_best(study)
     environment, gpu = _device_of(job)
     argv = job_argv(
         python=str(job.settings["python"]),
@@ -119,6 +119,7 @@ def result_text(
         parts.append(best_table(study, top=top, width=width))
         epochs = counted(study.plan.max_epochs, "epoch")
         parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
+        parts += filter(None, [checkpoint_text(_job_of_best(study))])
     failures = failures_of(study).text()
     if failures:
         parts.append(f"{failures}\n\n{outcomes_table(study, failures_only=True)}")
@@ -172,6 +173,7 @@ def report_text(
         parts.append("\n".join(filter(None, (table, worse_later_text(study)))))
         epochs = counted(study.plan.max_epochs, "epoch")
         parts.append(f"train the best to {epochs}{_again(study)}:\n{command}")
+        parts += filter(None, [checkpoint_text(_job_of_best(study))])
     parts.append(f"logs: {shown(str(folder))}")
     return "\n\n".join(filter(None, parts))
 
@@ -241,6 +243,12 @@ def _last_losses(study: StudyView) -> list[JobView]:
         if job.outcome is Outcome.LOSS and (before is None or job.rung > before.rung):
             last[job.trial] = job
     return list(last.values())
+
+
+def _job_of_best(study: StudyView) -> JobView:
+    assert study.best is not None
+    trial = study.best.trial
+    return next(job for job in _last_losses(study) if job.trial == trial)
 
 
 def _again(study: StudyView) -> str:

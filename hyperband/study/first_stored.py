@@ -3,7 +3,6 @@
 Owns how many are enough to end a search. Must not know: storages, files, or how a search ends.
 """
 
-from hyperband.errors import MachineError
 from hyperband.report.again import NOT_STORED, not_stored
 from hyperband.report.text import counted
 from hyperband.search.events import JobEnded
@@ -27,8 +26,8 @@ class FirstStored:
         if event.outcome is Outcome.LOSS and not not_stored(event.note):
             self._was_stored = True
 
-    def see(self, event: JobEnded) -> MachineError | None:
-        """Count a job; return at the third what is to be told, if none was ever stored."""
+    def see(self, event: JobEnded) -> str | None:
+        """Count a job; return at the third what has happened, if none was ever stored."""
         self.see_before(event)
         if event.outcome is not Outcome.LOSS or self._was_stored:
             return None
@@ -36,9 +35,8 @@ class FirstStored:
         if self._n != N_NOT_STORED:
             return None
         why = event.note.partition(f"{NOT_STORED}: ")[2]
-        return MachineError(
+        return (
             f"no checkpoint of this search could be stored in --storage {self._storage}, not one of "
-            f"{counted(self._n, 'job')} ({why}). So each promotion would train from the beginning. "
-            "Nothing is lost: the same command goes on when the storage takes them (is its address right, "
-            "and may the nodes write there?); --keep-going goes on all the same"
+            f"{counted(self._n, 'job')} ({why}). Is its address right, and may the nodes write "
+            "there? Until it takes them each promotion trains from the beginning"
         )

@@ -33,6 +33,10 @@ from hyperband.study.first_stored import FirstStored
 
 #: in the folder of an attempt whose checkpoint was removed since another one came
 _REMOVED_FILE = "checkpoint.removed"
+_NOTHING_LOST = (
+    "So the search ended. Nothing is lost: the same command goes on when the storage takes them, and at once "
+    "with --keep-going"
+)
 #: what is said while running jobs end
 _UNTIL_OVER = "in --storage: nothing more is started, and the search ends when the jobs that run have ended."
 #: patience with a storage at the end of a search
@@ -123,11 +127,11 @@ class StoredCheckpoints:
         self._supersede(trial, event)
         if (event.job, event.attempt) in self._began_before:
             self._first.see_before(event)
-        elif (failure := self._first.see(event)) is not None:
+        elif (said := self._first.see(event)) is not None:
             if self._keep_going:
-                self.news.append(f"Warning: {failure}.")
+                self.news.append(f"Warning: {said}.")
             else:
-                self.failure = failure
+                self.failure = MachineError(f"{said}. {_NOTHING_LOST}")
                 self.news.append(f"Not one checkpoint could be stored {_UNTIL_OVER}")
 
     def _supersede(self, trial: int, event: JobEnded) -> None:
