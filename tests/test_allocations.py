@@ -574,6 +574,23 @@ def test_a_request_that_found_no_slurm_is_not_there_and_no_fault_of_the_profile(
     assert story.tell(Status(())) == [Submit(order.ticket + 1)]
 
 
+def test_a_pause_after_an_end_is_what_is_waited_for(story: Story) -> None:
+    story.tell(Status(()), Wanted(1), Submitted(1, "1"), Status((over(JobState.FAILED),)))
+    assert story.allocations.why_none() == (
+        "allocations: none; the next is asked for 2 s after the last ended by itself (failed)"
+    )
+    assert story.after(2.0) == [Submit(2)]
+    assert story.allocations.why_none() == "allocations: 1 asked for"
+    story.tell(NotSubmitted(2, Refusal.LIMIT, "QOSMaxSubmitJobPerUserLimit"))
+    assert "asked again after 60 s, since Slurm takes no more jobs now" in story.allocations.why_none()
+    story.now_s += 60.0
+    story.tell(Tick(), Submitted(3, "3"), Status((over(JobState.FAILED, "3"),)))
+    story.now_s += 60.0
+    [*_, failed] = story.tell(Tick(), Submitted(4, "4"), Status((over(JobState.FAILED, "4"),)))
+    assert isinstance(failed, Fail)
+    assert failed.is_in_log, "what it said there is the reason"
+
+
 def test_what_jobs_wait_for_is_said_in_one_line(held: Story) -> None:
     held.tell(Wanted(5), Submitted(2, "2"), Status((runs(), waits("2", "Resources"))))
     assert held.allocations.why_none() == (

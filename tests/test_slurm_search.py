@@ -385,7 +385,8 @@ def test_a_setup_line_that_fails_ends_the_search_with_where_to_look(on_slurm: On
     ran = on_slurm.run("--max-epochs", "3", profile=("--slurm-set", "setup=module load no-such"))
     assert ran.exit_code == 1
     assert "allocations in a row ended by themselves" in ran.err
-    assert "a setup line of the Slurm profile, failed" in on_slurm.allocations_log()
+    assert "a setup line of the Slurm profile failed: module load no-such" in ran.err
+    assert "module load no-such" in on_slurm.allocations_log()
 
 
 @pytest.mark.slow

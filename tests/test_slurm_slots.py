@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from hyperband.errors import MachineError
 from hyperband.launch.remote.place import Place
 from hyperband.launch.remote.starts import FailedStarts
 from hyperband.launch.slurm.end import end_allocations
-from hyperband.launch.slurm.files import SlurmFiles
+from hyperband.launch.slurm.files import SlurmFiles, last_said
 from hyperband.launch.slurm.held.slots import SlurmSlots
 from hyperband.launch.slurm.jobs.files import TrialJobFiles
 from hyperband.launch.slurm.jobs.slots import TrialJobSlots
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.room import gpus_of, rules_of
+from hyperband.launch.slurm.search import submit_search
 from hyperband.launch.slurm.words import (
     means_cancelled,
     means_cancelled_by_hand,
@@ -244,6 +246,61 @@ def test_a_shared_folder_in_trouble_is_told_of_and_ends_no_search(
         assert 0 < (slots.wait_s() or 0) <= 5
     finally:
         slots.close()
+
+
+def test_of_a_log_its_last_words_tell(tmp_path: Path) -> None:
+    log = tmp_path / "allocations.log"
+    assert last_said(log) == ""
+    log.write_text(
+        "Loading\n/var/spool/job00015/slurm_script: line 6: module: command not found\n"
+        "hyperband: a setup line of the Slurm profile failed: module load cuda\n\n"
+    )
+    said = "module: command not found; a setup line of the Slurm profile failed: module load cuda"
+    assert last_said(log) == said
+    log.write_text(
+        "hyperband: a setup line of the Slurm profile failed: [ -e go ]\n"
+        "hyperband: a setup line of the Slurm profile failed: false\n"
+    )
+    assert last_said(log) == "a setup line of the Slurm profile failed: false"
+    log.write_text("one\nslurmstepd: error: execve(): python3: No such file or directory\n")
+    assert last_said(log) == "execve(): python3: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("error: invalid partition specified: nope", "Change the Slurm profile (or --slurm-set KEY=VALUE)"),
+        ("fatal: Could not establish a configuration source", "or with SLURM_CONF set as there"),
+    ],
+)
+def test_a_search_that_slurm_does_not_take_says_what_to_do(tmp_path: Path, said: str, advice: str) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\necho 'sbatch: {said}' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    with pytest.raises(MachineError) as refused:
+        submit_search(
+            tmp_path,
+            Profile(),
+            log=tmp_path / "log",
+            cwd=tmp_path,
+            environ={**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"},
+            command=("true",),
+            signal_s=90,
+        )
+    assert said.partition(": ")[2] in str(refused.value)
+    assert advice in str(refused.value)
+
+
+def test_jobs_that_nobody_wants_any_more_are_told_in_one_line() -> None:
+    slots = TrialJobSlots(Profile(), max_slots=None)
+    for number in range(5):
+        slots.note_cancelled((f"83_{number}",), "nobody wants it")
+    slots.note_cancelled(("84",), "it can never start")
+    assert slots.news() == (
+        "Slurm's jobs 83_0, 83_1, 83_2 and 2 more are cancelled: nobody wants them",
+        "Slurm's job 84 is cancelled: it can never start",
+    )
+    assert slots.news() == ()
 
 
 def test_where_nothing_was_asked_for_nobody_is_asked_to_end_it(

@@ -95,7 +95,17 @@ def test_a_setup_line_that_fails_is_named_and_nothing_runs_after_it(tmp_path: Pa
     script.write_text(slurm_text.batch_script(Profile(setup=("true", "false", "echo after"))))
     done = subprocess.run(["bash", str(script), "echo", "ran"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "line 5 of this script, a setup line of the Slurm profile, failed" in done.stderr
+    assert "hyperband: a setup line of the Slurm profile failed: false\n" in done.stderr
+
+
+def test_a_setup_line_is_quoted_as_it_stands_in_the_profile(tmp_path: Path) -> None:
+    (tmp_path / "activate").write_text("\n" * 40 + "false\n")
+    lines = ("set -u", f"source '{tmp_path}/activate'  # it's \"mine\" $HOME")
+    script = tmp_path / "batch.sh"
+    script.write_text(slurm_text.batch_script(Profile(setup=lines)))
+    said = f"hyperband: a setup line of the Slurm profile failed: {lines[1]}\n"
+    for argv in (["bash", str(script)], ["bash", "-c", script.read_text(), "bash"]):
+        assert subprocess.run(argv, capture_output=True, text=True, check=False).stderr == said
 
 
 def test_a_log_that_sbatch_would_misread_is_refused() -> None:

@@ -32,6 +32,10 @@ _LOG_FILE = "allocations.log"
 _HOLDERS_FOLDER = "holders"
 _STEPS_FOLDER = "steps"
 _NAME_LENGTH = 24
+#: so much of the end of a log is looked at
+_SAID_BYTES = 1 << 12
+#: what stands before the words of a shell, of ourselves and of Slurm
+_WHO_SAYS = re.compile(r"^(\S+: line \d+: |hyperband: |(slurmstepd|slurm_script)\S*: (error: )?)")
 #: what names begin with, by the mode that asks for jobs of such a name
 _MODE_OF = {"hb-": "held", "hbj-": "jobs"}
 
@@ -108,6 +112,22 @@ def say_unwanted(study: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError):  # there were none
         write_wanted(str(study / SLURM_FOLDER / _HOLDERS_FOLDER), "", name="")
+
+
+def last_said(log: Path) -> str:
+    """Return what the script of a job said last in a log, for messages; empty: nothing, or it cannot be read.
+
+    A setup line that failed is named after what it said itself: that is told with it.
+    """
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _SAID_BYTES))
+            lines = [line.strip() for line in stream.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return ""  # where it is the message says
+    found = [_WHO_SAYS.sub("", line) for line in lines if line][-2:]
+    are_of_setup = [line.startswith(slurm_text.SETUP_FAILED) for line in found]
+    return "; ".join(found if are_of_setup == [False, True] else found[-1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,3 +34,5 @@ class Fail:
     """The search cannot go on: what was found, and what to do."""
 
     words: str
+    #: what the scripts of Slurm's jobs said last, in their log, belongs to it
+    is_in_log: bool = False

@@ -5,13 +5,15 @@ Must not know: what is asked of it when, and what a slot is.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from hyperband.errors import InternalError
 from hyperband.launch.remote.slots import RemoteSlots
 from hyperband.launch.slurm.clerk import Clerk, Pace
 from hyperband.launch.slurm.closing import see_the_end
-from hyperband.launch.slurm.orders import Stop
+from hyperband.launch.slurm.files import last_said
+from hyperband.launch.slurm.orders import Fail, Stop
 from hyperband.launch.slurm.profile import Profile
 from hyperband.launch.slurm.reports import FoundSite, Report
 from hyperband.launch.slurm.suspended import SuspendedJobs
@@ -19,6 +21,9 @@ from hyperband.launch.slurm.suspended import SuspendedJobs
 
 class HasName(Protocol):
     """What a study's folder has for Slurm."""
+
+    #: what the scripts of its jobs print
+    log: Path
 
     @property
     def name(self) -> str:
@@ -85,6 +90,11 @@ class SlotsOfSlurm(RemoteSlots, Generic[F]):
         if self._open is None:
             raise InternalError("Slurm's slots were used before they were opened: please report it.")
         return self._open
+
+    def _fail_as(self, order: Fail) -> None:
+        """Have the search end with what was found, and with what is in the log of that."""
+        said = last_said(self._opened()[1].log) if order.is_in_log else ""
+        self._fail(f"{order.words.rstrip('.')}. That log ends with: {said}" if said else order.words)
 
     def _note_site(self, found: FoundSite) -> None:
         has = "with" if found.site.has_accounting else "without"

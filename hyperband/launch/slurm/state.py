@@ -31,6 +31,8 @@ class SlurmState:
     n_tickets: int = 0
     #: until then nothing is submitted
     not_before_s: float = 0.0
+    #: why not, in words; only said while it is so
+    why_paused: str = ""
     has_looked: bool = False
     is_reachable: bool = True
     #: what was said when Slurm did not answer
@@ -91,11 +93,11 @@ class SlurmState:
         """Take in that Slurm said something of a job that is not known here: it changes nothing."""
         self.say_once(f"Slurm says {line.said!r} of {line.job_id}, a word not known here", actions)
 
-    def fail(self, words: str, actions: Orders) -> None:
-        """Have the search end, once, with what was found and what to do."""
+    def fail(self, words: str, actions: Orders, *, is_in_log: bool = False) -> None:
+        """Have the search end, once, with what was found and what to do; is_in_log: see Fail."""
         if not self.has_failed:
             self.has_failed = True
-            actions.append(Fail(words))
+            actions.append(Fail(words, is_in_log))
 
     def say_once(self, words: str, actions: Orders) -> None:
         """Have a line said, unless it was before."""

@@ -6,6 +6,7 @@ shell by intention. Sources: the manual pages of Slurm 20.11 to 25.05. Must not 
 what the answers mean.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,14 @@ _DROPPED = frozenset({
     "SBATCH_NO_KILL", "SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE", "SBATCH_REQUEUE", "SBATCH_SIGNAL",
     "SBATCH_TEST_ONLY", "SBATCH_WAIT", "SBATCH_WAIT_ALL_NODES", "SBATCH_CLUSTERS",
 })  # fmt: skip
+#: so begins what is said of a setup line, which follows
+SETUP_FAILED = "a setup line of the Slurm profile failed"
+#: what the script of a job does when one of its setup lines, which begin in its fifth line, fails
+_TRAP = (
+    """trap 'hyperband_at=$LINENO; for hyperband_n in "${BASH_LINENO[@]:-0}"; do """
+    "((hyperband_n)) && hyperband_at=$hyperband_n; done; "
+    f"""echo "hyperband: {SETUP_FAILED}: ${{hyperband_setup[hyperband_at-5]}}" >&2' ERR"""
+)
 
 
 def engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -43,8 +52,18 @@ def batch_script(profile: Profile) -> str:
     """The script of an allocation or a job: the setup lines, then what its arguments say, in its place."""
     lines = ["#!/bin/bash"]
     if profile.setup:
-        said = 'echo "hyperband: line $LINENO of this script, a setup line of the Slurm profile, failed" >&2'
-        lines += ["set -e", f"trap '{said}' ERR", *profile.setup, "trap - ERR", "set +e"]
+        setup = [line for entry in profile.setup for line in entry.split("\n")]
+        # quoted as it stands, by its number; of a command in a file that it reads, by that of who reads it
+        quoted = f"hyperband_setup=({' '.join(map(shlex.quote, setup))})"
+        lines += [
+            "set -e",
+            quoted,
+            _TRAP,
+            *setup,
+            "trap - ERR",
+            "set +e",
+            "unset hyperband_setup hyperband_at hyperband_n",
+        ]
     return "\n".join([*lines, 'exec "$@"', ""])
 
 

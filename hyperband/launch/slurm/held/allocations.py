@@ -192,9 +192,10 @@ class Allocations:
             words.append(f"{n_suspended} suspended by Slurm")
         if held := [one for one in counts[Phase.HELD] if not one.is_suspended]:
             words.append(f"{len(held)} held, with {counted(sum(len(one.busy) for one in held), 'job')}")
+        words = words or ["none", *filter(None, [self._all.why_paused])]
         if silence:
             words.append(silence)
-        return f"allocations: {'; '.join(words) or 'none'}"
+        return f"allocations: {'; '.join(words)}"
 
     def validate(self) -> None:
         """Check what always holds.

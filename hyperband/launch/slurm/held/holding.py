@@ -186,8 +186,8 @@ class SlurmHolding(SlotsOfSlurm[SlurmFiles]):
                     self._lost.append(action)
                 case Say(words):
                     self._news.append(words)
-                case Fail(words):
-                    self._fail(words)
+                case Fail():
+                    self._fail_as(action)
 
     def _submit(self, order: Submit) -> None:
         clerk, files = self._opened()

@@ -40,6 +40,8 @@ class AllocationNews:
             self._all.is_reachable = False  # and again when it answers
         elif event.refusal == Refusal.LIMIT:
             self._all.not_before_s = now_s + _LIMIT_PAUSE_S
+            again = f"one is asked again after {_LIMIT_PAUSE_S:g} s"
+            self._all.why_paused = f"{again}, since Slurm takes no more jobs now"
             words = (
                 f"Slurm takes no more jobs now ({event.words}); it is asked again every {_LIMIT_PAUSE_S:g} s"
             )
@@ -173,11 +175,12 @@ class AllocationNews:
         said = Say(f"the allocation {one.job_id} ended by itself: {words}; see {self._all.log_of}")
         is_again = now_s < self._all.not_before_s
         if one.held_since_s is not None and (is_again or now_s - one.held_since_s >= _HELD_LONG_S):
-            self._all.not_before_s = max(self._all.not_before_s, now_s + _FIRST_PAUSE_S)
+            self._pause(_FIRST_PAUSE_S, words, now_s)
             actions.append(said)
             return
         self._all.n_failures += 1
-        self._all.not_before_s = now_s + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S**self._all.n_failures)
+        self._all.not_before_s = now_s
+        self._pause(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S**self._all.n_failures), words, now_s)
         if self._all.n_failures < _N_FAILURES:
             actions.append(said)
             return
@@ -186,7 +189,15 @@ class AllocationNews:
             f"end; the last was {one.job_id}: {words}. What it said is in {self._all.log_of}. The setup "
             "lines of the Slurm profile are the most likely reason; mend them and start the search again.",
             actions,
+            is_in_log=True,
         )
+
+    def _pause(self, pause_s: float, words: str, now_s: float) -> None:
+        """Ask for none for a while, unless it is a longer one already, after an end by itself."""
+        if now_s + pause_s > self._all.not_before_s:
+            self._all.not_before_s = now_s + pause_s
+            after = f"{pause_s:g} s after the last ended by itself ({words})"
+            self._all.why_paused = f"the next is asked for {after}"
 
     def _lose(self, one: Allocation, state: JobState, words: str, actions: list[Action]) -> None:
         """What ran in it cannot come to a good end there any more."""

@@ -91,6 +91,7 @@ class AllocationSizing:
         n_more = max(-(-n_needed // self._all.rules.n_slots), self._all.rules.min_allocations - n_kept)
         if now_s < self._all.not_before_s:
             return
+        self._all.why_paused = ""
         for _ in range(min(n_more, self._all.n_most - n_there)):
             self._all.n_tickets += 1
             self._all.asked[self._all.n_tickets] = False

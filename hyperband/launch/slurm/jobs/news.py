@@ -45,6 +45,7 @@ class TrialJobNews:
                 "are the most likely reason; hyperband's interpreter and the study's folder must be at the "
                 "same path on the nodes), and start the same command again: the search goes on where it is",
                 actions,
+                is_in_log=True,
             )
 
     def note_fate(self, attempt: str, fate: Fate, now_s: float, actions: list[Action]) -> None:

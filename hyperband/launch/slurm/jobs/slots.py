@@ -4,8 +4,9 @@ Owns the way between what happens (reports of the clerk, starts and ends of atte
 decide (trial_jobs.py), and carries their orders out. Must not know: how an attempt ended.
 """
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from hyperband.launch.slurm.reports import FoundSite, Report, Status
 from hyperband.launch.slurm.room import lease_named
 from hyperband.launch.slurm.slots import SlotsOfSlurm
 
+#: of jobs that are told of together so many by their ids
+_N_NAMED = 3
 #: a shared folder that could not be used is tried again after so long
 _TROUBLE_S = 5.0
 #: what all slots are called, with a number: where a job runs is for Slurm to say
@@ -75,6 +78,8 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
         #: the shared folder could not be used, and it was told of
         self._is_in_trouble = False
         self._look_at_s: float | None = None
+        #: not told yet, by the reason
+        self._cancelled: dict[str, list[str]] = {}
 
     def open(self, files: TrialJobFiles, environ: Mapping[str, str], pace: Pace | None = None) -> None:
         """Begin to ask Slurm: first of all, what of this study is there already."""
@@ -141,6 +146,22 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
     def why_none(self) -> str:
         """One line: why no job is submitted."""
         return self._jobs.why_none(time.monotonic())
+
+    def news(self) -> tuple[str, ...]:
+        """What happened since the last call; of jobs cancelled for the same reason one line."""
+        for why, job_ids in self._cancelled.items():
+            if len(job_ids) == 1:
+                self._news.append(f"Slurm's job {job_ids[0]} is cancelled: {why}")
+                continue
+            first, n_more = ", ".join(job_ids[:_N_NAMED]), len(job_ids) - _N_NAMED
+            more = f" and {n_more} more" if n_more > 0 else ""
+            self._news.append(f"Slurm's jobs {first}{more} are cancelled: {_of_several(why)}")
+        self._cancelled.clear()
+        return super().news()
+
+    def note_cancelled(self, job_ids: Sequence[str], why: str) -> None:
+        """Have it told that jobs are cancelled."""
+        self._cancelled.setdefault(why, []).extend(job_ids)
 
     # What the grounds and the launcher ask.
 
@@ -273,7 +294,7 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
                     self._submit(action)
                 case Cancel(job_ids, why):
                     self.clerk.cancel(job_ids)
-                    self._news.append(f"Slurm's job {', '.join(job_ids)} is cancelled: {why}")
+                    self.note_cancelled(job_ids, why)
                 case Exclude(job_id, nodes):
                     self.clerk.exclude(job_id, self._opened()[1].excluding(nodes))
                 case Remember():
@@ -285,8 +306,8 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
                     self._over.append(action)
                 case Say(words):
                     self._news.append(words)
-                case Fail(words):
-                    self._fail(words)
+                case Fail():
+                    self._fail_as(action)
 
     def _submit(self, order: SubmitJobs) -> None:
         clerk, files = self._opened()
@@ -312,6 +333,11 @@ class TrialJobSlots(SlotsOfSlurm[TrialJobFiles]):
             self._is_in_trouble = True
             self._news.append(f"cannot use {files.folder} ({err.strerror or err}): it is tried again")
         self._look_at_s = time.monotonic() + _TROUBLE_S
+
+
+def _of_several(why: str) -> str:
+    """Return a reason that was said of one job, of several."""
+    return re.sub(r"\bit\b", "them", re.sub(r"^it\b", "they", why))
 
 
 def _job_of(folder: Path) -> str:
