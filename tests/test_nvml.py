@@ -166,6 +166,20 @@ def test_a_gpu_lost_before_the_start_stands_where_nvml_lists_it_otherwise(machin
 
 
 @on_stub
+def test_gpus_that_answer_only_later_take_the_places_that_were_kept_for_them(machine: NvmlState) -> None:
+    for failing in ((0, 1, 2, 3), (1, 3), (3,), (0,)):
+        machine.four_gpus()
+        for number in failing:
+            machine.change(number, error=UNKNOWN)
+        nvml = opened(bare(machine))
+        assert sum(bool(gpu.lost) for gpu in nvml.gpus()) == len(failing)
+        machine.four_gpus()
+        found = [(gpu.index, gpu.uuid, gpu.lost) for gpu in nvml.gpus()]
+        assert found == [(k, uuid(k), "") for k in range(4)], failing
+        nvml.close()
+
+
+@on_stub
 def test_a_passing_error_is_a_problem_of_one_look(machine: NvmlState) -> None:
     machine.four_gpus()
     nvml = opened(bare(machine))

@@ -187,6 +187,8 @@ class Nvml:
         answered: dict[_Address, int] = {}
         failed: dict[int, str] = {}
         self.n_forbidden = 0
+        # those that have never answered are given their places anew: what was kept for one may be another's
+        self._seen = {address: known for address, known in self._seen.items() if known.uuid}
         for number in range(self._pynvml.nvmlDeviceGetCount()):
             try:
                 answered[self._read(number)] = number
