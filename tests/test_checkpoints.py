@@ -504,12 +504,15 @@ def searches_on_64_mib(tmp_path: Path) -> Iterator[Searches]:
 
 
 def test_a_full_disk_is_emptied_by_what_makes_room(searches_on_64_mib: Searches) -> None:
-    """After 9 trials with 4 MiB each less than 34 MiB are free, and 24 MiB of the rest are not needed."""
+    """After 9 trials with 4 MiB each less than 30 MiB are free, and 24 MiB of the rest are not needed.
+
+    After 8 there is still room: the ninth may start, however late it comes.
+    """
     searches = searches_on_64_mib
     # a job takes longer than a look at the disk counts
     searches.environment.update(SAVES_BYTES=str(2 << 20), SAVES_S="0.3")
     searches.write(script(SAVES))
-    least = ("--min-free-disk", f"{34 / 1024}")
+    least = ("--min-free-disk", f"{30 / 1024}")
     ran = searches.run(*REMOVING, "runs/{config_id}/**", "--slots", "3", *least)
     assert ran.exit_code == 0, ran.err
     assert [path.split("/")[0] for path in saved(searches)] == [ran.document["best"]["config_id"]] * 2
